@@ -1,0 +1,36 @@
+# Each target sets up what it needs in .venv.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test lint check-long locks
+
+demo: .venv/ready
+	$(BIN)/vaehpc launch --preset demo --executor local
+
+test: .venv/ready
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+check-long: .venv/ready
+	$(BIN)/pytest -m long
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/ready: containers/locks/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "vaehpc needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1). Give another one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes --requirement containers/locks/dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Needs uv. Hashes pin every file; no index address is written.
+LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
+locks:
+	$(LOCK) --output-file containers/locks/launcher.txt
+	$(LOCK) --extra train-cpu --output-file containers/locks/train-cpu.txt
+	$(LOCK) --extra train-gpu --output-file containers/locks/train-gpu.txt
+	$(LOCK) --extra analysis --output-file containers/locks/analysis.txt
+	$(LOCK) --extra train-cpu --extra analysis --extra dev --output-file containers/locks/dev.txt

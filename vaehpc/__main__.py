@@ -1,0 +1,32 @@
+"""`vaehpc VERB ...`, the same as `python -m vaehpc.VERB ...`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from vaehpc.presets import nearest
+
+VERBS = {
+    "launch": "train, measure and report a study",
+    "prepare": "make a data set of CelebA's images, or of built-in faces",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command named by the first argument."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: vaehpc VERB ...\n\n" + "\n".join(f"  {verb:9} {does}" for verb, does in VERBS.items()))
+        return 0 if arguments else 2
+    verb = arguments.pop(0)
+    if verb not in VERBS:
+        print(f"vaehpc: unknown verb '{verb}'{nearest(verb, VERBS)}. Verbs: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    result: int = importlib.import_module(f"vaehpc.{verb}").main(arguments)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
