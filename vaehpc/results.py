@@ -1,0 +1,296 @@
+"""Frozen result types: what one stage hands on to the next, and what a study says in the end."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from vaehpc.config import Frozen, Provenance
+
+RunClass = Literal["nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified"]
+RUN_CLASSES: tuple[RunClass, ...] = ("nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified")
+
+
+# Prepared data
+
+
+class Shard(Frozen):
+    """One TFRecord file: the images first_image ... first_image + num_images - 1 of the set."""
+
+    file: str
+    split: str
+    first_image: int
+    num_images: int
+    sha256: str
+
+
+class Split(Frozen):
+    """Images first_image ... first_image + num_images - 1 of the set; `entropy_floor` is the mean H(x) of an image."""
+
+    first_image: int
+    num_images: int
+    entropy_floor: float
+
+
+class Preprocessing(Frozen):
+    """How pixels were made; part of the data's identity."""
+
+    version: int
+    size: int
+    crop: int
+    """Side of the centre crop before the resize; 0: none."""
+    resize: Literal["area", "distort"]
+    split: Literal["article", "official"]
+    num_train: int
+    images_per_shard: int
+
+
+class Manifest(Frozen):
+    """manifest.json of a data set, written last. `sha256` covers everything in it but `name` and `source`."""
+
+    name: str
+    synthetic: bool
+    num_images: int
+    preprocessing: Preprocessing
+    splits: dict[str, Split]
+    shards: tuple[Shard, ...]
+    sidecars: dict[str, str]
+    """SHA-256 of attributes.npy and image_numbers.npy."""
+    sha256: str
+    source: str | None = None
+    """What `prepare` read: hash of the images' names, sizes and checksums, or which faces were drawn."""
+
+
+# One run
+
+
+class EpochRecord(Frozen):
+    """A line of history.jsonl: losses as float64 means over the epoch's images (nats per image), R = ||mu||_2."""
+
+    epoch: int
+    step: int
+    total_loss: float
+    reconstruction_loss: float
+    kl_loss: float
+    """With its weight, as the article prints it; 0 for an AE."""
+    excess_loss: float
+    """reconstruction_loss - H(x)."""
+    radius_median: float
+    radius_mean: float
+    radius_max: float
+    offset: float
+    """|mean mu|."""
+    spread: float
+    """sqrt(tr Cov mu): R_rms^2 = offset^2 + spread^2."""
+    log_var_min: float | None
+    log_var_mean: float | None
+    log_var_max: float | None
+
+
+class ProbeRecord(Frozen):
+    """A row of recorder/probe.arrow: ||mu||_2 of the probe images after `step` steps."""
+
+    step: int
+    radius_median: float
+    radius_max: float
+    offset: float
+    spread: float
+
+
+class TrainedRecord(Frozen):
+    """trained.json: the marker of a finished training."""
+
+    run: str
+    step: int
+    epochs: int
+    state_sha256: str
+    """Hash of weights, optimizer and counters at the end."""
+    latents_sha256: dict[str, str]
+    nonfinite_step: int | None
+    """First step whose loss or gradient was NaN or infinite (training stopped there), or None."""
+    num_attempts: int
+    seconds: float
+    """Wall time of the attempt that finished; of all epochs if there was one attempt."""
+    seconds_per_epoch: float
+    device: str
+    threads: int
+    provenance: Provenance
+
+
+class Histogram(Frozen):
+    """Counts in [i w, (i + 1) w), i = 0 ... num_bins - 1, and beyond."""
+
+    bin_width: float
+    counts: tuple[int, ...]
+    overflow: int
+
+    @property
+    def centres(self) -> list[float]:
+        """Bin centres, as the article plots them."""
+        return [self.bin_width * (i + 0.5) for i in range(len(self.counts))]
+
+
+class RadiusStatistics(Frozen):
+    """Distribution of R = ||.||_2 over the images."""
+
+    median: float
+    mean: float
+    min: float
+    max: float
+    mode: float
+    """Centre of the fullest bin; the overflow bin is reported as infinity."""
+    histogram: Histogram
+    shell_shares: dict[str, float]
+    """Share of images with low < R < high, keyed 'low-high'."""
+
+
+class LogVarCensus(Frozen):
+    """All num_images x z_dim components of log_var."""
+
+    min: float
+    max: float
+    mean: float
+    num_in_interval: int
+
+
+class DifferenceCensus(Frozen):
+    """z against mu: components, and radii."""
+
+    max_component: float
+    num_in_interval: int
+    max_abs_radius: float
+    mean_abs_radius: float
+    max_rel_radius: float
+    mean_rel_radius: float
+    expected_mean_abs_radius: float
+    """sqrt(2/pi) mean(sqrt(sum mu^2 sigma^2) / R): what Gaussian noise gives; a self-check."""
+
+
+class LatentStatistics(Frozen):
+    """statistics.json of a run; needs no other run."""
+
+    run: str
+    num_images: int
+    z_dim: int
+    num_nonfinite: int
+    """Components of mu, log_var and z that are NaN or infinite; radii below are over the finite images."""
+    radius_mu: RadiusStatistics
+    radius_z: RadiusStatistics
+    offset: float
+    spread: float
+    log_var: LogVarCensus | None
+    difference: DifferenceCensus | None
+    plan_sha256: str
+
+
+# The study
+
+
+class Interval(Frozen):
+    """Two-sided confidence interval of a proportion."""
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+class RunSummary(Frozen):
+    """One run in summary.json. A run without results is missing: class and radius are None."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+    arm: str
+    seed: int
+    run_class: RunClass | None = Field(alias="class")
+    radius_median: float | None
+    radius_mode: float | None
+    onset_step: int | None
+    onset_kind: Literal["abrupt", "drift"] | None
+    ever_diverged: bool | None
+    reconstruction_loss: float | None
+    kl_loss: float | None
+    missing_stage: Literal["train", "statistics"] | None
+    last_words: str | None
+    """End of the log of a run that is missing."""
+
+
+class ArmSummary(Frozen):
+    """Counts over the runs of an arm, and the rate of divergence among those that ended."""
+
+    num_runs: int
+    num_missing: int
+    num_diverged: int
+    num_ever_diverged: int
+    num_diverged_or_nonfinite: int
+    num_nonfinite: int
+    num_shifted: int
+    num_collapsed: int
+    num_unclassified: int
+    rate: float | None
+    """num_diverged / (num_runs - num_missing); None where nothing ended or nothing could be classed."""
+    low: float | None
+    high: float | None
+    level: float
+    method: str
+    rate_if_missing_regular: float | None
+    rate_if_missing_diverged: float | None
+    control: str | None
+    """The AE arm whose radii this arm's classes are relative to, 'article', or None."""
+    provisional: bool
+    exploratory: bool
+
+
+class DataSummary(Frozen):
+    """What the study was trained on."""
+
+    name: str
+    sha256: str
+    synthetic: bool
+    image_size: int
+    num_train: int
+
+
+class ArticleValue(Frozen):
+    """A number as the article prints it, and under which of its headings."""
+
+    text: str
+    where: str
+
+
+class ComparisonRow(Frozen):
+    """One line of the table 'article / measured'."""
+
+    quantity: str
+    formula: str
+    of: Literal["ae", "vae", "any"]
+    """Kind of the runs that are comparable; no other is in `measured`."""
+    article: tuple[ArticleValue, ...]
+    measured: dict[str, float]
+    """By name of the run; by name of the arm if it is a share of runs."""
+
+
+class Comparison(Frozen):
+    """The table 'article / measured', and how far it compares like with like."""
+
+    rows: tuple[ComparisonRow, ...]
+    differences: dict[str, tuple[str, ...]]
+    """By arm: what was trained otherwise than in the article. Where this is not empty the numbers need not agree."""
+    footnotes: tuple[str, ...]
+
+
+class StudySummary(Frozen):
+    """summary.json."""
+
+    study: str
+    data: DataSummary
+    arms: dict[str, ArmSummary]
+    runs: dict[str, RunSummary]
+    provisional: bool
+    """Whether any arm's classes are provisional (fewer control runs than the plan asks for)."""
+    control: dict[str, str | None]
+    plan_sha256: str
+    provenance: Provenance
+    comparison: Comparison | None = None
+    """With the article; None where it was not made."""
