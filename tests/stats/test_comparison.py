@@ -1,0 +1,116 @@
+import math
+import tomllib
+
+import pytest
+from article_runs import AE, ARMS, CELEBA, VAE, measured
+
+from vaehpc.config import ModelConfig, VaeConfig
+from vaehpc.files import declaration
+from vaehpc.stats.comparison import Reference, compare, differences, measurements
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return Reference.model_validate(tomllib.loads(declaration("analysis/reference.toml")))
+
+
+def row(comparison, quantity):
+    (found,) = [row for row in comparison.rows if row.quantity == quantity]
+    return found
+
+
+def test_every_measure_of_the_reference_exists(reference, plan):
+    known = {"diverged_share"} | measurements(measured(VAE, 0, plan)).keys()
+    assert {quantity.measure for quantity in reference.quantities} - {None} == known
+
+
+def test_a_run_like_the_articles_agrees_with_it(reference, plan):
+    """Where the article prints one number for its first VAE, a run that found it shows the same number."""
+    comparison = compare(reference, CELEBA, ARMS, [measured(VAE, 0, plan)], {"vae-tiny": None})
+    printed = {
+        "VAE: KL loss": 0.0178,
+        "steps per epoch": 1329,
+        "VAE: largest R from z": 33.10274,
+        "VAE: smallest R from z": 6.4961233,
+        "VAE: mean R from z": 16.283989,
+        "VAE: mean R from mu": 16.283972,
+        "VAE: largest difference of R": 0.018045425,
+        "VAE: mean difference of R": 0.00094899256,
+        "VAE: largest relative difference of R": 0.00072147313,
+        "VAE: mean relative difference of R": 6.1240215e-05,
+        "VAE: largest log_var": -2.0205276,
+        "VAE: smallest log_var": -24.660698,
+        "VAE: mean log_var": -13.682616,
+        "VAE: components with log_var in [-3, 5]": 2,
+        "VAE: largest z - mu": 0.26,
+        "VAE: components with 0.05 < |z - mu| < 2": 5,
+    }
+    for quantity, value in printed.items():
+        found = row(comparison, quantity)
+        assert found.measured == {"vae-tiny-seed000": value}, quantity
+        assert float(found.article[0].text) == value, quantity
+        assert found.article[0].where
+    assert row(comparison, "VAE: reconstruction loss").measured["vae-tiny-seed000"] == pytest.approx(4555.6426)
+    assert row(comparison, "VAE: KL loss / reconstruction loss").measured["vae-tiny-seed000"] < 4e-6
+    assert 89 <= row(comparison, "VAE: milliseconds per step").measured["vae-tiny-seed000"] <= 90
+
+
+def test_kinds_are_kept_apart(reference, plan):
+    runs = [measured(AE, 0, plan, total_loss=4515.84), measured(VAE, 0, plan), measured(VAE, 1, plan)]
+    comparison = compare(reference, CELEBA, ARMS, runs, {})
+    assert row(comparison, "AE: total loss").measured == {"ae-nobn-seed000": 4515.84}
+    assert row(comparison, "AE: loss per pixel").measured == {"ae-nobn-seed000": pytest.approx(0.49)}
+    assert row(comparison, "VAE: total loss").measured.keys() == {"vae-tiny-seed000", "vae-tiny-seed001"}
+    assert len(row(comparison, "steps per epoch").measured) == 3
+
+
+def test_what_no_run_measured_has_no_row(reference, plan):
+    comparison = compare(reference, CELEBA, ARMS, [measured(AE, 0, plan)], {"ae-nobn": 0.0})
+    assert {row.of for row in comparison.rows} == {"ae", "any"}
+
+
+def test_losses_are_those_of_the_last_epoch(plan):
+    assert measurements(measured(VAE, 0, plan, total_loss=4554.0, epochs=3))["total_loss"] == 4554.0
+
+
+def test_a_run_without_an_epoch_still_has_radii(plan):
+    found = measurements(measured(VAE, 0, plan, epochs=0))
+    assert "total_loss" not in found
+    assert found["radius_z_mean"] == 16.283989
+
+
+def test_share_of_diverged_runs_is_per_arm(reference):
+    comparison = compare(reference, CELEBA, ARMS, [], {"ae-nobn": 0.0, "vae-tiny": 0.25})
+    assert row(comparison, "VAE: share of diverged runs").measured == {"vae-tiny": 0.25}
+
+
+def test_the_articles_own_study_compares_like_with_like(reference):
+    assert compare(reference, CELEBA, ARMS, [], {}).differences == {"ae-nobn": (), "vae-tiny": ()}
+
+
+def test_the_articles_remedy_is_the_articles(reference):
+    limited = VAE.model_copy(update={"vae": VaeConfig(epsilon_limit=5.0)})
+    assert differences(reference, limited, CELEBA) == ()
+
+
+def test_smaller_synthetic_data_are_named(reference):
+    data = CELEBA.model_copy(update={"synthetic": True, "image_size": 48, "num_train": 2000})
+    assert differences(reference, VAE, data) == (
+        "synthetic images, not CelebA",
+        "image_size 48, in the article 96",
+        "num_train 2000, in the article 170000",
+    )
+
+
+def test_other_settings_of_an_arm_are_named(reference):
+    ae = AE.model_copy(update={"model": ModelConfig(batch_norm=True)})
+    assert differences(reference, ae, CELEBA) == ("batch_norm True, in the article False",)
+    vae = VAE.model_copy(update={"vae": VaeConfig(kl_weight=5, epsilon_limit=2.0)})
+    assert differences(reference, vae, CELEBA) == (
+        "kl_weight 5.0, in the article 1e-05",
+        f"epsilon_limit 2.0, in the article {math.inf} or 5.0",
+    )
+
+
+def test_footnotes_are_carried(reference):
+    assert any("45.52" in note for note in compare(reference, CELEBA, ARMS, [], {}).footnotes)

@@ -1,0 +1,82 @@
+import pytest
+from article_runs import CELEBA, PROVENANCE, VAE, measured
+
+from vaehpc.config import ArmConfig, StudyConfig
+from vaehpc.stats.comparison import Reference
+from vaehpc.stats.divergence import Control, ControlScale
+from vaehpc.stats.runs import MissingRun
+from vaehpc.stats.summary import find_control, summarise
+
+AE = VAE.model_copy(update={"name": "ae", "vae": None})
+SLOWER_VAE = VAE.model_copy(update={"name": "vae-slow", "train": VAE.train.model_copy(update={"learning_rate": 1e-4})})
+NO_REFERENCE = Reference(trained={"any": {}, "ae": {}, "vae": {}}, quantities=(), footnotes=())
+
+
+def study(plan, *arms: ArmConfig, num_seeds=4, **data) -> StudyConfig:
+    return StudyConfig(
+        name="s",
+        preset="article",
+        root_seed=0,
+        data=CELEBA.model_copy(update=data),
+        plan=plan,
+        plan_sha256=plan.sha256,
+        arms={arm.name: arm for arm in arms},
+        seeds={arm.name: tuple(range(num_seeds)) for arm in arms},
+        provenance=PROVENANCE,
+    )
+
+
+def test_the_control_is_the_ae_that_is_equal_otherwise(plan):
+    config = study(plan, SLOWER_VAE, AE, VAE, synthetic=True)
+    controls = [measured(AE, seed, plan, radius_median=radius) for seed, radius in enumerate([19, 20, 21])]
+    vaes = [measured(VAE, 0, plan, radius_median=66), measured(SLOWER_VAE, 0, plan, radius_median=66)]
+    expected = Control(
+        "ae", ControlScale(centre=pytest.approx(20), scatter=pytest.approx(0.0723, abs=5e-4)), num_runs=3
+    )
+    assert find_control(VAE, config, controls + vaes) == expected
+    assert find_control(AE, config, controls + vaes) == expected
+    assert find_control(SLOWER_VAE, config, controls + vaes) == Control(None, None, num_runs=0)
+
+
+def test_controls_that_are_not_finite_are_left_out(plan):
+    runs = [measured(AE, 0, plan, radius_median=16), measured(AE, 1, plan, radius_median=40, nonfinite_step=5)]
+    control = find_control(VAE, study(plan, AE, VAE), runs)
+    assert control.num_runs == 1
+    assert control.scale is not None
+    assert control.scale.centre == pytest.approx(16)
+
+
+def test_a_control_without_a_finite_run_gives_no_scale(plan):
+    """Nor does the article's radius stand in: classes must not change their meaning when the control ends."""
+    config = study(plan, AE, VAE)
+    assert find_control(VAE, config, []) == Control("ae", None, num_runs=0)
+    summary = summarise(config, [measured(VAE, 0, plan)], NO_REFERENCE)
+    assert summary.runs["vae-tiny-seed000"].run_class == "unclassified"
+    assert summary.arms["vae-tiny"].rate is None
+
+
+def test_without_a_control_the_articles_study_has_the_articles_limits(plan):
+    radii = [16.0, 17.37, 19.75, 66.0]
+    runs = [measured(VAE, seed, plan, radius_median=radius) for seed, radius in enumerate(radii)]
+    summary = summarise(study(plan, VAE), runs, NO_REFERENCE)
+    assert [run.run_class for run in summary.runs.values()] == ["regular", "regular", "shifted", "diverged"]
+    assert summary.control == {"vae-tiny": "article"}
+    assert summary.arms["vae-tiny"].rate == 0.25
+    assert summary.provisional
+
+
+def test_without_a_control_other_data_are_unclassified(plan):
+    summary = summarise(study(plan, VAE, synthetic=True), [measured(VAE, 0, plan)], NO_REFERENCE)
+    assert summary.runs["vae-tiny-seed000"].run_class == "unclassified"
+    assert summary.runs["vae-tiny-seed000"].radius_median == 16.1
+    assert summary.control == {"vae-tiny": None}
+
+
+def test_a_missing_run_is_never_regular(plan):
+    config = study(plan, AE, VAE, num_seeds=1)
+    _, vae = config.runs()
+    runs = [measured(AE, 0, plan), MissingRun(vae, "train", "MemoryError")]
+    summary = summarise(config, runs, NO_REFERENCE)
+    missing = summary.runs["vae-tiny-seed000"]
+    assert (missing.run_class, missing.missing_stage, missing.last_words) == (None, "train", "MemoryError")
+    assert (summary.arms["ae"].num_missing, summary.arms["vae-tiny"].num_missing) == (0, 1)

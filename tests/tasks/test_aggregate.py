@@ -1,0 +1,249 @@
+import json
+import math
+import shutil
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_probe, write_study
+
+from vaehpc.files import Attempt, RunDir, StudyDir, UserError
+from vaehpc.tasks import aggregate, statistics
+
+CONTROL_RADII = (15.0, 15.5, 16.0, 16.0, 16.0, 16.5, 16.5, 17.0)
+VAE_RADII = {
+    "regular": 16.5,
+    "shifted": 19.5,
+    "diverged": 66.0,
+    "collapsed": 7.0,
+    "diverged too": 40.0,
+    "came back": 16.0,
+    "nonfinite in training": 16.0,
+    "nonfinite latents": None,
+    "untrained": None,
+    "unmeasured": 16.0,
+}
+"""What is planted in vae-tiny-seed000, 001, ...; every point of a run lies on a sphere of this radius."""
+SEEDS = {what: f"vae-tiny-seed{seed:03d}" for seed, what in enumerate(VAE_RADII)}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory) -> StudyDir:
+    """An AE arm of eight runs around R = 16, and a VAE arm with one run of each kind."""
+    config = study_config([AE, VAE], {"ae": len(CONTROL_RADII), "vae-tiny": len(VAE_RADII)})
+    study = write_study(tmp_path_factory.mktemp("studies") / "planted", config)
+    runs = {run.name: run for run in config.runs()}
+    for seed, radius in enumerate(CONTROL_RADII):
+        name = f"ae-seed{seed:03d}"
+        train(study.run(name), runs[name], points_on_a_sphere(radius))
+        statistics.run(str(study.run(name).path))
+    for what, radius in VAE_RADII.items():
+        run_dir, run = study.run(SEEDS[what]), runs[SEEDS[what]]
+        if what == "untrained":
+            crash(run_dir)
+            continue
+        mu = np.full((NUM_TRAIN, Z_DIM), np.nan, np.float32) if radius is None else points_on_a_sphere(radius)
+        train(run_dir, run, mu, nonfinite_step=7 if what == "nonfinite in training" else None, probe=PROBES.get(what))
+        if what != "unmeasured":
+            statistics.run(str(run_dir.path))
+    return study
+
+
+def settled(*medians: float) -> Mapping[int, float]:
+    """Probes at R = 16 for 300 steps, then these at 350, 400, ..."""
+    return dict(zip(range(50, 10_000, 50), [16.0] * 6 + list(medians), strict=False))
+
+
+PROBES = {
+    "diverged": settled(16, 16, 66, 66),
+    "diverged too": settled(20, 26, 31.5, 40),
+    "came back": settled(16, 50, 16, 16),
+}
+
+
+def crash(run_dir: RunDir) -> None:
+    """Two attempts at a training, the last with a long log."""
+    Attempt.start(run_dir, "train").log.write_text("an older attempt\n")
+    Attempt.start(run_dir, "train").log.write_text("".join(f"line {n}\n" for n in range(40)) + "MemoryError\n")
+
+
+@pytest.fixture(scope="module")
+def summary(planted):
+    """summary.json as others read it."""
+    aggregate.run(str(planted.path))
+    return json.loads(planted.summary_path.read_text())
+
+
+def test_counts_are_the_planted_ones(summary):
+    assert summary["arms"]["vae-tiny"] == {
+        "num_runs": 10,
+        "num_missing": 2,
+        "num_diverged": 2,
+        "num_ever_diverged": 3,
+        "num_diverged_or_nonfinite": 4,
+        "num_nonfinite": 2,
+        "num_shifted": 1,
+        "num_collapsed": 1,
+        "num_unclassified": 0,
+        "rate": 0.25,
+        "low": pytest.approx(0.0319, abs=5e-5),
+        "high": pytest.approx(0.6509, abs=5e-5),
+        "level": 0.95,
+        "method": "Clopper-Pearson",
+        "rate_if_missing_regular": 0.2,
+        "rate_if_missing_diverged": 0.4,
+        "control": "ae",
+        "provisional": False,
+        "exploratory": False,
+    }
+    ae = summary["arms"]["ae"]
+    assert (ae["num_runs"], ae["num_missing"], ae["num_diverged"], ae["num_shifted"], ae["rate"]) == (8, 0, 0, 0, 0)
+
+
+def test_classes_and_onsets_are_the_planted_ones(summary):
+    found = {what: summary["runs"][name] for what, name in SEEDS.items()}
+    assert {what: run["class"] for what, run in found.items()} == {
+        "regular": "regular",
+        "shifted": "shifted",
+        "diverged": "diverged",
+        "collapsed": "collapsed",
+        "diverged too": "diverged",
+        "came back": "regular",
+        "nonfinite in training": "nonfinite",
+        "nonfinite latents": "nonfinite",
+        "untrained": None,
+        "unmeasured": None,
+    }
+    onsets = {what: (run["onset_step"], run["onset_kind"]) for what, run in found.items() if run["onset_step"]}
+    assert onsets == {"diverged": (450, "abrupt"), "diverged too": (500, "drift"), "came back": (400, "abrupt")}
+    assert {what for what, run in found.items() if run["ever_diverged"]} == {"diverged", "diverged too", "came back"}
+
+
+def test_summary_has_the_keys_that_others_rely_on(summary):
+    assert summary["data"]["name"] == "built-in faces"
+    assert summary["data"]["synthetic"] is True
+    assert (summary["provisional"], summary["control"]) == (False, {"ae": "ae", "vae-tiny": "ae"})
+    run = summary["runs"]["vae-tiny-seed001"]
+    assert (run["arm"], run["seed"], run["class"]) == ("vae-tiny", 1, "shifted")
+    assert run["radius_median"] == pytest.approx(19.5, rel=1e-6)
+    assert run["reconstruction_loss"] == 500.0
+    assert summary["runs"][SEEDS["nonfinite latents"]]["radius_median"] is None
+
+
+def test_missing_runs_say_what_they_lack_and_their_last_words(summary):
+    untrained, unmeasured = summary["runs"][SEEDS["untrained"]], summary["runs"][SEEDS["unmeasured"]]
+    assert (untrained["missing_stage"], unmeasured["missing_stage"]) == ("train", "statistics")
+    words = untrained["last_words"].splitlines()
+    assert (len(words), words[0], words[-1]) == (15, "line 26", "MemoryError")
+    assert unmeasured["last_words"] is None
+    assert (untrained["class"], untrained["radius_median"], untrained["ever_diverged"]) == (None, None, None)
+
+
+def test_summary_can_be_read_back(planted, summary):
+    assert json.loads(planted.summary().model_dump_json()) == summary
+
+
+def test_compares_with_the_article_and_says_what_differs(summary):
+    comparison = summary["comparison"]
+    (loss,) = [row for row in comparison["rows"] if row["quantity"] == "AE: total loss"]
+    assert loss["measured"] == {f"ae-seed{seed:03d}": 500.0 for seed in range(8)}
+    assert "synthetic images, not CelebA" in comparison["differences"]["ae"]
+
+
+def test_runs_table_has_one_row_per_run(planted, summary):
+    rows = pq.read_table(planted.runs_table).to_pylist()
+    assert [row["run"] for row in rows] == list(summary["runs"])
+    by_run = {row["run"]: row for row in rows}
+    for name, run in planted.summary().runs.items():
+        columns = run.model_dump(by_alias=True)
+        assert {column: by_run[name][column] for column in columns} == columns
+    diverged = by_run[SEEDS["diverged"]]
+    assert diverged["radius_max"] == pytest.approx(66, rel=1e-6)
+    assert diverged["offset"] ** 2 + diverged["spread"] ** 2 == pytest.approx(66**2, rel=1e-6)
+    assert (diverged["radius_mode"], diverged["log_var_mean"], diverged["device"]) == (math.inf, -14, "cpu")
+    assert {column for column, value in diverged.items() if value is None} == {
+        "missing_stage",
+        "last_words",
+        "nonfinite_step",
+    }
+    assert by_run["ae-seed000"]["log_var_mean"] is None
+    assert by_run[SEEDS["untrained"]]["radius_max"] is None
+    assert by_run[SEEDS["nonfinite in training"]]["nonfinite_step"] == 7
+
+
+def test_writes_the_report_and_leaves_no_debris(planted, summary):
+    assert "<html" in planted.report.read_text()
+    assert {path.name for path in planted.path.iterdir()} == {
+        "study.json",
+        "summary.json",
+        "runs.parquet",
+        "figures",
+        "report.html",
+        *summary["runs"],
+    }
+
+
+@pytest.fixture
+def small(tmp_path) -> StudyDir:
+    """Two AE runs at R = 16 and 16.5, and a VAE run at R = 17, all measured."""
+    config = study_config([AE, VAE], {"ae": 2, "vae-tiny": 1})
+    study = write_study(tmp_path / "small", config)
+    for run, radius in zip(config.runs(), [16.0, 16.5, 17.0], strict=True):
+        train(study.run(run.name), run, points_on_a_sphere(radius))
+        statistics.run(str(study.run(run.name).path))
+    return study
+
+
+def test_may_run_again_and_replaces_its_files(small):
+    aggregate.run(str(small.path))
+    assert small.summary().arms["vae-tiny"].num_missing == 0
+    shutil.rmtree(small.run("vae-tiny-seed000").path)
+    aggregate.run(str(small.path))
+    assert small.summary().arms["vae-tiny"].num_missing == 1
+    assert pq.read_table(small.runs_table).column("class").to_pylist() == ["regular", "regular", None]
+
+
+def test_few_controls_are_provisional(small):
+    aggregate.run(str(small.path))
+    assert small.summary().provisional
+
+
+def test_a_study_of_which_nothing_ended(tmp_path):
+    study = write_study(tmp_path / "new", study_config([AE, VAE], {"ae": 2, "vae-tiny": 2}))
+    aggregate.run(str(study.path))
+    arm = study.summary().arms["vae-tiny"]
+    assert (arm.num_runs, arm.num_missing, arm.rate, arm.control) == (2, 2, None, "ae")
+
+
+def test_a_damaged_record_hides_no_other_run(small):
+    damaged = small.run("vae-tiny-seed000")
+    damaged.statistics_path.write_text('{"run": ')
+    aggregate.run(str(small.path))
+    runs = small.summary().runs
+    assert runs["vae-tiny-seed000"].missing_stage == "statistics"
+    assert str(damaged.statistics_path) in (runs["vae-tiny-seed000"].last_words or "")
+    assert runs["ae-seed000"].run_class == "regular"
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no study\.json"):
+        aggregate.run(str(tmp_path))
+
+
+def test_a_probe_that_was_cut_off_is_read_up_to_there(tmp_path):
+    path = tmp_path / "recorder" / "probe.arrow"
+    write_probe(path, {50: 16.0, 100: 17.0, 150: 18.0})
+    whole = path.read_bytes()
+    lengths = set()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        curve = aggregate.read_probe(path)
+        lengths.add(len(curve.steps))
+        assert curve.steps.tolist() == [50, 100, 150][: len(curve.steps)]
+        assert curve.radius_medians.tolist() == [16.0, 17.0, 18.0][: len(curve.steps)]
+    assert lengths == {0, 1, 2, 3}
+
+
+def test_no_probe_is_an_empty_curve(tmp_path):
+    assert aggregate.read_probe(tmp_path / "probe.arrow").steps.tolist() == []

@@ -1,0 +1,1 @@
+"""Arrays in, values out: no files, no TensorFlow."""

@@ -1,0 +1,178 @@
+"""The table 'article / measured': what a study measured beside the numbers that the article prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from vaehpc.config import ArmConfig, DataConfig, Frozen
+from vaehpc.results import (
+    ArticleValue,
+    Comparison,
+    ComparisonRow,
+    DifferenceCensus,
+    EpochRecord,
+    LatentStatistics,
+    LogVarCensus,
+)
+from vaehpc.stats.runs import MeasuredRun
+
+Kind = Literal["ae", "vae", "any"]
+Setting = bool | int | float
+
+
+class Quantity(Frozen):
+    """A number of the article."""
+
+    quantity: str
+    formula: str
+    of: Kind
+    measure: str | None = None
+    """Name of the measurement that it is compared with; None if there is none."""
+    article: tuple[ArticleValue, ...]
+
+
+class Reference(Frozen):
+    """analysis/reference.toml: what the article trained, the numbers that it prints, and what to know about them."""
+
+    trained: dict[Kind, dict[str, tuple[Setting, ...]]]
+    """Per kind of net: setting -> the values that it had in the article."""
+    quantities: tuple[Quantity, ...]
+    footnotes: tuple[str, ...]
+
+
+def compare(
+    reference: Reference,
+    data: DataConfig,
+    arms: Mapping[str, ArmConfig],
+    runs: Sequence[MeasuredRun],
+    rates: Mapping[str, float | None],
+) -> Comparison:
+    """The article's quantities that a study measured, each from the runs of the same kind of net.
+
+    Args:
+        reference: the article.
+        data: what the study is trained on.
+        arms: of the study, by name.
+        runs: those that ended.
+        rates: rate of divergence by arm; None where there is none.
+    """
+    measured = [(run.config.name, run.config.arm.kind, measurements(run)) for run in runs]
+    measured += [(arm, arms[arm].kind, {"diverged_share": rate}) for arm, rate in rates.items() if rate is not None]
+    rows = []
+    for quantity in reference.quantities:
+        values = {
+            name: of_name[quantity.measure]
+            for name, kind, of_name in measured
+            if quantity.of in (kind, "any") and quantity.measure in of_name
+        }
+        if values:
+            rows.append(
+                ComparisonRow(
+                    quantity=quantity.quantity,
+                    formula=quantity.formula,
+                    of=quantity.of,
+                    article=quantity.article,
+                    measured=values,
+                )
+            )
+    return Comparison(
+        rows=tuple(rows),
+        differences={name: differences(reference, arm, data) for name, arm in arms.items()},
+        footnotes=reference.footnotes,
+    )
+
+
+def differences(reference: Reference, arm: ArmConfig, data: DataConfig) -> tuple[str, ...]:
+    """What an arm and its data have otherwise than the article, in words; empty if like is compared with like."""
+    found = ["synthetic images, not CelebA"] if data.synthetic else []
+    the_articles = reference.trained["any"] | reference.trained[arm.kind]
+    for name, value in settings(arm, data).items():
+        if name in the_articles and value not in the_articles[name]:
+            found.append(f"{name} {value}, in the article {' or '.join(map(str, the_articles[name]))}")
+    return tuple(found)
+
+
+def settings(arm: ArmConfig, data: DataConfig) -> dict[str, Setting]:
+    """Settings of an arm and its data by name; no epsilon_limit is an infinite one."""
+    of_vae: dict[str, Setting] = {}
+    if arm.vae is not None:
+        of_vae = {
+            "kl_weight": arm.vae.kl_weight,
+            "epsilon_limit": math.inf if arm.vae.epsilon_limit is None else arm.vae.epsilon_limit,
+            "epsilon_factor": arm.vae.epsilon_factor,
+        }
+    return {
+        "image_size": data.image_size,
+        "num_train": data.num_train,
+        "z_dim": arm.model.z_dim,
+        "batch_norm": arm.model.batch_norm,
+        "epochs": arm.train.epochs,
+        "batch_size": arm.train.batch_size,
+        "learning_rate": arm.train.learning_rate,
+        **of_vae,
+    }
+
+
+def measurements(run: MeasuredRun) -> dict[str, float]:
+    """What a run gives of the article's quantities. Losses are those of the last epoch, lengths of time wall time."""
+    steps_per_epoch = run.config.steps_per_epoch
+    measured = {
+        "steps_per_epoch": float(steps_per_epoch),
+        "seconds_per_epoch": run.trained.seconds_per_epoch,
+        "milliseconds_per_step": 1000 * run.trained.seconds_per_epoch / steps_per_epoch,
+        **_of_radii(run.statistics),
+    }
+    if run.history:
+        measured |= _of_epoch(run.history[-1], num_pixels=run.config.data.image_size**2)
+    if run.statistics.log_var is not None:
+        measured |= _of_log_var(run.statistics.log_var)
+    if run.statistics.difference is not None:
+        measured |= _of_difference(run.statistics.difference)
+    return measured
+
+
+def _of_epoch(epoch: EpochRecord, num_pixels: int) -> dict[str, float]:
+    return {
+        "total_loss": epoch.total_loss,
+        "loss_per_pixel": epoch.total_loss / num_pixels,
+        "reconstruction_loss": epoch.reconstruction_loss,
+        "kl_loss": epoch.kl_loss,
+        "kl_share": epoch.kl_loss / epoch.reconstruction_loss,
+    }
+
+
+def _of_radii(statistics: LatentStatistics) -> dict[str, float]:
+    mu, z = statistics.radius_mu, statistics.radius_z
+    shells = {f"shell_{shell}": share for shell, share in z.shell_shares.items()}
+    return {
+        "radius_mode": z.mode,
+        **shells,
+        "radius_z_max": z.max,
+        "radius_z_min": z.min,
+        "radius_z_mean": z.mean,
+        "radius_mu_max": mu.max,
+        "radius_mu_min": mu.min,
+        "radius_mu_mean": mu.mean,
+    }
+
+
+def _of_log_var(census: LogVarCensus) -> dict[str, float]:
+    return {
+        "log_var_max": census.max,
+        "log_var_min": census.min,
+        "log_var_mean": census.mean,
+        "log_var_count": float(census.num_in_interval),
+    }
+
+
+def _of_difference(census: DifferenceCensus) -> dict[str, float]:
+    return {
+        "difference_max": census.max_component,
+        "difference_count": float(census.num_in_interval),
+        "radius_difference_max": census.max_abs_radius,
+        "radius_difference_mean": census.mean_abs_radius,
+        "radius_relative_difference_max": census.max_rel_radius,
+        "radius_relative_difference_mean": census.mean_rel_radius,
+    }

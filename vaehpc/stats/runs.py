@@ -1,0 +1,39 @@
+"""A run as the study's summary finds it: measured, or missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vaehpc.config import RunConfig
+from vaehpc.results import EpochRecord, LatentStatistics, TrainedRecord
+from vaehpc.stats.divergence import ProbeCurve
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run that is trained and whose latents are measured."""
+
+    config: RunConfig
+    trained: TrainedRecord
+    statistics: LatentStatistics
+    history: Sequence[EpochRecord]
+    probe: ProbeCurve
+
+    @property
+    def is_nonfinite(self) -> bool:
+        """Whether training met a NaN or infinity, or the latents hold one."""
+        return self.trained.nonfinite_step is not None or self.statistics.num_nonfinite > 0
+
+
+@dataclass(frozen=True)
+class MissingRun:
+    """A run without results: the stage that it lacks, and the end of its newest log."""
+
+    config: RunConfig
+    stage: Literal["train", "statistics"]
+    last_words: str | None
+
+
+FoundRun = MeasuredRun | MissingRun

@@ -1,0 +1,1 @@
+"""What runs on a node: read a directory, compute, write it."""

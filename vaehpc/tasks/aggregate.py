@@ -1,0 +1,174 @@
+"""Sum up a study: read every run's results, write summary.json and runs.parquet, draw the figures, write report.html.
+
+May run at any time, also beside trainings: a run without results is missing, and the next aggregate replaces the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vaehpc.config import RunConfig
+from vaehpc.files import RunDir, StudyDir, UserError, declaration, explained, tail, write_model
+from vaehpc.report.document import write_report
+from vaehpc.results import StudySummary
+from vaehpc.stats.comparison import Reference
+from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
+from vaehpc.stats.summary import summarise
+
+logger = logging.getLogger(__name__)
+
+NUM_LAST_WORDS = 15
+"""Lines of a missing run's log that the summary repeats."""
+
+RUNS_TABLE = pa.schema(
+    [
+        ("run", pa.string()),
+        ("arm", pa.string()),
+        ("seed", pa.int64()),
+        ("class", pa.string()),
+        ("radius_median", pa.float64()),
+        ("radius_mode", pa.float64()),
+        ("onset_step", pa.int64()),
+        ("onset_kind", pa.string()),
+        ("ever_diverged", pa.bool_()),
+        ("reconstruction_loss", pa.float64()),
+        ("kl_loss", pa.float64()),
+        ("missing_stage", pa.string()),
+        ("last_words", pa.string()),
+        ("radius_mean", pa.float64()),
+        ("radius_min", pa.float64()),
+        ("radius_max", pa.float64()),
+        ("offset", pa.float64()),
+        ("spread", pa.float64()),
+        ("num_nonfinite", pa.int64()),
+        ("nonfinite_step", pa.int64()),
+        ("log_var_min", pa.float64()),
+        ("log_var_mean", pa.float64()),
+        ("log_var_max", pa.float64()),
+        ("max_difference", pa.float64()),
+        ("mean_abs_radius_difference", pa.float64()),
+        ("steps", pa.int64()),
+        ("seconds_per_epoch", pa.float64()),
+        ("device", pa.string()),
+    ]
+)
+"""Columns of runs.parquet: those of a RunSummary, then the main statistics and the training; null if missing."""
+
+
+def run(directory: str) -> None:
+    """Sum up the study in this directory with the results that it has now.
+
+    Raises:
+        UserError: this is not a study, or its files cannot be written.
+    """
+    study = StudyDir(Path(directory))
+    config = study.config()
+    runs = [read_run(study.run(run.name), run) for run in config.runs()]
+    summary = summarise(config, runs, read_reference())
+    write_model(study.summary_path, summary)
+    write_table(study.runs_table, runs_table(summary, runs))
+    write_report(study, summary)
+    logger.info("%s: %s", config.name, study.report)
+
+
+# Reading
+
+
+def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
+    """What a run left. One with a damaged record is missing, so that it hides no other run; its last words say why."""
+    if not run_dir.trained_path.exists():
+        return MissingRun(config, "train", last_words(run_dir))
+    if not run_dir.statistics_path.exists():
+        return MissingRun(config, "statistics", last_words(run_dir))
+    try:
+        return MeasuredRun(
+            config=config,
+            trained=run_dir.trained(),
+            statistics=run_dir.statistics(),
+            history=run_dir.history(),
+            probe=read_probe(run_dir.probe),
+        )
+    except UserError as damage:
+        return MissingRun(config, "statistics", str(damage))
+
+
+def last_words(run_dir: RunDir) -> str | None:
+    """The end of the newest attempt's log; None if there is no attempt or it left no log."""
+    attempts = run_dir.all_attempts()
+    if not attempts:
+        return None
+    return "\n".join(tail(attempts[-1].log, NUM_LAST_WORDS)) or None
+
+
+def read_probe(path: Path) -> ProbeCurve:
+    """The probe's curve up to the last batch of records that is whole; empty if there is none."""
+    steps: list[int] = []
+    medians: list[float] = []
+    with contextlib.suppress(OSError, pa.ArrowInvalid), path.open("rb") as file:
+        for batch in pa.ipc.open_stream(file):
+            steps += batch["step"].to_pylist()
+            medians += batch["radius_median"].to_pylist()
+    return ProbeCurve(np.array(steps, np.int64), np.array(medians, np.float64))
+
+
+def read_reference() -> Reference:
+    """The article's numbers."""
+    return Reference.model_validate(tomllib.loads(declaration("analysis/reference.toml")))
+
+
+# Writing
+
+
+def runs_table(summary: StudySummary, runs: Sequence[FoundRun]) -> pa.Table:
+    """One row per run, in the order of the study."""
+    rows = [
+        {"run": run.config.name, **summary.runs[run.config.name].model_dump(by_alias=True), **statistics_of(run)}
+        for run in runs
+    ]
+    return pa.Table.from_pylist(rows, schema=RUNS_TABLE)
+
+
+def statistics_of(run: FoundRun) -> Mapping[str, Any]:
+    """Columns of runs.parquet that are not in a RunSummary; none of them for a missing run."""
+    if isinstance(run, MissingRun):
+        return {}
+    statistics, log_var, difference = run.statistics, run.statistics.log_var, run.statistics.difference
+    return {
+        "radius_mean": statistics.radius_mu.mean,
+        "radius_min": statistics.radius_mu.min,
+        "radius_max": statistics.radius_mu.max,
+        "offset": statistics.offset,
+        "spread": statistics.spread,
+        "num_nonfinite": statistics.num_nonfinite,
+        "nonfinite_step": run.trained.nonfinite_step,
+        "log_var_min": log_var and log_var.min,
+        "log_var_mean": log_var and log_var.mean,
+        "log_var_max": log_var and log_var.max,
+        "max_difference": difference and difference.max_component,
+        "mean_abs_radius_difference": difference and difference.mean_abs_radius,
+        "steps": run.trained.step,
+        "seconds_per_epoch": run.trained.seconds_per_epoch,
+        "device": run.trained.device,
+    }
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write aside, then rename: `path` is never seen half-written."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, aside)
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise explained(error, path) from error
