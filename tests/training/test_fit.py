@@ -1,0 +1,153 @@
+"""Training steps: what they compute, that they repeat to the bit, and that an interruption changes nothing."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.examples import run_config
+from vaehpc.config import RunConfig
+from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, state_hash
+from vaehpc.training.encode import compiled_encoder
+from vaehpc.training.fit import build_optimizer, train_blocks
+from vaehpc.training.losses import kl_divergence, reconstruction_loss
+from vaehpc.training.models import Net, build_net, layer_seeds
+from vaehpc.training.pipeline import epoch_order
+
+IMAGES = np.random.default_rng(0).integers(256, size=(40, 16, 16, 3)).astype(np.uint8)
+
+
+@dataclass
+class Training:
+    """A net on its way."""
+
+    run: RunConfig
+    net: Net
+    optimizer: keras.optimizers.Optimizer
+
+    def blocks(self, progress: Progress) -> Iterator[Progress]:
+        return train_blocks(self.run, IMAGES, self.net, self.optimizer, progress)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return [*self.net.variables, *self.optimizer.variables]
+
+    def finished(self, progress: Progress | None = None) -> tuple[Progress, str]:
+        progress = progress or Progress()
+        for progress in self.blocks(progress):
+            pass
+        return progress, state_hash(state_arrays(self.variables), progress.step)
+
+
+def training(kind: str = "vae", **train: object) -> Training:
+    """Probes every 2 steps, so that the 3 steps of an epoch fall into several blocks."""
+    run = run_config(kind, num_train=len(IMAGES), train=train)
+    plan = run.plan.model_copy(update={"probe": run.plan.probe.model_copy(update={"every_steps": 2})})
+    run = run.model_copy(update={"plan": plan})
+    net = build_net(run.arm, 16, layer_seeds(run.key("initialisation")))
+    return Training(run, net, build_optimizer(run.arm.train, net))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_an_interruption_between_blocks_changes_no_bit(precision: str) -> None:
+    undisturbed = training(precision=precision).finished()
+    first = training(precision=precision)
+    blocks = first.blocks(Progress())
+    for _ in range(2):  # stops inside the first epoch
+        progress = next(blocks)
+    stored = state_arrays(first.variables)
+    second = training(precision=precision)
+    for variable in second.variables:
+        variable.assign(stored[variable.path])
+    assert second.finished(Progress.model_validate_json(progress.model_dump_json())) == undisturbed
+
+
+def test_another_seed_is_another_run() -> None:
+    one = training()
+    other = training()
+    other.run = other.run.model_copy(update={"seed": 4})
+    assert one.finished()[1] != other.finished()[1]
+
+
+def test_blocks_end_at_probes_and_epochs() -> None:
+    steps = [progress.step for progress in training().blocks(Progress())]
+    assert steps == [2, 3, 4, 6]
+    progress, _ = training().finished()
+    assert [record.step for record in progress.probe] == [2, 4, 6]
+    assert [(record.epoch, record.step) for record in progress.epochs] == [(1, 3), (2, 6)]
+
+
+def test_epoch_losses_are_means_over_the_images() -> None:
+    # A learning rate too small to change a weight: each batch's loss can be computed again with the first weights.
+    watched = training(learning_rate=1e-30, epochs=1)
+    progress, _ = watched.finished()
+    again = training(learning_rate=1e-30, epochs=1)
+    key = tf.constant(int(again.run.key("noise").generate_state(1, np.uint64)[0] >> np.uint64(1)), tf.int64)
+    sums = np.zeros(2)
+    order = epoch_order(again.run, 0)
+    for step in range(3):
+        batch = tf.constant(IMAGES[order[16 * step : 16 * step + 16]] / 255, tf.float32)
+        mu, log_var = again.net.encode(batch, training=True)
+        epsilon = again.net.noise(key, tf.constant(step, tf.int64), len(batch))
+        logits = again.net.decoder(again.net.sample(mu, log_var, epsilon), training=True)
+        sums += [reconstruction_loss(batch, logits).numpy().sum(), kl_divergence(mu, log_var).numpy().sum()]
+    record = progress.epochs[0]
+    assert record.reconstruction_loss == pytest.approx(sums[0] / 40, rel=1e-5)
+    assert record.kl_loss == pytest.approx(1e-5 * sums[1] / 40, rel=1e-4)
+    assert record.total_loss == pytest.approx(record.reconstruction_loss + record.kl_loss, rel=1e-6)
+    assert record.excess_loss == pytest.approx(record.reconstruction_loss - again.run.data.entropy_floor)
+
+
+def test_epoch_record_measures_the_latents_at_its_end() -> None:
+    watched = training(epochs=1, eval_images=20)
+    progress, _ = watched.finished()
+    mu, log_var = compiled_encoder(watched.net, 16)(IMAGES, 20)
+    assert log_var is not None
+    radius = np.linalg.norm(mu.astype(np.float64), axis=1)
+    record = progress.epochs[0]
+    assert record.radius_median == pytest.approx(np.median(radius))
+    assert record.radius_max == pytest.approx(radius.max())
+    assert record.offset**2 + record.spread**2 == pytest.approx((radius**2).mean())
+    assert (record.log_var_min, record.log_var_max) == (log_var.min(), log_var.max())
+
+
+def test_training_lowers_the_loss() -> None:
+    progress, _ = training(epochs=30).finished()
+    assert progress.epochs[-1].reconstruction_loss < 0.99 * progress.epochs[0].reconstruction_loss
+
+
+def test_an_ae_has_no_kl_loss_and_no_log_var() -> None:
+    progress, _ = training("ae", epochs=1).finished()
+    record = progress.epochs[0]
+    assert (record.kl_loss, record.log_var_min, record.log_var_mean, record.log_var_max) == (0.0, None, None, None)
+    assert record.total_loss == record.reconstruction_loss
+
+
+def test_ae_and_vae_without_noise_and_kl_are_the_same_net() -> None:
+    ae, vae = training("ae"), training("vae")
+    silent = vae.run.arm.vae.model_copy(update={"epsilon_factor": 0.0, "kl_weight": 0.0})
+    arm = vae.run.arm.model_copy(update={"vae": silent})
+    vae.run = vae.run.model_copy(update={"arm": arm})
+    vae.net = dataclasses.replace(vae.net, arm=arm)
+    found, expected = vae.finished()[0], ae.finished()[0]
+    assert [record.radius_median for record in found.epochs] == [record.radius_median for record in expected.epochs]
+
+
+def test_a_loss_that_is_not_finite_names_its_step() -> None:
+    spoilt = training()
+    blocks = spoilt.blocks(Progress())
+    assert next(blocks).step == 2
+    spoilt.net.decoder.get_layer("logits").bias.assign([np.nan, 0.0, 0.0])
+    with pytest.raises(NonFiniteError, match="step 2"):
+        next(blocks)
+
+
+def test_jit_compile_agrees_with_the_plain_step() -> None:
+    one = {"epochs": 1, "batch_size": 20}
+    plain, compiled = (training(jit_compile=jit, **one).finished()[0].epochs[0] for jit in (False, True))
+    assert compiled.reconstruction_loss == pytest.approx(plain.reconstruction_loss, rel=1e-5)
+    assert compiled.kl_loss == pytest.approx(plain.kl_loss, rel=1e-4)

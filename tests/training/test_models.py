@@ -1,0 +1,95 @@
+"""The net: shapes, number of weights, precision, equal starts in every arm."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.examples import arm_config, run_config
+from vaehpc.config import ArmConfig
+from vaehpc.study import num_weights
+from vaehpc.training.models import LAYER_NAMES, FusedBatchNormalization, Net, build_net, layer_seeds
+
+KEY = np.random.SeedSequence(5)
+
+
+def net_of(arm: ArmConfig, image_size: int = 16) -> Net:
+    return build_net(arm, image_size, layer_seeds(KEY))
+
+
+def weights(net: Net) -> dict[str, np.ndarray]:
+    return {variable.path: np.asarray(variable) for variable in net.variables}
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("image_size", [16, 48])
+def test_shapes_and_number_of_weights(kind: str, batch_norm: bool, image_size: int) -> None:
+    run = run_config(kind, image_size=image_size, model={"batch_norm": batch_norm})
+    net = net_of(run.arm, image_size)
+    mu, log_var = net.encode(tf.zeros((2, image_size, image_size, 3)), training=False)
+    assert mu.shape == (2, run.arm.model.z_dim)
+    assert (log_var is None) == (kind == "ae")
+    assert net.decoder(mu, training=False).shape == (2, image_size, image_size, 3)
+    assert sum(int(np.prod(variable.shape)) for variable in net.trainable_variables) == num_weights(run)
+
+
+def test_the_articles_net_has_the_weights_that_its_layers_add_up_to() -> None:
+    run = run_config("vae", image_size=96, model={"z_dim": 256, "filters": (32, 64, 128, 256)})
+    encoder = (9 * 3 * 32 + 32) + (9 * 32 * 64 + 64) + (9 * 64 * 128 + 128) + (9 * 128 * 256 + 256) + 2 * 480
+    decoder = (9 * 256 * 128 + 128) + (9 * 128 * 64 + 64) + (9 * 64 * 32 + 32) + (9 * 32 * 3 + 3) + 2 * 224
+    assert num_weights(run) == encoder + decoder + 2 * (9216 * 256 + 256) + (256 * 9216 + 9216)
+
+
+def test_same_key_same_weights_and_ae_and_vae_start_equal() -> None:
+    ae, vae, again = (weights(net_of(arm_config(kind))) for kind in ("ae", "vae", "vae"))
+    assert vae.keys() - ae.keys() == {"log_var/kernel", "log_var/bias"}
+    for name, value in ae.items():
+        np.testing.assert_array_equal(value, vae[name])
+    for name, value in again.items():
+        np.testing.assert_array_equal(value, vae[name])
+
+
+def test_layers_and_keys_have_their_own_seeds() -> None:
+    first, second = layer_seeds(np.random.SeedSequence(5)), layer_seeds(np.random.SeedSequence(6))
+    seeds = [seed_of(name) for seed_of in (first, second) for name in LAYER_NAMES]
+    assert len(set(seeds)) == 2 * len(LAYER_NAMES)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_outputs_and_weights_are_float32_in_every_precision(precision: str) -> None:
+    net = net_of(arm_config("vae", train={"precision": precision}))
+    mu, log_var = net.encode(tf.random.stateless_uniform((2, 16, 16, 3), seed=(1, 2)), training=True)
+    logits = net.decoder(mu, training=True)
+    assert {mu.dtype, log_var.dtype, logits.dtype} == {tf.float32}
+    assert {variable.dtype for variable in net.variables} == {"float32"}
+    half = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}[precision]
+    assert net.encoder.get_layer("encoder_conv_1").compute_dtype == half
+
+
+def test_noise_moves_z_of_a_vae_and_nothing_of_an_ae() -> None:
+    mu, log_var = tf.ones((2, 8)), tf.zeros((2, 8))
+    key, step = tf.constant(3, tf.int64), tf.constant(0, tf.int64)
+    ae, vae = net_of(arm_config("ae")), net_of(arm_config("vae"))
+    np.testing.assert_array_equal(ae.sample(mu, None, ae.noise(key, step, 2)), mu)
+    assert not np.array_equal(vae.sample(mu, log_var, vae.noise(key, step, 2)), mu)
+
+
+def test_image_size_must_be_a_multiple_of_16() -> None:
+    with pytest.raises(ValueError, match="not a multiple of 16"):
+        net_of(arm_config("ae"), 40)
+
+
+def test_batch_normalisation_against_numpy() -> None:
+    inputs = np.random.default_rng(0).normal(3, 2, size=(8, 4, 4, 5)).astype(np.float32)
+    layer = FusedBatchNormalization(momentum=0.9)
+    mean, variance = inputs.mean(axis=(0, 1, 2)), inputs.var(axis=(0, 1, 2))
+    outputs = layer(inputs, training=True).numpy()
+    np.testing.assert_allclose(outputs, (inputs - mean) / np.sqrt(variance + 1e-3), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(layer.moving_mean), 0.1 * mean, rtol=1e-5)
+    num_values = inputs.size // 5  # TensorFlow's kernel keeps the unbiased variance
+    np.testing.assert_allclose(
+        np.asarray(layer.moving_variance), 0.9 + 0.1 * variance * num_values / (num_values - 1), rtol=1e-5
+    )
+    inference = layer(inputs, training=False).numpy()
+    expected = (inputs - np.asarray(layer.moving_mean)) / np.sqrt(np.asarray(layer.moving_variance) + 1e-3)
+    np.testing.assert_allclose(inference, expected, rtol=1e-4, atol=1e-5)

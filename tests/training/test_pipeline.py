@@ -1,0 +1,95 @@
+"""Feeding: the order is a pure function of (shuffle key, epoch), the pixels the same from memory and from the shards."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.examples import data_config, run_config
+from vaehpc.config import DataConfig, RunConfig
+from vaehpc.files import DataDir, UserError
+from vaehpc.training.pipeline import ShardedImages, available_in, batches, epoch_order, load_training_images
+
+
+def run_on(data: DataConfig, **train: object) -> RunConfig:
+    return run_config(data=data, train=train)
+
+
+def test_order_is_a_permutation_that_depends_on_seed_and_epoch_only() -> None:
+    run = run_config(seed=0, num_train=1000)
+    order = epoch_order(run, 4)
+    assert sorted(order) == list(range(1000))
+    np.testing.assert_array_equal(order, epoch_order(run_config("ae", seed=0, num_train=1000), 4))
+    assert not np.array_equal(order, epoch_order(run, 5))
+    assert not np.array_equal(order, epoch_order(run_config(seed=1, num_train=1000), 4))
+
+
+def test_streams_of_neighbouring_seeds_do_not_overlap() -> None:
+    streams = [
+        np.random.default_rng(run_config(seed=seed).key("noise")).integers(2**32, size=4096) for seed in range(8)
+    ]
+    windows = [set(zip(*(stream[i : len(stream) - 3 + i] for i in range(4)), strict=True)) for stream in streams]
+    assert all(len(stream) == 4093 for stream in windows)
+    assert all(not (before & after) for before, after in pairwise(windows))
+
+
+def test_batches_keep_the_order_and_the_last_smaller_batch() -> None:
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)
+    order = np.array([9, 1, 8, 2, 7, 3, 6, 4, 5, 0])
+    found = [batch.numpy() for batch in batches(images, order, 4)]
+    assert [len(batch) for batch in found] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate(found), images[order])
+
+
+def test_sharded_images_are_those_of_one_array() -> None:
+    whole = np.random.default_rng(0).integers(256, size=(11, 2, 2, 3)).astype(np.uint8)
+    sharded = ShardedImages([whole[:5], whole[5:6], whole[6:]])
+    assert len(sharded) == 11
+    order = np.random.default_rng(1).permutation(11)
+    np.testing.assert_array_equal(sharded[order], whole[order])
+    np.testing.assert_array_equal(sharded[:7], whole[:7])
+
+
+def test_memory_and_stream_feed_the_same_pixels(faces: DataConfig) -> None:
+    in_memory = load_training_images(run_on(faces, feeding="memory"))
+    streamed = load_training_images(run_on(faces, feeding="stream"))
+    assert isinstance(in_memory, np.ndarray)
+    assert isinstance(streamed, ShardedImages)
+    assert len(in_memory) == len(streamed) == faces.num_train
+    order = epoch_order(run_on(faces), 0)
+    np.testing.assert_array_equal(in_memory[order], streamed[order])
+
+
+@pytest.mark.parametrize("feeding", ["memory", "stream"])
+def test_a_flipped_byte_is_named(own_faces: DataConfig, feeding: str) -> None:
+    shard = next(Path(own_faces.path).glob("train-*.tfrecord"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{shard.name}, record \d+"):
+        load_training_images(run_on(own_faces, feeding=feeding))
+
+
+@pytest.mark.parametrize("feeding", ["memory", "stream"])
+def test_a_shard_cut_off_between_two_records_is_named(own_faces: DataConfig, feeding: str) -> None:
+    shard = next(Path(own_faces.path).glob("train-*.tfrecord"))
+    num_images = next(item.num_images for item in DataDir(shard.parent).manifest().shards if item.file == shard.name)
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // num_images * (num_images - 1)])
+    with pytest.raises(UserError, match=shard.name):
+        load_training_images(run_on(own_faces, feeding=feeding))
+
+
+def test_another_data_set_is_refused(faces: DataConfig) -> None:
+    with pytest.raises(UserError, match="not the data set that this run was planned with"):
+        load_training_images(run_on(faces.model_copy(update={"sha256": "1" * 64})))
+
+
+def test_a_missing_data_set_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"vaehpc\.prepare"):
+        load_training_images(run_on(data_config(tmp_path / "none")))
+
+
+def test_available_memory_is_the_kernels_estimate() -> None:
+    assert available_in("MemTotal: 100 kB\nMemAvailable:   42 kB\n") == 42 * 1024

@@ -1,0 +1,127 @@
+"""After training: latents of the whole training split, reconstructions, and images from random z."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from PIL import Image
+
+from vaehpc.config import RunConfig
+from vaehpc.files import sha256_of_file
+from vaehpc.training.models import Net
+from vaehpc.training.pipeline import Images, batches
+
+Float32 = npt.NDArray[np.float32]
+Encoder = Callable[[Images, int], "tuple[Float32, Float32 | None]"]
+
+UNIFORM_LIMITS = (2, 3, 8, 10, 16)
+"""b of the article's 'equidistant' z in [-b, b]; text and captions of the article differ, all are shown."""
+GRID_COLUMNS = 10
+GRID_ROWS = 2
+
+
+def compiled_encoder(net: Net, batch_size: int) -> Encoder:
+    """A function (images, count) -> mu, log_var of the first `count` images, in order; log_var is None for an AE.
+
+    Moving statistics of BatchNormalization, no noise. Arrays are float32 (count, z_dim).
+    """
+
+    @tf.function
+    def encode_batch(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        return net.encode(unit_range(pixels), training=False)
+
+    def encode(images: Images, count: int) -> tuple[Float32, Float32 | None]:
+        shape = (count, net.arm.model.z_dim)
+        mu = np.empty(shape, np.float32)
+        log_var = None if net.arm.vae is None else np.empty(shape, np.float32)
+        start = 0
+        for pixels in batches(images, np.arange(count), batch_size):
+            batch_mu, batch_log_var = encode_batch(pixels)
+            stop = start + len(batch_mu)
+            mu[start:stop] = batch_mu
+            if log_var is not None:
+                log_var[start:stop] = batch_log_var
+            start = stop
+        return mu, log_var
+
+    return encode
+
+
+def unit_range(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 pixels as float32 in [0, 1]."""
+    return tf.cast(pixels, tf.float32) / 255.0
+
+
+def write_latents(folder: Path, run: RunConfig, net: Net, images: Images) -> dict[str, str]:
+    """Write mu.npy, log_var.npy, z.npy, each float32 (num_train, z_dim) in image order, and images/*.png.
+
+    An AE has no log_var.npy, and its z.npy is a hard link to mu.npy.
+
+    Returns:
+        SHA-256 of the arrays by file name.
+    """
+    folder.mkdir()
+    mu, log_var = compiled_encoder(net, run.arm.train.batch_size)(images, len(images))
+    np.save(folder / "mu.npy", mu)
+    if log_var is None:
+        os.link(folder / "mu.npy", folder / "z.npy")
+    else:
+        np.save(folder / "log_var.npy", log_var)
+        np.save(folder / "z.npy", _sampled(run, net, mu, log_var))
+    _write_images(folder / "images", run, net, images, mu)
+    return {path.name: sha256_of_file(path) for path in sorted(folder.glob("*.npy"))}
+
+
+def noise_key(run: RunConfig) -> tf.Tensor:
+    """The run's noise key: drawn with it and a counter, noise is a pure function."""
+    return tf.constant(_int63(run.key("noise")), tf.int64)
+
+
+def _int63(key: np.random.SeedSequence) -> int:
+    return int(key.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _sampled(run: RunConfig, net: Net, mu: Float32, log_var: Float32) -> Float32:
+    """One z of each image, from a stream of its own: training noise never repeats in the latents."""
+    key = tf.constant(_int63(run.key("generation", 0)), tf.int64)
+    z = np.empty_like(mu)
+    chunk = 8192
+    for counter, start in enumerate(range(0, len(mu), chunk)):
+        part = slice(start, start + chunk)
+        epsilon = net.noise(key, tf.constant(counter, tf.int64), len(mu[part]))
+        z[part] = net.sample(mu[part], log_var[part], epsilon)
+    return z
+
+
+def _write_images(folder: Path, run: RunConfig, net: Net, images: Images, mu: Float32) -> None:
+    folder.mkdir()
+    originals = images[:GRID_COLUMNS]
+    decoded = _decode(net, mu[:GRID_COLUMNS])
+    _save_grid(folder / "reconstructions.png", np.concatenate([originals, decoded]), len(originals))
+    rng = np.random.default_rng(run.key("generation", 1))
+    shape = (GRID_ROWS * GRID_COLUMNS, run.arm.model.z_dim)
+    random_z = {"random_normal": rng.standard_normal(shape)}
+    random_z |= {f"random_uniform_{b}": rng.uniform(-b, b, shape) for b in UNIFORM_LIMITS}
+    mean, covariance = mu.mean(axis=0, dtype=np.float64), np.cov(mu, rowvar=False, dtype=np.float64)
+    random_z["random_fitted"] = rng.multivariate_normal(mean, covariance, shape[0], method="eigh")
+    for name, z in random_z.items():
+        _save_grid(folder / f"{name}.png", _decode(net, z.astype(np.float32)), GRID_COLUMNS)
+
+
+def _decode(net: Net, z: Float32) -> npt.NDArray[np.uint8]:
+    """uint8 images (n, size, size, 3) of latents (n, z_dim)."""
+    images = tf.sigmoid(net.decoder(tf.constant(z), training=False))
+    return np.rint(255.0 * np.asarray(images)).astype(np.uint8)
+
+
+def _save_grid(path: Path, images: npt.NDArray[np.uint8], columns: int) -> None:
+    """Images (rows * columns, size, size, 3) row by row as one PNG."""
+    rows = len(images) // columns
+    size = images.shape[1]
+    grid = images.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
+    Image.fromarray(grid).save(path, optimize=True)

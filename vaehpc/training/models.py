@@ -1,0 +1,186 @@
+"""The article's convolutional encoder and decoder, for AE and VAE alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vaehpc.config import ArmConfig, ModelConfig
+from vaehpc.training.losses import draw_epsilon, sample_latent
+
+SeedOf = Callable[[str], int]
+"""Seed of the initial weights of the layer with this name."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """An encoder and a decoder.
+
+    `encoder` maps float images (batch, size, size, 3) in [0, 1] to mu (batch, z_dim), and for a VAE to [mu, log_var];
+    `decoder` maps z (batch, z_dim) to logits (batch, size, size, 3). Inputs and outputs are float32.
+    """
+
+    encoder: keras.Model
+    decoder: keras.Model
+    arm: ArmConfig
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """What the optimizer changes."""
+        return [*self.encoder.trainable_variables, *self.decoder.trainable_variables]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Trainable variables and the moving statistics of BatchNormalization."""
+        return [*self.encoder.variables, *self.decoder.variables]
+
+    def encode(self, images: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """mu and log_var of images in [0, 1]; log_var is None for an AE."""
+        if self.arm.vae is None:
+            return self.encoder(images, training=training), None
+        mu, log_var = self.encoder(images, training=training)
+        return mu, log_var
+
+    def noise(self, key: tf.Tensor, counter: tf.Tensor, num_images: tf.Tensor) -> tf.Tensor:
+        """Epsilon (num_images, z_dim) of (key, counter); zeros for an AE."""
+        shape = (num_images, self.arm.model.z_dim)
+        return tf.zeros(shape) if self.arm.vae is None else draw_epsilon(key, counter, shape, self.arm.vae)
+
+    def sample(self, mu: tf.Tensor, log_var: tf.Tensor | None, epsilon: tf.Tensor) -> tf.Tensor:
+        """z of a VAE; mu itself for an AE."""
+        return mu if log_var is None else sample_latent(mu, log_var, epsilon)
+
+
+class FusedBatchNormalization(keras.layers.Layer):  # type: ignore[misc]
+    """Batch normalisation over (batch, height, width) by TensorFlow's fused kernel; scale and statistics are float32.
+
+    Keras 3's own layer is a chain of elementwise operations, which costs a third of the training step on a CPU.
+    """
+
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """One gamma, beta, moving mean and moving variance per channel."""
+
+        def weight(name: str, initializer: str, trainable: bool) -> keras.Variable:
+            # autocast=False: the kernel wants float32 parameters beside half-precision images.
+            return self.add_weight(
+                name=name,
+                shape=(input_shape[-1],),
+                initializer=initializer,
+                trainable=trainable,
+                dtype="float32",
+                autocast=False,
+            )
+
+        self.gamma = weight("gamma", "ones", True)
+        self.beta = weight("beta", "zeros", True)
+        self.moving_mean = weight("moving_mean", "zeros", False)
+        self.moving_variance = weight("moving_variance", "ones", False)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalise by the batch's statistics when training, by the moving ones otherwise."""
+        if not training:
+            outputs, _, _ = self._fused(inputs, self.moving_mean.value, self.moving_variance.value, training=False)
+            return outputs
+        outputs, mean, variance = self._fused(inputs, None, None, training=True)
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving.value * self.momentum + batch * (1.0 - self.momentum))
+        return outputs
+
+    def _fused(self, inputs: tf.Tensor, mean: tf.Tensor | None, variance: tf.Tensor | None, training: bool) -> Any:
+        return tf.compat.v1.nn.fused_batch_norm(
+            inputs, self.gamma.value, self.beta.value, mean, variance, epsilon=self.epsilon, is_training=training
+        )
+
+
+def build_net(arm: ArmConfig, image_size: int, seed_of: SeedOf) -> Net:
+    """The net of an arm with its initial weights (Glorot uniform, one seed per layer).
+
+    Layers of the same name start from the same weights in every arm: the AE's latent layer is the VAE's `mu`.
+    """
+    if image_size % 16:
+        raise ValueError(f"image_size {image_size} is not a multiple of 16, which four layers of stride 2 need")
+    policy = arm.train.precision
+    return Net(
+        encoder=_encoder(arm.model, arm.vae is not None, image_size, policy, seed_of),
+        decoder=_decoder(arm.model, image_size, policy, seed_of),
+        arm=arm,
+    )
+
+
+def _encoder(model: ModelConfig, has_log_var: bool, image_size: int, policy: str, seed_of: SeedOf) -> keras.Model:
+    images = keras.Input((image_size, image_size, 3), name="images")
+    x = images
+    for i, filters in enumerate(model.filters, start=1):
+        name = f"encoder_conv_{i}"
+        convolution = keras.layers.Conv2D(
+            filters, 3, strides=2, padding="same", dtype=policy, name=name, kernel_initializer=_glorot(seed_of(name))
+        )
+        x = _normalised(convolution(x), model, policy, f"encoder_{i}")
+    x = keras.layers.Flatten(dtype="float32", name="flatten")(x)
+    mu = _latent_head("mu", model.z_dim, seed_of)(x)
+    outputs = [mu, _latent_head("log_var", model.z_dim, seed_of)(x)] if has_log_var else mu
+    return keras.Model(images, outputs, name="encoder")
+
+
+def _decoder(model: ModelConfig, image_size: int, policy: str, seed_of: SeedOf) -> keras.Model:
+    side, depth = image_size // 16, model.filters[-1]
+    z = keras.Input((model.z_dim,), name="z")
+    x = keras.layers.Dense(
+        side * side * depth,
+        dtype=policy,
+        name="decoder_dense",
+        kernel_initializer=_glorot(seed_of("decoder_dense")),
+    )(z)
+    x = keras.layers.Reshape((side, side, depth), dtype=policy, name="decoder_reshape")(x)
+    for i, filters in enumerate(reversed(model.filters[:-1]), start=1):
+        name = f"decoder_conv_{i}"
+        convolution = keras.layers.Conv2DTranspose(
+            filters, 3, strides=2, padding="same", dtype=policy, name=name, kernel_initializer=_glorot(seed_of(name))
+        )
+        x = _normalised(convolution(x), model, policy, f"decoder_{i}")
+    # The logits stay float32: the loss is a sum over tens of thousands of them.
+    logits = keras.layers.Conv2DTranspose(
+        3, 3, strides=2, padding="same", dtype="float32", name="logits", kernel_initializer=_glorot(seed_of("logits"))
+    )(x)
+    return keras.Model(z, logits, name="decoder")
+
+
+def _normalised(x: Any, model: ModelConfig, policy: str, name: str) -> Any:
+    if model.batch_norm:
+        x = FusedBatchNormalization(dtype=policy, name=f"{name}_norm")(x)
+    return keras.layers.LeakyReLU(negative_slope=model.leaky_slope, dtype=policy, name=f"{name}_relu")(x)
+
+
+def _latent_head(name: str, z_dim: int, seed_of: SeedOf) -> keras.layers.Dense:
+    return keras.layers.Dense(z_dim, dtype="float32", name=name, kernel_initializer=_glorot(seed_of(name)))
+
+
+def _glorot(seed: int) -> keras.initializers.Initializer:
+    return keras.initializers.GlorotUniform(seed=seed)
+
+
+LAYER_NAMES = (
+    *(f"encoder_conv_{i}" for i in range(1, 5)),
+    "mu",
+    "log_var",
+    "decoder_dense",
+    *(f"decoder_conv_{i}" for i in range(1, 4)),
+    "logits",
+)
+"""Layers with random initial weights. The position is part of the seed: append only."""
+
+
+def layer_seeds(key: np.random.SeedSequence) -> SeedOf:
+    """Independent seeds of the layers from one key."""
+    seeds = dict(zip(LAYER_NAMES, (int(seed) >> 1 for seed in key.generate_state(len(LAYER_NAMES))), strict=True))
+    return seeds.__getitem__

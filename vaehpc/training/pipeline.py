@@ -1,0 +1,128 @@
+"""tf.data batches of uint8 images in an order fixed by (shuffle key, epoch), from memory or from the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from vaehpc.config import Feeding, RunConfig
+from vaehpc.files import DataDir, UserError
+from vaehpc.images.tfrecord import check_shard, memory_mapped_images, read_shard
+from vaehpc.results import Manifest, Shard
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+class Images(Protocol):
+    """Training images by index: the same pixels whether they are held in memory or read from the shards."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: npt.NDArray[np.int64] | slice) -> UInt8:
+        """Images (n, size, size, 3)."""
+        ...
+
+
+class ShardedImages:
+    """Images left in their shards, which the page cache shares between the processes of a node."""
+
+    def __init__(self, shards: Sequence[UInt8]) -> None:
+        self._shards = shards
+        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, indices: npt.NDArray[np.int64] | slice) -> UInt8:
+        wanted = np.arange(len(self))[indices] if isinstance(indices, slice) else indices
+        images = np.empty((len(wanted), *self._shards[0].shape[1:]), np.uint8)
+        shard_of = np.searchsorted(self._starts, wanted, side="right") - 1
+        for shard in np.unique(shard_of):
+            here = shard_of == shard
+            images[here] = self._shards[shard][wanted[here] - self._starts[shard]]
+        return images
+
+
+def load_training_images(run: RunConfig) -> Images:
+    """The training split of the run's data set, every record's checksum verified.
+
+    Raises:
+        UserError: the data set is missing, damaged, or not the one the run was planned with.
+    """
+    data = DataDir(Path(run.data.path))
+    manifest = data.manifest()
+    if manifest.sha256 != run.data.sha256:
+        raise UserError(
+            f"{data.path} is not the data set that this run was planned with: its sha256 is {manifest.sha256},"
+            f" run.json says {run.data.sha256}. Prepare it again with the same settings, or start a new study."
+        )
+    shards = [shard for shard in manifest.shards if shard.split == "train"]
+    size = manifest.preprocessing.size
+    if _fits_in_memory(manifest, run.arm.train.feeding):
+        return np.concatenate([_read_whole(data.path, shard, size) for shard in shards])
+    return ShardedImages([_checked_and_mapped(data.path, shard, size) for shard in shards])
+
+
+def _read_whole(folder: Path, shard: Shard, size: int) -> UInt8:
+    images, _, _ = read_shard(folder / shard.file, size)
+    if len(images) != shard.num_images:
+        raise UserError(
+            f"{folder / shard.file} holds {len(images)} images, the manifest says {shard.num_images}: it was cut off."
+            " Delete the data set and prepare it again."
+        )
+    return images
+
+
+def _checked_and_mapped(folder: Path, shard: Shard, size: int) -> UInt8:
+    check_shard(folder / shard.file)
+    return memory_mapped_images(folder / shard.file, shard.num_images, size)
+
+
+def _fits_in_memory(manifest: Manifest, feeding: Feeding) -> bool:
+    if feeding != "auto":
+        return feeding == "memory"
+    num_bytes = manifest.splits["train"].num_images * manifest.preprocessing.size**2 * 3
+    # A quarter, because several runs share a node; half of that again is in use while the shards are joined.
+    return num_bytes <= available_memory() // 4
+
+
+def available_memory() -> int:
+    """Bytes that this process may still use, by the kernel's estimate and the limit of its control group."""
+    limits = [available_in(Path("/proc/meminfo").read_text())]
+    group = Path("/sys/fs/cgroup/memory.max")
+    if group.exists() and (limit := group.read_text().strip()).isdigit():
+        limits.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    return min(limits)
+
+
+def available_in(meminfo: str) -> int:
+    """MemAvailable of /proc/meminfo, in bytes."""
+    line = next(line for line in meminfo.splitlines() if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024
+
+
+def epoch_order(run: RunConfig, epoch: int) -> npt.NDArray[np.int64]:
+    """Permutation (num_train,) of the training images in one epoch: a pure function of (shuffle key, epoch)."""
+    return np.random.default_rng(run.key("shuffling", epoch)).permutation(run.data.num_train)
+
+
+def batches(images: Images, order: npt.NDArray[np.int64], batch_size: int) -> tf.data.Dataset:
+    """uint8 batches (batch, size, size, 3) of `images` in this order; the last one may be smaller."""
+    starts = tf.data.Dataset.range(0, len(order), batch_size)
+
+    def gather(start: np.int64) -> UInt8:
+        return images[order[start : start + batch_size]]
+
+    def batch(start: tf.Tensor) -> tf.Tensor:
+        pixels = tf.numpy_function(gather, [start], tf.uint8, stateful=False)
+        return tf.ensure_shape(pixels, (None, *images[:1].shape[1:]))
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.deterministic = True
+    return starts.map(batch).prefetch(2).with_options(options)
