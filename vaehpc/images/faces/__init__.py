@@ -1,0 +1,1 @@
+"""Faces that nobody has: sampled traits, the 40 CelebA attributes they amount to, and the picture of them."""
