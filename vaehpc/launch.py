@@ -28,6 +28,7 @@ from vaehpc.presets import (
     PresetName,
     Settings,
     configured_arms,
+    nearest,
     overridden,
 )
 from vaehpc.progress import stage_view
@@ -84,7 +85,8 @@ class Launch:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupt)
     try:
         return launch(parsed(sys.argv[1:] if argv is None else argv), Console())
     except UserError as error:
@@ -93,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nvaehpc: interrupted; everything was stopped. The same line goes on where it left.", file=sys.stderr)
         return 130
+
+
+def _say(console: Console, text: str) -> None:
+    """A line that is never broken: paths in it can be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _interrupt(*_: object) -> None:
@@ -137,12 +144,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"--config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path} is not TOML: {error}") from None
-    checks = {"preset": str, "study": str, "seeds": int, "arms": list}
+    plain = {"preset": str, "study": str, "seeds": int, "arms": list}
     for key, value in values.items():
-        if not isinstance(value, checks.get(key, dict)):
-            raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it takes a {checks[key].__name__}")
-    if values.get("preset", "demo") not in PRESETS:
-        raise UserError(f"--config {path}: unknown preset '{values['preset']}'. Presets: {', '.join(PRESETS)}")
+        if key not in plain and not isinstance(value, dict):
+            raise UserError(f"--config {path}: unknown setting '{key}'{nearest(key, plain)}. Known: {', '.join(plain)}")
+        if not isinstance(value, plain.get(key, dict)):
+            raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it takes a {plain[key].__name__}")
+    if (preset := values.get("preset", "demo")) not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise UserError(f"--config {path}: unknown preset '{preset}'{nearest(preset, PRESETS)}. Presets: {known}")
     return values
 
 
@@ -162,14 +172,14 @@ def launch(asked: Launch, console: Console) -> int:
     if asked.preset == "article" and not data_given:
         raise UserError("preset 'article' needs data: give --celeba PATH or --data DIR, or take --preset demo")
     source = f"data of {data_given}" if data_given else "built-in faces, because no data are given"
-    console.print(f"Preset [b]{asked.preset}[/b] on {source}, executor {executor}.", highlight=False)
+    _say(console, f"Preset {asked.preset} on {source}, executor {executor}.")
     study = StudyDir(asked.out / (asked.study or asked.preset))
     if asked.dry_run:
         return _describe(asked, preset, study, console)
+    num_seeds = _num_seeds(asked, preset)
     data = _prepared_data(asked, console)
-    num_seeds = preset.num_seeds if asked.seeds is None else asked.seeds
-    name = study.path.name
-    config = planned_study(name, asked.preset, data_config(data), asked.settings, asked.arms or preset.arms, num_seeds)
+    arms = configured_arms(asked.arms or preset.arms, asked.settings)
+    config = planned_study(study.path.name, asked.preset, data_config(data), arms, num_seeds)
     if study.config_path.exists():
         config = widened(study.config(), config)
     _require_only_launcher(study)
@@ -191,21 +201,28 @@ def _chosen_executor(asked: str) -> Literal["local", "debug"]:
     return "debug" if asked == "debug" else "local"
 
 
+def _num_seeds(asked: Launch, preset: Preset) -> int:
+    num_seeds = preset.num_seeds if asked.seeds is None else asked.seeds
+    if num_seeds < 1:
+        raise UserError(f"--seeds {num_seeds}: at least 1 seed is needed; 16 means the seeds 0 to 15")
+    return num_seeds
+
+
 def _describe(asked: Launch, preset: Preset, study: StudyDir, console: Console) -> int:
     """What a launch would do, from the arguments and the study's directory alone."""
-    arms, num_seeds = asked.arms or preset.arms, preset.num_seeds if asked.seeds is None else asked.seeds
+    arms, num_seeds = asked.arms or preset.arms, _num_seeds(asked, preset)
     configured = configured_arms(arms, asked.settings)
     runs = [run_name(arm, seed) for seed in range(num_seeds) for arm in arms]
-    console.print(f"Study {study.path}: {len(arms)} arms x {num_seeds} seeds = {len(runs)} runs.", highlight=False)
-    console.print(f"Settings: {asked.settings.model_dump()}", highlight=False)
+    _say(console, f"Study {study.path}: {len(arms)} arms x {num_seeds} seeds = {len(runs)} runs.")
+    _say(console, f"Settings: {asked.settings.model_dump()}")
     for name in configured:
-        console.print(f"  {name}: {ARMS[name].question}", highlight=False)
+        _say(console, f"  {name}: {ARMS[name].question}")
     for stage in ("train", "statistics"):
         job = job_config(stage)
         left = [name for name in runs if not (study.path / name / str(job.marker)).exists()]
         slots = len(local_slots(job))
-        console.print(f"{stage}: {len(left)} of {len(runs)} runs, {slots} at once, {job.entry_point}", highlight=False)
-    console.print(f"aggregate: {study.report}\nDry run: nothing was written.", highlight=False)
+        _say(console, f"{stage}: {len(left)} of {len(runs)} runs, {slots} at once, {job.entry_point}")
+    _say(console, f"aggregate: {study.report}\nDry run: nothing was written.")
     return 0
 
 
@@ -226,7 +243,7 @@ def _prepared_data(asked: Launch, console: Console) -> DataDir:
 
     with shown_progress() as on_progress:
         prepare(Request.model_validate(request), out, on_progress)
-    console.print(f"Data: {out}", highlight=False)
+    _say(console, f"Data: {out}")
     return DataDir(out)
 
 
@@ -234,9 +251,9 @@ def _say_what_it_can_show(config: StudyConfig, console: Console) -> None:
     """What no divergence at all in so many seeds would still allow."""
     for arm, seeds in config.seeds.items():
         upper = highest_rate_of_none(len(seeds), config.plan.level)
-        console.print(
+        _say(
+            console,
             f"  {arm}: {len(seeds)} seeds; 0 diverged of {len(seeds)} would still allow a rate up to {upper:.1%}",
-            highlight=False,
         )
 
 
@@ -266,7 +283,7 @@ def _run_stage(stage: str, study: StudyDir, config: StudyConfig, executor: str, 
     if stage == "statistics":
         runs = [run for run in runs if run.trained_path.exists()]
     if not runs:
-        console.print(f"{stage}: nothing left to do", highlight=False)
+        _say(console, f"{stage}: nothing left to do")
         return
     for run in runs:
         run.stop.unlink(missing_ok=True)
@@ -303,7 +320,7 @@ def _report(study: StudyDir, executor: str, console: Console) -> int:
     missing = [name for name, run in summary.runs.items() if run.missing_stage is not None]
     for name in missing:
         _print_failure(name, summary.runs[name], console)
-    console.print(f"Report: {study.report}", highlight=False, soft_wrap=True)
+    _say(console, f"Report: {study.report}")
     return 3 if missing else 0
 
 
@@ -320,9 +337,9 @@ def _print_rates(summary: StudySummary, console: Console) -> None:
 
 
 def _print_failure(name: str, run: RunSummary, console: Console) -> None:
-    console.print(f"[b]MISSING[/b] {name}: no result of {run.missing_stage}; the end of its log:", highlight=False)
+    _say(console, f"MISSING {name}: no result of {run.missing_stage}; the end of its log:")
     for line in (run.last_words or "(no log)").splitlines()[-FAILED_LOG_LINES:]:
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        _say(console, f"  {line}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -136,7 +136,7 @@ def overridden(settings: Settings, changes: Mapping[str, Any], origin: str) -> S
         raise UserError(f"{origin}: {where} = {first['input']!r} is not allowed: {first['msg']}") from None
 
 
-def nearest(asked: str, known: Sequence[str] | Mapping[str, object]) -> str:
+def nearest(asked: str, known: Iterable[str]) -> str:
     """', did you mean ...?' where something known is spelled nearly so, else nothing."""
     found = difflib.get_close_matches(asked, list(known), n=1)
     return f", did you mean '{found[0]}'?" if found else ""

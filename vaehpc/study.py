@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vaehpc.config import DataConfig, RunConfig, StudyConfig
+from vaehpc.config import ArmConfig, DataConfig, RunConfig, StudyConfig
 from vaehpc.files import DataDir, RunDir, StudyDir, UserError, require_space, write_model
-from vaehpc.presets import Settings, analysis_plan, configured_arms
+from vaehpc.presets import analysis_plan
 from vaehpc.provenance import provenance
 
 ROOT_SEED = 20221127
@@ -16,15 +15,9 @@ ROOT_SEED = 20221127
 
 
 def planned_study(
-    name: str, preset: str, data: DataConfig, settings: Settings, arms: Sequence[str], num_seeds: int
+    name: str, preset: str, data: DataConfig, arms: Mapping[str, ArmConfig], num_seeds: int
 ) -> StudyConfig:
-    """Arms x seeds 0 ... num_seeds - 1 under the analysis plan.
-
-    Raises:
-        UserError: an unknown arm, or no seed.
-    """
-    if num_seeds < 1:
-        raise UserError(f"--seeds {num_seeds}: at least 1 seed is needed; 16 means the seeds 0 to 15")
+    """Arms x seeds 0 ... num_seeds - 1 under the analysis plan."""
     plan = analysis_plan()
     return StudyConfig(
         name=name,
@@ -33,7 +26,7 @@ def planned_study(
         data=data,
         plan=plan,
         plan_sha256=plan.sha256,
-        arms=configured_arms(arms, settings),
+        arms=dict(arms),
         seeds={arm: tuple(range(num_seeds)) for arm in arms},
         provenance=provenance(),
     )
@@ -67,30 +60,36 @@ def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
         UserError: anything else differs; shows what.
     """
     common = set(existing.arms) & set(asked.arms)
-    free = {"arms", "seeds", "provenance"}
-    found = _values(existing.model_dump(exclude=free), "")
-    found |= {key: value for arm in common for key, value in _values(existing.arms[arm].model_dump(), arm).items()}
-    wanted = _values(asked.model_dump(exclude=free), "")
-    wanted |= {key: value for arm in common for key, value in _values(asked.arms[arm].model_dump(), arm).items()}
-    differing = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
-    differing = [key for key in differing if key != "data.path"]  # the same data may lie elsewhere
-    if differing:
-        shown = "".join(f"\n  {key}: the study has {found.get(key)}, asked for {wanted.get(key)}" for key in differing)
-        raise UserError(
-            f"study '{existing.name}' was started with other settings:{shown}\nGive the settings that it has,"
-            " or start another study with --study NAME. Only its seeds and arms can grow."
-        )
+    _require_equal(
+        f"study '{existing.name}'",
+        {"study": existing.model_dump(exclude={"arms", "seeds", "provenance"})}
+        | {arm: existing.arms[arm].model_dump() for arm in common},
+        {"study": asked.model_dump(exclude={"arms", "seeds", "provenance"})}
+        | {arm: asked.arms[arm].model_dump() for arm in common},
+        "Give the settings that it has, or start another study with --study NAME. Only its seeds and arms can grow.",
+    )
     arms = existing.arms | asked.arms
     seeds = {arm: (*existing.seeds.get(arm, ()), *asked.seeds.get(arm, ())) for arm in arms}
     return StudyConfig.model_validate(existing.model_dump() | {"data": asked.data, "arms": arms, "seeds": seeds})
 
 
-def _values(settings: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """Nested settings as 'arm.train.epochs': value."""
+def _require_equal(what: str, found: dict[str, Any], asked: dict[str, Any], remedy: str) -> None:
+    """UserError that lists the settings in which two trees of settings differ."""
+    has, wanted = _flat(found), _flat(asked)
+    lines = [
+        f"\n  {key}: it has {has.get(key)}, asked for {wanted.get(key)}"
+        for key in sorted(has.keys() | wanted.keys())
+        if has.get(key) != wanted.get(key) and not key.endswith("data.path")  # the same data may lie elsewhere
+    ]
+    if lines:
+        raise UserError(f"{what} was made with other settings:{''.join(lines)}\n{remedy}")
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as 'ae.train.epochs': value."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        name = f"{prefix}.{key}" if prefix else key
-        flat |= _values(value, name) if isinstance(value, dict) else {name: value}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -103,23 +102,14 @@ def create_study(study: StudyDir, config: StudyConfig) -> None:
     new_runs = [run for run in config.runs() if not study.run(run.name).config_path.exists()]
     require_space(study.path, sum(expected_bytes(run) for run in new_runs), 30 * len(new_runs))
     for run in config.runs():
-        if study.run(run.name).config_path.exists():
-            _require_same(study.run(run.name), run)
+        if (run_dir := study.run(run.name)).config_path.exists():
+            has, asked = (settings.model_dump(exclude={"provenance"}) for settings in (run_dir.config(), run))
+            _require_equal(str(run_dir.path), has, asked, "Move it away, or use another --study.")
     study.path.mkdir(parents=True, exist_ok=True)
     write_model(study.config_path, config)
     for run in new_runs:
         study.run(run.name).path.mkdir(exist_ok=True)
         write_model(study.run(run.name).config_path, run)
-
-
-def _require_same(run_dir: RunDir, asked: RunConfig) -> None:
-    found = _values(run_dir.config().model_dump(exclude={"provenance"}), "")
-    wanted = _values(asked.model_dump(exclude={"provenance"}), "")
-    differing = [key for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
-    differing = [key for key in differing if key != "data.path"]
-    if differing:
-        shown = "".join(f"\n  {key}: it has {found.get(key)}, asked for {wanted.get(key)}" for key in differing)
-        raise UserError(f"{run_dir.path} was made with other settings:{shown}\nMove it away, or use another --study.")
 
 
 def missing_runs(study: StudyDir, config: StudyConfig, marker: str) -> Iterator[RunDir]:
@@ -146,8 +136,3 @@ def num_weights(run: RunConfig) -> int:
     transposed = sum(9 * before * after + before for before, after in pairs)
     norms = 2 * (sum(filters) + sum(filters[:-1])) if run.arm.model.batch_norm else 0
     return convolutions + transposed + norms + heads * (flat + 1) * z_dim + (z_dim + 1) * flat
-
-
-def study_path(out: Path, name: str) -> StudyDir:
-    """Where a study lies."""
-    return StudyDir(out / name)

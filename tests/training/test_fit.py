@@ -37,10 +37,8 @@ class Training:
         return [*self.net.variables, *self.optimizer.variables]
 
     def finished(self, progress: Progress | None = None) -> tuple[Progress, str]:
-        progress = progress or Progress()
-        for progress in self.blocks(progress):
-            pass
-        return progress, state_hash(state_arrays(self.variables), progress.step)
+        *_, last = self.blocks(progress or Progress())
+        return last, state_hash(state_arrays(self.variables), last.step)
 
 
 def training(kind: str = "vae", **train: object) -> Training:

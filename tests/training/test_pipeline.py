@@ -1,4 +1,4 @@
-"""Feeding: the order is a pure function of (shuffle key, epoch), the pixels the same from memory and from the shards."""
+"""Feeding: an order that depends on (shuffle key, epoch) only, the same pixels from memory and from the shards."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,0 +1,192 @@
+"""The training task as a process of its own: what it leaves, and that kills, stops and orphans change no bit of it."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from tests.examples import run_config
+from vaehpc.config import DataConfig
+from vaehpc.files import RunDir, write_model
+from vaehpc.training.encode import UNIFORM_LIMITS
+
+TIMEOUT = 120
+RESULTS = ("history.jsonl", "recorder/probe.arrow", "latents/mu.npy", "latents/log_var.npy", "latents/z.npy")
+
+
+def new_run(folder: Path, data: DataConfig, kind: str = "vae", **train: object) -> RunDir:
+    config = run_config(kind, data=data, train={"epochs": 40, **train})
+    run = RunDir(folder / config.name)
+    run.path.mkdir(parents=True)
+    write_model(run.config_path, config)
+    return run
+
+
+def start(run: RunDir) -> subprocess.Popen[bytes]:
+    code = f"from vaehpc.tasks.train import run; run({str(run.path)!r})"
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+
+
+def train(run: RunDir) -> None:
+    process = start(run)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, errors.decode()
+
+
+def wait_for_steps(run: RunDir, attempt: int, process: subprocess.Popen[bytes]) -> None:
+    """Until an attempt has handed on its first block."""
+    heartbeat = run.attempts / f"{attempt:04d}" / "heartbeat.json"
+    give_up = time.monotonic() + TIMEOUT
+    while not heartbeat.exists():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def digests(run: RunDir) -> dict[str, str]:
+    found = {name: hashlib.sha256((run.path / name).read_bytes()).hexdigest() for name in RESULTS}
+    return found | {"state": run.trained().state_sha256}
+
+
+def outcome(run: RunDir, attempt: int) -> str:
+    return str(json.loads((run.attempts / f"{attempt:04d}" / "exit.json").read_text())["outcome"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(faces: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = new_run(tmp_path_factory.mktemp("undisturbed"), faces)
+    train(run)
+    return run
+
+
+@pytest.fixture
+def interrupted(faces: DataConfig, tmp_path: Path) -> Iterator[RunDir]:
+    run = new_run(tmp_path, faces)
+    yield run
+    for record in run.attempts.glob("*/start.json"):  # a failed test leaves no process behind
+        try:
+            os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def test_a_vae_leaves_what_the_next_stages_read(undisturbed: RunDir) -> None:
+    config, record = undisturbed.config(), undisturbed.trained()
+    assert (record.step, record.epochs, record.nonfinite_step, record.num_attempts) == (120, 40, None, 1)
+    shape = (config.data.num_train, config.arm.model.z_dim)
+    mu, log_var, z = (np.load(path) for path in (undisturbed.mu, undisturbed.log_var, undisturbed.z))
+    assert {(array.shape, str(array.dtype)) for array in (mu, log_var, z)} == {(shape, "float32")}
+    deviations = (z - mu) / np.exp(log_var / 2)
+    assert abs(deviations.mean()) < 0.2
+    assert deviations.std() == pytest.approx(1, abs=0.15)
+    assert record.latents_sha256 == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in undisturbed.latents.glob("*.npy")
+    }
+    assert [epoch.step for epoch in undisturbed.history()] == list(range(3, 121, 3))
+    with pa.OSFile(str(undisturbed.probe)) as file:
+        assert pa.ipc.open_stream(file).read_all()["step"].to_pylist() == [50, 100]
+    assert outcome(undisturbed, 1) == "done"
+    assert "starts at step 0" in undisturbed.all_attempts()[0].log.read_text()
+
+
+def size_of(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
+
+
+def test_images_show_originals_reconstructions_and_every_kind_of_random_z(undisturbed: RunDir) -> None:
+    sizes = {path.stem: size_of(path) for path in undisturbed.images.glob("*.png")}
+    random_z = {"random_normal", "random_fitted", *(f"random_uniform_{b}" for b in UNIFORM_LIMITS)}
+    assert sizes == dict.fromkeys({"reconstructions", *random_z}, (160, 32))
+
+
+def test_an_ae_has_no_log_var_and_its_z_is_mu(faces: DataConfig, tmp_path: Path) -> None:
+    run = new_run(tmp_path, faces, kind="ae", epochs=1)
+    train(run)
+    assert not run.log_var.exists()
+    assert run.z.samefile(run.mu)
+
+
+def test_a_trained_run_is_left_alone(undisturbed: RunDir) -> None:
+    before = digests(undisturbed)
+    train(undisturbed)
+    assert digests(undisturbed) == before
+    assert len(undisturbed.all_attempts()) == 1
+
+
+def kill_and_finish(run: RunDir, num_kills: int, rng: random.Random) -> None:
+    for attempt in range(1, num_kills + 1):
+        process = start(run)
+        wait_for_steps(run, attempt, process)
+        time.sleep(rng.uniform(0, 0.8))
+        process.kill()
+        process.communicate()
+    train(run)
+
+
+def test_kill_9_at_random_moments_changes_nothing(undisturbed: RunDir, interrupted: RunDir) -> None:
+    kill_and_finish(interrupted, 2, random.Random())
+    assert digests(interrupted) == digests(undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10))
+def test_many_kills_change_nothing(undisturbed: RunDir, interrupted: RunDir, seed: int) -> None:
+    kill_and_finish(interrupted, 3, random.Random(seed))
+    assert digests(interrupted) == digests(undisturbed)
+
+
+def test_a_stop_file_ends_the_run_at_a_checkpoint(undisturbed: RunDir, interrupted: RunDir) -> None:
+    interrupted.stop.touch()
+    train(interrupted)
+    assert outcome(interrupted, 1) == "stopped"
+    assert not interrupted.trained_path.exists()
+    assert [path.name for path in interrupted.checkpoints.iterdir()] == ["step-000000000", "step-000000003"]
+    interrupted.stop.unlink()
+    train(interrupted)
+    assert digests(interrupted) == digests(undisturbed)
+
+
+def test_an_orphan_that_wakes_up_leaves_and_changes_nothing(undisturbed: RunDir, interrupted: RunDir) -> None:
+    orphan = start(interrupted)
+    wait_for_steps(interrupted, 1, orphan)
+    orphan.send_signal(signal.SIGSTOP)
+    train(interrupted)
+    finished = digests(interrupted)
+    orphan.send_signal(signal.SIGCONT)
+    orphan.communicate(timeout=TIMEOUT)
+    assert orphan.returncode == 0
+    assert outcome(interrupted, 1) == "superseded"
+    assert digests(interrupted) == finished == digests(undisturbed)
+
+
+def test_a_run_that_is_not_finite_is_a_result(faces: DataConfig, tmp_path: Path) -> None:
+    run = new_run(tmp_path, faces, learning_rate=1e30)
+    train(run)
+    record = run.trained()
+    assert record.nonfinite_step is not None
+    assert record.nonfinite_step <= 3
+    assert record.step == 0
+    assert np.isfinite(np.load(run.mu)).all()
+    assert "last good state is kept" in run.all_attempts()[0].log.read_text()
+
+
+def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, tmp_path: Path) -> None:
+    run = new_run(tmp_path, faces.model_copy(update={"path": str(tmp_path / "gone")}))
+    process = start(run)
+    process.communicate(timeout=TIMEOUT)
+    assert process.returncode != 0
+    assert outcome(run, 1) == "failed"
+    assert "holds no data set" in run.all_attempts()[0].log.read_text()
+    assert not run.trained_path.exists()

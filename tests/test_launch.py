@@ -1,0 +1,119 @@
+"""The launch command's arguments: what is wrong is said at once, with exit code 2, and nothing is written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vaehpc.config import DataConfig
+from vaehpc.launch import highest_rate_of_none, main, parsed
+from vaehpc.presets import ARMS, PRESETS
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new user's folder, without settings of this machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VAEHPC_DATA", raising=False)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The message of a launch that exits with 2."""
+    try:
+        code = main(arguments)
+    except SystemExit as exit_:  # the argument parser's own
+        code = exit_.code
+    message = capsys.readouterr().err
+    assert code == 2
+    assert "Traceback" not in message
+    assert not Path("runs").exists()
+    return " ".join(message.replace("│", " ").split())
+
+
+def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--train.epochs" in refused(capsys, "--train.epoch", "3")
+    assert "greater than 0" in refused(capsys, "--train.epochs", "0")
+    assert "did you mean 'vae-tiny'?" in refused(capsys, "--arms", "vae-tinny", "--dry-run")
+    assert "at least 1 seed" in refused(capsys, "--seeds", "0", "--dry-run")
+    assert "demo" in refused(capsys, "--preset", "dmeo")
+    assert "needs data" in refused(capsys, "--preset", "article")
+    assert "--executor slurm is not in this version" in refused(capsys, "--executor", "slurm")
+    assert f"{tmp_path / 'none'} holds no data set" in refused(capsys, "--data", str(tmp_path / "none"))
+    assert "does not exist" in refused(capsys, "--celeba", str(tmp_path / "celeba.zip"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train]\nepoch = 3", "unknown setting 'train.epoch', did you mean 'train.epochs'?"),
+        ("[train]\nepochs = 'many'", "train.epochs = 'many' is not allowed"),
+        ("[trian]\nepochs = 3", "unknown setting 'trian', did you mean 'train'?"),
+        ("seeds = 'four'", "seeds = 'four' is not allowed"),
+        ("sseds = 4", "unknown setting 'sseds', did you mean 'seeds'?"),
+        ("preset = 'dmeo'", "unknown preset 'dmeo', did you mean 'demo'?"),
+        ("seeds 4", "is not TOML"),
+    ],
+)
+def test_a_wrong_toml_file_names_the_key(capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
+    Path("study.toml").write_text(text)
+    found = refused(capsys, "--config", "study.toml")
+    assert message in found
+    assert "study.toml" in found
+
+
+def test_a_missing_toml_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "none.toml" in refused(capsys, "--config", "none.toml")
+
+
+def test_command_line_wins_over_file_and_file_over_preset() -> None:
+    Path("study.toml").write_text("seeds = 7\narms = ['ae']\n[train]\nepochs = 5\nbatch_size = 8\n")
+    asked = parsed(["--config", "study.toml", "--train.epochs", "6"])
+    assert (asked.preset, asked.seeds, asked.arms) == ("demo", 7, ("ae",))
+    assert (asked.settings.train.epochs, asked.settings.train.batch_size) == (6, 8)
+    assert asked.settings.model == PRESETS["demo"].settings.model
+
+
+def test_preset_is_article_if_data_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed([]).preset == "demo"
+    assert parsed(["--data", "somewhere"]).preset == "article"
+    assert parsed(["--preset", "demo", "--celeba", "somewhere"]).preset == "demo"
+    monkeypatch.setenv("VAEHPC_DATA", "elsewhere")
+    asked = parsed([])
+    assert (asked.preset, asked.data) == ("article", Path("elsewhere"))
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], faces: DataConfig, tmp_path: Path
+) -> None:
+    arguments = ["--data", faces.path, "--seeds", "3", "--arms", "ae", "vae-eps5", "--train.epochs", "5", "--dry-run"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "2 arms x 3 seeds = 6 runs" in said
+    assert "train: 6 of 6 runs" in said
+    assert "'epochs': 5" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_first_line_says_preset_and_data(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--dry-run"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "Preset demo on built-in faces, because no data are given, executor local."
+
+
+def test_zero_of_sixteen_still_allows_a_fifth() -> None:
+    assert highest_rate_of_none(16, 0.95) == pytest.approx(0.2059, abs=5e-5)
+    assert highest_rate_of_none(4, 0.95) == pytest.approx(0.6024, abs=5e-5)
+
+
+def test_presets_name_arms_that_exist() -> None:
+    assert all(arm in ARMS for preset in PRESETS.values() for arm in preset.arms)
+
+
+def test_the_launcher_imports_no_tensorflow_and_no_scipy() -> None:
+    code = (
+        "import sys, vaehpc.launch; print([m for m in ('tensorflow', 'keras', 'scipy', 'sklearn') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

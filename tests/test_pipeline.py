@@ -1,0 +1,281 @@
+"""A whole study by the command itself: from images to the report, interrupted in every way, always the same results."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from vaehpc.config import DataConfig
+from vaehpc.files import RunDir, StudyDir
+
+TIMEOUT = 300
+ARMS = ("ae", "vae-tiny")
+RUNS = ("ae-seed000", "vae-tiny-seed000")
+SMALL = ["--preset", "demo", "--arms", *ARMS, "--model.filters", "4", "4", "8", "8", "--model.z-dim", "8"]
+SMALL += ["--train.epochs", "30", "--train.batch-size", "16"]
+
+
+def launch_command(data: DataConfig, *arguments: str, seeds: int = 1) -> list[str]:
+    command = [sys.executable, "-m", "vaehpc.launch", *SMALL, "--data", data.path, "--executor", "local"]
+    return [*command, "--seeds", str(seeds), *arguments]
+
+
+def launch(
+    folder: Path, data: DataConfig, *arguments: str, seeds: int = 1, expected: int = 0
+) -> subprocess.CompletedProcess[str]:
+    command = launch_command(data, *arguments, seeds=seeds)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert ended.returncode == expected, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+def study_in(folder: Path) -> StudyDir:
+    return StudyDir(folder / "runs" / "demo")
+
+
+def results(study: StudyDir) -> dict[str, object]:
+    """What must not depend on what happened on the way."""
+    runs = {name: study.run(name) for name in RUNS}
+    trained = {name: (run.trained().state_sha256, run.trained().latents_sha256) for name, run in runs.items()}
+    histories = {name: run.history_path.read_bytes() for name, run in runs.items()}
+    statistics = {name: run.statistics_path.read_bytes() for name, run in runs.items()}
+    summary = study.summary().model_dump(exclude={"study", "provenance", "comparison"})
+    rows = study.summary().comparison.rows
+    summary["comparison"] = [row.model_dump() for row in rows if row.formula != "wall time"]
+    assert len(summary["comparison"]) == len(rows) - 2
+    return {"trained": trained, "histories": histories, "statistics": statistics, "summary": summary}
+
+
+@pytest.fixture(scope="module")
+def finished(faces: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
+    """An undisturbed study; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    said = launch(folder, faces).stdout
+    assert f"Report: {folder / 'runs' / 'demo' / 'report.html'}" in said
+    return study_in(folder)
+
+
+@pytest.fixture
+def copied(finished: StudyDir, tmp_path: Path) -> StudyDir:
+    """A finished study that a test may change."""
+    shutil.copytree(finished.path, tmp_path / "runs" / "demo")
+    return study_in(tmp_path)
+
+
+def relative_files(path: Path) -> set[str]:
+    """Files below a directory; numbers of attempts, steps and jobs as N."""
+    found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+    return {re.sub(r"\d{4,}", "N", name) for name in found}
+
+
+def test_run_directory_is_the_one_of_the_readme(finished: StudyDir) -> None:
+    run = {
+        "run.json",
+        "attempts/N/start.json",
+        "attempts/N/heartbeat.json",
+        "attempts/N/log",
+        "attempts/N/exit.json",
+        "checkpoints/step-N/variables.npz",
+        "checkpoints/step-N/checkpoint.json",
+        "history.jsonl",
+        "recorder/probe.arrow",
+        "latents/mu.npy",
+        "latents/z.npy",
+        "trained.json",
+        "statistics.json",
+        "statistics/radius_mu.npy",
+        "statistics/radius_z.npy",
+    }
+    images = {"reconstructions", "random_normal", "random_fitted", *(f"random_uniform_{b}" for b in (2, 3, 8, 10, 16))}
+    run |= {f"latents/images/{name}.png" for name in images}
+    assert relative_files(finished.path / "ae-seed000") == run
+    assert relative_files(finished.path / "vae-tiny-seed000") == run | {"latents/log_var.npy"}
+    of_study = {name for name in relative_files(finished.path) if "/" not in name}
+    assert of_study == {"study.json", "summary.json", "runs.parquet", "report.html"}
+    assert any(name.endswith(".svg") for name in relative_files(finished.figures))
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    described = {"trained.json", "statistics.json", "run.json", "history.jsonl", "recorder/", "latents/", "attempts/"}
+    assert [name for name in described | of_study if name not in readme] == []
+
+
+def test_summary_keeps_the_contract(finished: StudyDir) -> None:
+    summary = json.loads(finished.summary_path.read_text())
+    assert summary["data"]["name"] == "built-in faces (synthetic)"
+    counts = {"num_runs", "num_missing", "num_diverged", "num_ever_diverged", "num_diverged_or_nonfinite"}
+    counts |= {"num_nonfinite", "num_shifted", "num_collapsed", "rate", "low", "high", "level", "method"}
+    assert set(summary["arms"]) == set(ARMS)
+    for arm in summary["arms"].values():
+        assert counts <= arm.keys()
+        assert (arm["num_runs"], arm["num_missing"], arm["method"]) == (1, 0, "Clopper-Pearson")
+    for run in summary["runs"].values():
+        assert {"arm", "seed", "class", "radius_median", "onset_step"} <= run.keys()
+    assert summary["provisional"] is True
+    assert pq.read_table(finished.runs_table)["run"].to_pylist() == list(RUNS)
+
+
+def test_report_is_self_contained_and_names_the_data(finished: StudyDir) -> None:
+    page = finished.report.read_text()
+    assert "synthetic" in page
+    assert "provisional" in page.lower()
+    assert re.findall(r"(?:src|href)=[\"']?(?:https?:)?//", page) == []
+
+
+def test_same_line_again_computes_nothing_again(copied: StudyDir, faces: DataConfig) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copied.path.glob("*seed*/**/*")}
+    said = launch(copied.path.parent.parent, faces).stdout
+    assert "train: nothing left to do" in said
+    assert "statistics: nothing left to do" in said
+    assert {path: path.stat().st_mtime_ns for path in copied.path.glob("*seed*/**/*")} == before
+
+
+def test_other_settings_are_refused_and_the_difference_is_shown(copied: StudyDir, faces: DataConfig) -> None:
+    before = relative_files(copied.path)
+    message = launch(copied.path.parent.parent, faces, "--train.learning-rate", "0.1", expected=2).stderr
+    assert "ae.train.learning_rate: it has 0.0005, asked for 0.1" in message
+    assert relative_files(copied.path) == before
+
+
+def test_a_run_directory_with_other_settings_is_refused(copied: StudyDir, faces: DataConfig) -> None:
+    run = copied.run("ae-seed000")
+    changed = run.config_path.read_text().replace('"epochs": 30', '"epochs": 31')
+    run.config_path.write_text(changed)
+    message = launch(copied.path.parent.parent, faces, expected=2).stderr
+    assert f"{run.path} was made with other settings" in message
+    assert "arm.train.epochs: it has 31, asked for 30" in message
+
+
+def test_seeds_can_grow(copied: StudyDir, faces: DataConfig) -> None:
+    before = results(copied)["trained"]
+    said = launch(copied.path.parent.parent, faces, seeds=2).stdout
+    assert "train 2/2" in said
+    assert results(copied)["trained"] == before
+    summary = copied.summary()
+    assert {name: arm.num_runs for name, arm in summary.arms.items()} == {"ae": 2, "vae-tiny": 2}
+    states = {run.trained().state_sha256 for run in (copied.run(name) for name in summary.runs)}
+    assert len(states) == 4
+
+
+def test_a_second_launcher_is_refused(copied: StudyDir, faces: DataConfig) -> None:
+    with hung_launcher(copied, faces) as process:
+        message = launch(copied.path.parent.parent, faces, expected=2).stderr
+        assert f"is being run by process {process.pid}" in message
+
+
+def test_a_run_that_crashes_is_listed_and_stops_no_other(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    study.path.mkdir(parents=True)
+    for name in ("study.json", *(f"{run}/run.json" for run in RUNS)):
+        (study.path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(finished.path / name, study.path / name)
+    broken = study.run("ae-seed000")
+    broken.checkpoints.write_text("a file where a folder should be")
+    said = launch(tmp_path, faces, expected=3).stdout
+    assert "MISSING ae-seed000: no result of train; the end of its log:" in said
+    assert "FileExistsError" in said
+    summary = study.summary()
+    assert summary.runs["ae-seed000"].run_class is None
+    assert summary.runs["vae-tiny-seed000"].radius_median is not None
+    assert (summary.arms["ae"].num_missing, summary.arms["vae-tiny"].num_missing) == (1, 0)
+    broken.checkpoints.unlink()
+    launch(tmp_path, faces)
+    assert results(study) == results(finished)
+
+
+# Interruptions
+
+
+@contextlib.contextmanager
+def hung_launcher(study: StudyDir, data: DataConfig) -> Iterator[subprocess.Popen[bytes]]:
+    """A launcher that works on one more seed."""
+    process = started_launcher(study.path.parent.parent, data, seeds=2)
+    try:
+        wait_for(lambda: list(study.path.glob("*seed001/attempts/0001/start.json")), process)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+        assert tasks_of(study) == []
+
+
+def started_launcher(folder: Path, data: DataConfig, seeds: int = 1) -> subprocess.Popen[bytes]:
+    folder.mkdir(exist_ok=True)
+    command = launch_command(data, seeds=seeds)
+    with (folder / "launcher.log").open("ab") as log:
+        # As from a terminal: a shell's background processes, the tests' own among them, may ignore Ctrl-C.
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+
+def wait_for(found: object, process: subprocess.Popen[bytes]) -> None:
+    assert callable(found)
+    give_up = time.monotonic() + TIMEOUT
+    while not found():
+        assert process.poll() is None
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def tasks_of(study: StudyDir) -> list[int]:
+    """Processes of this machine that work on the study."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(study.jobs).encode() in command.read_bytes():
+                found.append(int(command.parent.name))
+    return found
+
+
+def test_kill_9_of_the_launcher_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    process = started_launcher(tmp_path, faces)
+    wait_for(lambda: list(study.path.glob("*/history.jsonl")), process)
+    process.kill()
+    process.wait()
+    assert tasks_of(study) != []  # the orphans go on: the second launch must get along with them
+    launch(tmp_path, faces)
+    assert results(study) == results(finished)
+
+
+def test_kill_9_of_a_task_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    process = started_launcher(tmp_path, faces)
+    run = study.run("vae-tiny-seed000")
+    wait_for(run.history_path.exists, process)
+    os.kill(pid_of(run), signal.SIGKILL)
+    assert process.wait(timeout=TIMEOUT) == 3
+    assert "MISSING vae-tiny-seed000" in (tmp_path / "launcher.log").read_text()
+    launch(tmp_path, faces)
+    assert results(study) == results(finished)
+
+
+def pid_of(run: RunDir) -> int:
+    return int(json.loads(run.all_attempts()[-1].start_path.read_text())["pid"])
+
+
+def test_ctrl_c_stops_everything_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    process = started_launcher(tmp_path, faces)
+    wait_for(lambda: list(study.path.glob("*/history.jsonl")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert tasks_of(study) == []
+    assert "Traceback" not in (tmp_path / "launcher.log").read_text()
+    launch(tmp_path, faces)
+    assert results(study) == results(finished)
