@@ -1,0 +1,1 @@
+"""CelebA-format images in, TFRecord shards out."""

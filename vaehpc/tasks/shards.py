@@ -1,0 +1,123 @@
+"""One shard after the other, in worker processes; a finished one is never made again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vaehpc.config import Frozen
+from vaehpc.files import read_model, sha256_of_file, write_model
+from vaehpc.images.celeba import FaceImages, open_images
+from vaehpc.images.preprocess import preprocess
+from vaehpc.images.splits import ShardImages
+from vaehpc.images.workers import run_in_workers
+from vaehpc.results import Shard
+
+
+class WorkerKilledError(Exception):
+    """The system killed a worker; what was finished stays, and the same command continues."""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """What a worker needs to make one shard."""
+
+    images_path: Path
+    """The zip or folder that the images are read from."""
+    path: Path
+    """The shard."""
+    record_path: Path
+    """The record, written when the shard is in its place."""
+    shard: ShardImages
+    names: tuple[str, ...]
+    numbers: npt.NDArray[np.int32]
+    attributes: npt.NDArray[np.bool_]
+    size: int
+    resize: Literal["area", "distort"]
+
+
+class ShardRecord(Frozen):
+    """.prepare/SHARD.json: a finished shard."""
+
+    shard: Shard
+    pixel_counts: tuple[int, ...]
+    """How often each of the 256 values occurs in the shard."""
+
+
+def make_shards(jobs: Sequence[ShardJob], num_workers: int, on_images: Callable[[int, int], None]) -> list[ShardRecord]:
+    """Make the shards that are not finished; the records of all, in the order of the jobs.
+
+    Args:
+        jobs: one per shard.
+        num_workers: processes to work at once.
+        on_images: called with the number of finished images, and of all.
+
+    Raises:
+        UserError: an image or the disk is at fault; the other workers are ended.
+        WorkerKilledError: the system killed a worker; all are ended.
+    """
+    records = {job.path: record for job in jobs if (record := _finished(job))}
+    missing = [job for job in jobs if job.path not in records]
+    num_images = sum(job.shard.num_images for job in jobs)
+
+    def count() -> None:
+        on_images(sum(record.shard.num_images for record in records.values()), num_images)
+
+    def finish(made: tuple[Path, ShardRecord]) -> None:
+        path, records[path] = made
+        count()
+
+    count()
+    try:
+        run_in_workers(_make_shard, missing, num_workers, finish)
+    except BrokenProcessPool:
+        raise WorkerKilledError(
+            f"a worker was killed, often because memory ran out (--workers 1 needs least). {len(records):,} of"
+            f" {len(jobs):,} shards are finished; the same command makes the rest."
+        ) from None
+    return [records[job.path] for job in jobs]
+
+
+def _finished(job: ShardJob) -> ShardRecord | None:
+    """The record of a shard that was made before and is intact."""
+    if not (job.record_path.exists() and job.path.exists()):
+        return None
+    record = read_model(job.record_path, ShardRecord)
+    return record if sha256_of_file(job.path) == record.shard.sha256 else None
+
+
+def _make_shard(job: ShardJob) -> tuple[Path, ShardRecord]:
+    source = _opened(job.images_path)
+    images = np.empty((len(job.names), job.size, job.size, 3), np.uint8)
+    pixel_counts = np.zeros(256, np.int64)
+    for image, name in zip(images, job.names, strict=True):
+        image[:] = preprocess(source.image(name), job.size, job.resize)
+        pixel_counts += np.bincount(image.reshape(-1), minlength=256)
+    from vaehpc.images.tfrecord import (
+        write_shard,
+    )  # TensorFlow takes seconds: here, so that bad images are told at once
+
+    write_shard(job.path, images, job.numbers, job.attributes)
+    shard = Shard(
+        file=job.path.name,
+        split=job.shard.split,
+        first_image=job.shard.first_image,
+        num_images=job.shard.num_images,
+        sha256=sha256_of_file(job.path),
+    )
+    record = ShardRecord(shard=shard, pixel_counts=tuple(pixel_counts.tolist()))
+    write_model(job.record_path, record)
+    return job.path, record
+
+
+@functools.cache
+def _opened(path: Path) -> FaceImages:
+    """Once per worker: the directory of CelebA's zip takes a second to read."""
+    return open_images(path)
