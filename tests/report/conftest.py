@@ -1,0 +1,21 @@
+import pytest
+from fake_study import Classes, make_study
+
+from vaehpc.files import StudyDir
+from vaehpc.report.document import write_report
+from vaehpc.results import StudySummary
+
+MIXED: Classes = {
+    "ae": ["regular"] * 8,
+    "vae-tiny": ["regular", "diverged", None, "shifted", "regular", "diverged", "collapsed", "regular"],
+    "vae-eps5": ["regular", "nonfinite"],
+}
+"""Every class but 'unclassified', and a missing run."""
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyDir, StudySummary]:
+    """A study with synthetic faces and its report; not to be changed."""
+    study, summary = make_study(tmp_path_factory.mktemp("runs") / "mixed", MIXED)
+    write_report(study, summary)
+    return study, summary

@@ -1,0 +1,296 @@
+import base64
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import MIXED
+from fake_study import make_study, radius_at
+from page import Page
+
+from vaehpc.report import document, words
+from vaehpc.report.document import write_report
+from vaehpc.results import ArticleValue, Comparison, ComparisonRow
+
+NO_VALUE = words.NO_VALUE
+
+
+@pytest.fixture(scope="module")
+def page(mixed) -> Page:
+    study, _ = mixed
+    return Page(study.report.read_text())
+
+
+def report_of(root: Path, classes, **kinds) -> Page:
+    study, summary = make_study(root, classes, **kinds)
+    write_report(study, summary)
+    return Page(study.report.read_text())
+
+
+# Numbers
+
+
+def test_rates_and_intervals_are_those_of_the_summary(page):
+    assert page.table("arm", "diverged") == {
+        "ae": ["0 of 8", "0 %", "0 % to 36.9 %", NO_VALUE, "0", "0", "ae"],
+        "vae-tiny": ["2 of 7", "28.6 %", "3.7 % to 71 %", "25 % to 37.5 %", "2", "2", "ae"],
+        "vae-eps5": ["0 of 2", "0 %", "0 % to 84.2 %", NO_VALUE, "0", "1", "ae"],
+    }
+    assert "Intervals: exact 95 % Clopper-Pearson." in page.text
+
+
+def test_counts_of_every_class_are_those_of_the_summary(page):
+    table = page.table("arm", "runs", "regular", "shifted", "diverged", "collapsed", "nonfinite", "unclassified")
+    assert table == {
+        "ae": ["8", "8", "0", "0", "0", "0", "0", "0", "final"],
+        "vae-tiny": ["8", "3", "1", "2", "1", "0", "0", "1", "final"],
+        "vae-eps5": ["2", "1", "0", "0", "0", "1", "0", "0", "final"],
+    }
+
+
+def test_every_run_is_in_the_run_table(mixed, page):
+    _, summary = mixed
+    table = page.table("run", "class")
+    assert list(table) == list(summary.runs)
+    assert table["ae-seed001"] == ["regular", "16.07", "16.25", NO_VALUE, "4,586.9", "0", "3"]
+    assert table["vae-tiny-seed001"] == ["diverged", "65.98", "≥ 35", "400 abrupt", "4,586.9", "0.01780", "3"]
+    assert table["vae-tiny-seed002"] == ["missing", *[NO_VALUE] * 5, "1"]
+    assert table["vae-eps5-seed001"] == ["nonfinite", NO_VALUE, NO_VALUE, NO_VALUE, "4,586.9", "0.01780", "3"]
+
+
+def test_runs_are_sorted_by_numbers_and_not_by_what_is_printed(page):
+    keys = [attributes["data-value"] for attributes in page.of("td") if "data-value" in attributes]
+    assert "Infinity" in keys
+    assert {key for key in keys if key and not re.fullmatch(r"Infinity|\d+(\.\d+)?(e-?\d+)?", key)} == set()
+    assert float(keys[5]) == 1
+
+
+def test_the_abstract_is_made_of_the_summary(mixed, page):
+    study, summary = mixed
+    abstract = " ".join(" ".join(page.abstract).split())
+    for sentence in (
+        words.overview(study.config(), summary),
+        *map(words.outcome, summary.arms.values()),
+        *words.caveats(study.config(), summary),
+    ):
+        assert sentence.replace(words.NBSP, " ") in abstract
+
+
+def test_missing_runs_show_the_end_of_their_log_as_text(page):
+    assert "vae-tiny-seed002 is missing: no result of train" in page.text
+    assert "MemoryError: <could not allocate 3 GB>" in page.text
+
+
+def test_article_stands_beside_the_median_and_range_of_the_runs_of_an_arm(tmp_path):
+    study, summary = make_study(tmp_path / "compared", {"ae": ["regular"] * 3, "vae-tiny": ["diverged", "regular"]})
+    reference = {"formula": "as it is", "article": (ArticleValue(text="17", where="Some heading"),)}
+    radii = {"ae-seed000": 15.0, "ae-seed001": 16.5, "ae-seed002": 19.0, "vae-tiny-seed000": float("nan")}
+    rows = (
+        ComparisonRow(quantity="radius", of="any", measured=radii, **reference),
+        ComparisonRow(quantity="share", of="vae", measured={"vae-tiny": 0.5}, **reference),
+    )
+    comparison = Comparison(rows=rows, differences={"ae": ("epochs 6",)}, footnotes=("A slip of the article.",))
+    write_report(study, summary.model_copy(update={"comparison": comparison}))
+    page = Page(study.report.read_text())
+    assert page.table("quantity", "article") == {
+        "radius as it is": ["17 Some heading", "16.50 15 to 19", NO_VALUE],
+        "share as it is": ["17 Some heading", NO_VALUE, "1 of 2 1.3 % to 98.7 %"],
+    }
+    assert "ae: epochs 6." in page.text
+    assert "A slip of the article." in page.text
+
+
+def test_settings_that_differ_are_told_apart_from_those_that_do_not(page):
+    differing = page.table("setting")
+    assert differing["kind"] == ["ae", "vae", "vae"]
+    assert differing["vae.epsilon_limit"] == [NO_VALUE, "none", "5.0"]
+    assert "train.epochs" not in differing
+    assert "train.epochs 6" in page.text
+
+
+def test_provenance(mixed, page):
+    _, summary = mixed
+    for told in ("0.1.0+abc1234", "numpy 2.4.1", summary.data.sha256, summary.plan_sha256, "17 runs on CPU, 1 thread"):
+        assert told in page.text
+
+
+# What the data are and what they allow
+
+
+def test_synthetic_data_are_named(page, tmp_path):
+    warning = "Built-in synthetic faces: the study shows the machinery and says nothing about CelebA."
+    assert warning in page.text
+    assert warning not in report_of(tmp_path / "real", {"ae": ["regular"]}, synthetic=False).text
+
+
+def test_few_controls_are_provisional_in_the_table_too(tmp_path):
+    page = report_of(tmp_path / "few", {"ae": ["regular"] * 7, "vae-tiny": ["diverged"]})
+    assert [row[-1] for row in page.table("arm", "runs").values()] == ["provisional"] * 2
+    assert "The classes of ae and vae-tiny are provisional" in page.text
+
+
+def test_the_articles_radius_is_drawn_for_its_own_images_only(mixed, tmp_path):
+    study, _ = mixed
+    assert "article 16.75" not in (study.figures / "radius-curves-ae.svg").read_text()
+    report_of(tmp_path / "real", {"ae": ["regular"]}, synthetic=False)
+    assert "article 16.75" in (tmp_path / "real" / "figures" / "radius-curves-ae.svg").read_text()
+
+
+def test_a_study_of_which_nothing_ended_claims_nothing(tmp_path):
+    page = report_of(tmp_path / "none", {"ae": [None] * 3, "vae-tiny": [None]})
+    assert "none of 3 runs has ended; nothing can be said about the rate." in page.text
+    assert page.table("arm", "diverged")["ae"][:3] == [NO_VALUE] * 3
+    assert not page.of("svg")
+    assert not page.of("img")
+    assert "Latent radii" not in page.text
+
+
+def test_an_arm_of_which_nothing_ended_is_named_beside_the_others(tmp_path):
+    page = report_of(tmp_path / "one", {"ae": ["regular"], "vae-tiny": [None]})
+    assert "No run of vae-tiny has ended." in page.text
+    assert len(page.of("svg")) == 4
+
+
+def test_unclassified_runs_give_no_rate(tmp_path):
+    page = report_of(tmp_path / "alone", {"vae-tiny": ["unclassified"] * 3})
+    assert "3 of 3 ended runs could not be classed: the study has no control arm" in page.text
+    assert page.table("arm", "diverged")["vae-tiny"] == [NO_VALUE] * 6 + ["none"]
+    assert "data allow" not in page.text
+
+
+def test_all_runs_nonfinite(tmp_path):
+    page = report_of(tmp_path / "lost", {"ae": ["nonfinite"] * 2})
+    assert "2 runs became NaN or infinite; diverged or non-finite together are 2 of 2." in page.text
+    assert page.table("arm", "runs")["ae"][:6] == ["2", "0", "0", "0", "0", "2"]
+
+
+def test_records_of_a_missing_run_may_be_damaged(tmp_path):
+    study, summary = make_study(tmp_path / "damaged", {"ae": ["regular", None]})
+    study.run("ae-seed001").trained_path.write_text("{")
+    write_report(study, summary)
+    assert Page(study.report.read_text()).table("run")["ae-seed001"][0] == "missing"
+
+
+# The page
+
+
+def test_the_page_needs_no_other_file(mixed):
+    study, _ = mixed
+    html = study.report.read_text()
+    page = Page(html)
+    for _, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "poster", "data", "action"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+    assert not page.of("link")
+    assert not page.of("iframe")
+    assert "@import" not in html
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+
+
+def test_ids_are_unique_and_every_reference_finds_its_own(mixed, page):
+    study, _ = mixed
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)) > 0
+    references = re.findall(r"(?:href=\"|url\()#([^\")]+)", study.report.read_text())
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_figures_and_images_have_words_for_those_who_cannot_see_them(page):
+    assert len(page.of("svg")) == 1 + 3 * len(MIXED)
+    for figure in page.of("svg"):
+        assert figure["role"] == "img"
+        assert len(figure["aria-label"] or "") > 40
+    assert any("vae-tiny: 2 of 7" in (figure["aria-label"] or "").replace(words.NBSP, " ") for figure in page.of("svg"))
+    assert all(image["alt"] for image in page.of("img"))
+
+
+def test_table_heads_say_what_they_head(page):
+    assert {head.get("scope") for head in page.of("th")} == {"row", "col"}
+
+
+def test_figures_take_the_colours_of_the_page(mixed):
+    study, _ = mixed
+    drawn = study.report.read_text().split("<body>")[1]
+    assert "var(--ink)" in drawn
+    assert not any(colour in drawn for colour in document.PAGE_COLOURS)
+    assert "var(" not in (study.figures / "losses-ae.svg").read_text()
+
+
+def test_images_of_the_first_seed_of_each_arm_and_class(mixed, page):
+    study, _ = mixed
+    shown = dict.fromkeys((image["alt"] or "").split(":")[0] for image in page.of("img"))
+    assert list(shown) == [
+        "ae-seed000",
+        "vae-tiny-seed000",
+        "vae-tiny-seed001",
+        "vae-tiny-seed003",
+        "vae-tiny-seed006",
+        "vae-eps5-seed000",
+        "vae-eps5-seed001",
+    ]
+    embedded = [base64.b64decode((image["src"] or "").split(",")[1]) for image in page.of("img")][:8]
+    folder = study.run("ae-seed000").images
+    assert embedded == [(folder / name).read_bytes() for name in document.SAMPLE_IMAGES]
+    assert len(page.of("img")) == 8 * len(shown)
+
+
+def test_a_run_without_images_is_left_out(tmp_path):
+    study, summary = make_study(tmp_path / "blind", {"ae": ["regular"]})
+    for image in study.run("ae-seed000").images.iterdir():
+        image.unlink()
+    write_report(study, summary)
+    assert not Page(study.report.read_text()).of("img")
+
+
+def test_names_are_shown_as_text(tmp_path):
+    study, summary = make_study(tmp_path / "odd", {"ae": ["regular"]})
+    data = summary.data.model_copy(update={"name": "<b>faces & more</b>"})
+    write_report(study, summary.model_copy(update={"data": data}))
+    page = Page(study.report.read_text())
+    assert "<b>faces & more</b>" in page.text
+    assert not page.of("b")
+
+
+def test_writes_its_files_and_the_same_ones_again(mixed):
+    study, summary = mixed
+    kinds = ("radius-curves", "radius-history", "losses")
+    expected = {f"{kind}-{arm}.svg" for kind in kinds for arm in MIXED} | {"divergence-rates.svg"}
+    before = {path.name: path.read_bytes() for path in (*study.figures.iterdir(), study.report)}
+    assert set(before) == expected | {"report.html"}
+    write_report(study, summary)
+    assert {path.name: path.read_bytes() for path in (*study.figures.iterdir(), study.report)} == before
+
+
+# The worked example
+
+
+def test_redraw_figures_draws_one_line_per_ended_run(tmp_path, monkeypatch, capsys):
+    study, _ = make_study(tmp_path / "small", {"ae": ["regular", "nonfinite", None, "regular"]})
+    study.figures.mkdir()
+    for run in study.config().runs():
+        if run.seed != 2:
+            radius = np.full(100, radius_at(run, "nonfinite" if run.seed == 1 else "regular", 6), np.float32)
+            study.run(run.name).statistics_arrays.mkdir()
+            np.save(study.run(run.name).statistics_arrays / "radius_mu.npy", radius)
+    example = Path(__file__).parents[2] / "analysis" / "redraw_figures.py"
+    monkeypatch.setattr(sys, "argv", [str(example), str(study.path), "ae", "--bin-width", "0.25"])
+    runpy.run_path(str(example), run_name="__main__")
+    target = study.figures / "radius-curves-ae-0.25.svg"
+    assert capsys.readouterr().out == f"{target}\n"
+    (axes,) = runpy.run_path(str(example))["radius_curves"](study, "ae", 0.25).axes
+    assert [line.get_label() for line in axes.lines] == ["ae-seed000, regular", "ae-seed003, regular"]
+    assert [line.get_xdata()[np.argmax(line.get_ydata())] for line in axes.lines] == pytest.approx([16.125, 16.375])
+    assert [max(line.get_ydata()) for line in axes.lines] == pytest.approx([4, 4])
+
+
+def test_redraw_figures_names_the_arms_that_there_are(mixed, monkeypatch, capsys):
+    study, _ = mixed
+    example = Path(__file__).parents[2] / "analysis" / "redraw_figures.py"
+    monkeypatch.setattr(sys, "argv", [str(example), str(study.path), "vae"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(example), run_name="__main__")
+    assert exit_.value.code == 2
+    assert "its arms: ae, vae-tiny, vae-eps5" in capsys.readouterr().err

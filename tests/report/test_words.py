@@ -1,0 +1,193 @@
+import math
+import re
+
+import pytest
+from fake_study import make_study
+
+from vaehpc.presets import analysis_plan
+from vaehpc.report import words
+from vaehpc.results import ArmSummary, Comparison, RunClass, RunSummary
+from vaehpc.stats.divergence import Control, ControlScale
+from vaehpc.stats.rates import summarise_arm
+
+AE = Control("ae", ControlScale(centre=16.0, scatter=0.05), num_runs=8)
+
+
+def plain(text: str) -> str:
+    return text.replace(words.NBSP, " ")
+
+
+def run(run_class: RunClass | None) -> RunSummary:
+    fields = dict.fromkeys(RunSummary.model_fields) | {"arm": "vae-tiny", "seed": 0, "run_class": run_class}
+    return RunSummary.model_validate(fields | {"ever_diverged": run_class == "diverged"})
+
+
+def arm(*classes: RunClass | None, control: Control = AE) -> ArmSummary:
+    return summarise_arm([run(run_class) for run_class in classes], control, analysis_plan())
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0, "0 %"),
+        (0.2059, "20.6 %"),
+        (0.0063, "0.6 %"),
+        (0.00039, "0.04 %"),
+        (0.25, "25 %"),
+        (0.95, "95 %"),
+        (1, "100 %"),
+    ],
+)
+def test_percent(share, text):
+    assert plain(words.percent(share)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (math.nan, "NaN"),
+        (math.inf, "∞"),
+        (0.0, "0"),
+        (16.0, "16"),
+        (16.2, "16.20"),
+        (17.37412, "17.37"),
+        (999.96, "1000"),
+        (4555.6641, "4,555.7"),
+        (1329, "1,329"),
+        (0.0178, "0.01780"),
+        (-24.660698, "-24.66"),
+        (3.9e-6, "3.900 × 10⁻⁶"),
+        (43_520_000, "4.352 × 10⁷"),
+    ],
+)
+def test_number(value, text):
+    assert plain(words.number(value)) == text
+
+
+def test_mode_beyond_the_histogram():
+    plan = analysis_plan().radius
+    assert [plain(words.mode(mode, plan)) for mode in (16.75, math.inf, None)] == ["16.75", "≥ 35", "–"]
+
+
+def test_rate_of_the_article():
+    said = plain(words.outcome(arm("diverged", "regular", "regular", "regular")))
+    assert said == ("1 of 4 ended runs diverged, a rate of 25 % (exact 95 % Clopper-Pearson interval 0.6 % to 80.6 %).")
+
+
+def test_none_of_16_is_not_never():
+    said = plain(words.outcome(arm(*["regular"] * 16)))
+    assert said == (
+        "0 of 16 ended runs diverged. That is not 'never': the data allow a rate of up to 20.6 % (exact 95 %"
+        " Clopper-Pearson interval 0 % to 20.6 %)."
+    )
+
+
+def test_missing_runs_leave_the_denominator_and_give_bounds():
+    said = plain(words.outcome(arm("diverged", "diverged", None, None, *["regular"] * 4)))
+    assert "2 of 6 ended runs diverged, a rate of 33.3 %" in said
+    assert "2 runs missing: the rate would be 25 % had no missing run diverged, and 50 % had every one." in said
+
+
+def test_nonfinite_runs_stand_beside_the_rate():
+    said = plain(words.outcome(arm("diverged", "nonfinite", "regular", "regular")))
+    assert "1 of 4 ended runs diverged" in said
+    assert "1 run became NaN or infinite; diverged or non-finite together are 2 of 4." in said
+
+
+def test_runs_that_came_back_are_told():
+    came_back = arm("diverged", "regular").model_copy(update={"num_ever_diverged": 2})
+    assert "At some time during training 2 were beyond the limit." in words.outcome(came_back)
+    assert "At some time" not in words.outcome(arm("diverged", "regular"))
+
+
+def test_nothing_ended():
+    said = plain(words.outcome(arm(None, None)))
+    assert said == "none of 2 runs has ended; nothing can be said about the rate."
+
+
+@pytest.mark.parametrize(
+    ("control", "reason"),
+    [
+        (Control(None, None, 0), "the study has no control arm for them"),
+        (Control("ae", None, 0), "no run of their control arm ae ended with finite radii"),
+    ],
+)
+def test_unclassified_runs_have_no_rate_and_the_reason_is_given(control, reason):
+    said = plain(words.outcome(arm("unclassified", "unclassified", "nonfinite", None, control=control)))
+    assert said.startswith("no rate. 2 of 3 ended runs could not be classed: " + reason)
+    assert said.endswith("1 run became NaN or infinite.")
+    assert "%" not in said
+
+
+def test_synthetic_demo_says_what_it_is(tmp_path):
+    study, summary = make_study(tmp_path / "demo", {"ae": ["regular"] * 4, "vae-tiny": ["regular"] * 4})
+    assert words.caveats(study.config(), summary) == [
+        "Built-in synthetic faces: the study shows the machinery and says nothing about CelebA.",
+        "The demo preset shows the machinery, not science: few seeds, few steps, provisional classes.",
+        "The classes of ae and vae-tiny are provisional: the plan asks for at least 8\N{NO-BREAK SPACE}control runs,"
+        " and there are fewer.",
+        "Rates of different arms were not tested against each other: no difference is claimed.",
+    ]
+
+
+def test_a_study_of_the_articles_data_with_enough_controls_claims_no_difference_and_no_more(tmp_path):
+    classes = {"ae": ["regular"] * 8, "vae-tiny": ["regular", "diverged"]}
+    study, summary = make_study(tmp_path / "full", classes, synthetic=False, preset="article")
+    (caveat,) = words.caveats(study.config(), summary)
+    assert "no difference is claimed" in caveat
+
+
+def test_a_single_arm_classed_by_the_articles_radius(tmp_path):
+    study, summary = make_study(tmp_path / "alone", {"vae-tiny": ["regular"] * 9}, synthetic=False, preset="article")
+    caveats = words.caveats(study.config(), summary)
+    assert any("has no control arm in this study and is classed by the article's radius of 16.75" in c for c in caveats)
+    assert not any("difference" in caveat for caveat in caveats)
+
+
+def test_scattered_controls_are_exploratory(mixed):
+    study, summary = mixed
+    arms = {name: found.model_copy(update={"exploratory": True}) for name, found in summary.arms.items()}
+    scattered = words.caveats(study.config(), summary.model_copy(update={"arms": arms}))
+    assert any(caveat.startswith("For ae, vae-tiny and vae-eps5 'shifted' and 'regular' are") for caveat in scattered)
+    assert not any("exploratory" in caveat for caveat in words.caveats(study.config(), summary))
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "num_missing", "text"),
+    [
+        (4, 0, "All of them ended."),
+        (4, 1, "3 ended; 1 is missing and counts as neither diverged nor regular."),
+        (4, 2, "2 ended; 2 are missing and count as neither diverged nor regular."),
+        (4, 4, "None of them has ended, so that the study says nothing yet."),
+    ],
+)
+def test_ended(num_runs, num_missing, text):
+    assert words.ended(num_runs, num_missing) == text
+
+
+def test_every_number_of_the_abstract_comes_from_the_summary(mixed):
+    study, summary = mixed
+    said = plain(" ".join([words.overview(study.config(), summary), *map(words.outcome, summary.arms.values())]))
+    for name in sorted(summary.arms, key=len, reverse=True):  # 'ae' is a part of 'vae-eps5'
+        said = said.replace(name, "")
+    arms = summary.arms.values()
+    counts = [value for arm in arms for value in arm.model_dump().values() if type(value) is int]
+    ended = [arm.num_runs - arm.num_missing for arm in arms]
+    data = [summary.data.num_train, summary.data.image_size]
+    totals = [sum(arm.num_runs for arm in arms), sum(ended), sum(arm.num_missing for arm in arms)]
+    shares = [value for arm in arms for value in arm.model_dump().values() if type(value) is float]
+    factor = analysis_plan().classes.diverged_factor
+    known = {f"{count:,}" for count in counts + ended + data + totals} | {f"{factor:g}"}
+    known |= {plain(words.percent(share)).removesuffix(" %") for share in shares}
+    assert set(re.findall(r"\d[\d,.]*\d|\d", said)) <= known
+
+
+def test_arms_that_differ_alike_from_the_article_are_told_once():
+    differences = {"ae": ("epochs 6",), "vae-tiny": (), "vae-eps5": ("epochs 6",), "vae-eps2": ("epochs 6", "z_dim 8")}
+    comparison = Comparison(rows=(), differences=differences, footnotes=())
+    assert words.differences(comparison) == ["ae and vae-eps5: epochs 6.", "vae-eps2: epochs 6; z_dim 8."]
+
+
+def test_enumeration():
+    assert [words.enumeration(list(letters)) for letters in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]

@@ -1,0 +1,1 @@
+"""Results in, figures and one self-contained HTML page out."""

@@ -1,0 +1,299 @@
+"""Figures of a study: results in, matplotlib Figures out; nothing is read or written.
+
+Figures of the arms of one study share their axes, so that they can be compared; each arm has its own Figure, so that a
+page can set them side by side or one below the other.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+
+from vaehpc.report import words
+from vaehpc.results import RUN_CLASSES, ArmSummary, EpochRecord, Histogram, LatentStatistics, RunClass, RunSummary
+
+INK = "#1f2328"
+QUIET = "#656d76"
+RULE = "#d8dde3"
+PAPER = "#ffffff"
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; line styles serve print without colour.
+CLASS_COLOURS: dict[RunClass, str] = {
+    "regular": "#0072b2",
+    "shifted": "#e69f00",
+    "diverged": "#d55e00",
+    "collapsed": "#cc79a7",
+    "nonfinite": "#3d444d",
+    "unclassified": "#7d8590",
+}
+CLASS_LINES: dict[RunClass, Literal["solid", "dashed", "dashdot", "dotted"]] = {
+    "regular": "solid",
+    "shifted": "dashed",
+    "diverged": "solid",
+    "collapsed": "dashdot",
+    "nonfinite": "dotted",
+    "unclassified": "solid",
+}
+
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+}
+
+WIDTH = 3.4
+"""Inches; two or three figures side by side fill the page, one fills a phone."""
+
+LOG_RANGE = 5.0
+"""Axes whose largest value exceeds the smallest by this factor are logarithmic."""
+
+ROUND = (1, 2, 2.5, 5, 10)
+"""Steps between ticks that a reader can count in."""
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A run with results, as the figures need it."""
+
+    name: str
+    run_class: RunClass
+    summary: RunSummary
+    statistics: LatentStatistics
+    history: Sequence[EpochRecord]
+    steps_per_epoch: int
+
+    def epochs(self) -> np.ndarray:
+        """Training time of each history record in epochs."""
+        return np.array([record.step for record in self.history]) / self.steps_per_epoch
+
+    def values(self, quantity: str) -> np.ndarray:
+        """A quantity of the history, float64 (num_epochs,)."""
+        return np.array([getattr(record, quantity) for record in self.history], dtype=np.float64)
+
+
+ArmRuns = Mapping[str, Sequence[EndedRun]]
+"""Ended runs of each arm."""
+
+
+@mpl.rc_context(STYLE)
+def divergence_rates(arms: Mapping[str, ArmSummary]) -> Figure:
+    """Share of diverged runs of each arm with its interval; a pale bar spans what missing runs leave open."""
+    figure = Figure(figsize=(WIDTH, 0.65 + 0.3 * len(arms)), layout="constrained")
+    axes = figure.subplots()
+    for row, arm in enumerate(arms.values()):
+        if arm.rate is None or arm.low is None or arm.high is None:
+            continue
+        if arm.num_missing and arm.rate_if_missing_regular is not None and arm.rate_if_missing_diverged is not None:
+            axes.hlines(row, arm.rate_if_missing_regular, arm.rate_if_missing_diverged, color=RULE, linewidth=9)
+        axes.hlines(row, arm.low, arm.high, color=CLASS_COLOURS["diverged"], linewidth=1.8)
+        axes.plot(arm.rate, row, "o", color=CLASS_COLOURS["diverged"], clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(len(arms) - 0.5, -0.5), xlabel="share of diverged runs among those that ended")
+    axes.set_yticks(range(len(arms)), list(arms), color=INK)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.tick_params(axis="y", length=0, pad=8)
+    axes.grid(visible=False, axis="y")
+    counts = axes.secondary_yaxis("right")
+    counts.set_yticks(range(len(arms)), [_counts(arm) for arm in arms.values()], color=INK)
+    counts.tick_params(length=0, pad=8)
+    counts.spines["right"].set_visible(False)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def radius_curves(arms: ArmRuns, article_radius: Mapping[str, float]) -> dict[str, Figure]:
+    """The article's histogram of R = ||mu||_2 of each arm's runs: one line per run through the bin centres.
+
+    Images beyond the last bin are drawn as a point at the right edge, or as a triangle where the point would be off the
+    scale. `article_radius` is the article's peak for the arms that can be compared with it.
+    """
+    histograms = [run.statistics.radius_mu.histogram for runs in arms.values() for run in runs]
+    top = 1.1 * max(max(*histogram.counts, 1) for histogram in histograms)
+    right, overflows = _radius_extent(histograms), any(histogram.overflow for histogram in histograms)
+    figures = {}
+    for arm, runs in arms.items():
+        figure, axes = _panel(runs)
+        _draw_histograms(axes, runs, right, top)
+        if arm in article_radius:
+            _mark_article(axes, article_radius[arm], top)
+        axes.set(xlim=(0, 1.1 * right if overflows else right), ylim=(0, top))
+        if overflows:
+            within = np.linspace(0, right, 8)[:-1]
+            axes.set_xticks([*within, 1.05 * right], [*(f"{tick:g}" for tick in within), f"≥ {right:g}"])
+        axes.set(xlabel="latent radius R = ‖μ‖₂", ylabel=f"images per bin of {histograms[0].bin_width:g}")
+        figures[arm] = figure
+    return figures
+
+
+@mpl.rc_context(STYLE)
+def radius_histories(arms: ArmRuns) -> dict[str, Figure]:
+    """Median R after each epoch, one line per run; a triangle marks its onset, if its radius left its course."""
+    scale = _common_scale([run.values("radius_median") for runs in arms.values() for run in runs])
+    figures = {}
+    for arm, runs in arms.items():
+        figure, axes = _panel(runs)
+        _draw_histories(axes, runs, "radius_median")
+        for run in runs:
+            if run.summary.onset_step is not None and run.history:
+                onset = run.summary.onset_step / run.steps_per_epoch
+                radius = np.interp(onset, run.epochs(), run.values("radius_median"))
+                axes.scatter(onset, radius, marker="v", s=32, color=CLASS_COLOURS[run.run_class], zorder=3)
+        scale(axes)
+        axes.set(xlabel="epoch", ylabel="median of R = ‖μ‖₂")
+        figures[arm] = figure
+    return figures
+
+
+@mpl.rc_context(STYLE)
+def loss_histories(arms: ArmRuns) -> dict[str, Figure]:
+    """Reconstruction loss, and its excess over the data's entropy H(x), after each epoch: one line per run."""
+    quantities = {"reconstruction_loss": "reconstruction loss", "excess_loss": "excess over H(x)"}
+    curves = {name: [run.values(name) for runs in arms.values() for run in runs] for name in quantities}
+    # The excess falls ever more slowly: only a logarithmic axis shows its last epochs.
+    scales = {name: _common_scale(curves[name], logarithmic=name == "excess_loss") for name in quantities}
+    figures = {}
+    for arm, runs in arms.items():
+        figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+        panels = figure.subplots(2, 1, sharex=True)
+        for axes, (quantity, label) in zip(panels, quantities.items(), strict=True):
+            _draw_histories(axes, runs, quantity)
+            scales[quantity](axes)
+            axes.set_ylabel(label)
+        panels[-1].set_xlabel("epoch")
+        _add_legend(figure, runs)
+        figures[arm] = figure
+    return figures
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG document with real text; equal figures give equal bytes."""
+    text = io.StringIO()
+    # No metadata: it would hold the date and the matplotlib version.
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": "vaehpc"}):
+        figure.savefig(text, format="svg", metadata=metadata)
+    return text.getvalue()
+
+
+def _panel(runs: Sequence[EndedRun]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    axes = figure.subplots()
+    _add_legend(figure, runs)
+    return figure, axes
+
+
+def _draw_histograms(axes: Axes, runs: Sequence[EndedRun], right: float, top: float) -> None:
+    for run in _regular_first(runs):
+        histogram = run.statistics.radius_mu.histogram
+        axes.plot(histogram.centres, histogram.counts, **_line(run))
+        if histogram.overflow:
+            marker, height = ("o", histogram.overflow) if histogram.overflow < top else ("^", 0.96 * top)
+            axes.scatter(1.05 * right, height, s=18, marker=marker, color=CLASS_COLOURS[run.run_class], zorder=3)
+
+
+def _mark_article(axes: Axes, radius: float, top: float) -> None:
+    axes.axvline(radius, color=QUIET, linewidth=0.9, linestyle=(0, (2, 2)))
+    axes.annotate(
+        f"article {radius:g}",
+        (radius, 0.99 * top),
+        (4, 0),
+        textcoords="offset points",
+        va="top",
+        color=QUIET,
+        fontsize=7,
+    )
+
+
+def _line(run: EndedRun) -> dict[str, Any]:
+    # The many runs of the common classes must not hide each other.
+    width, alpha = (0.8, 0.7) if run.run_class in ("regular", "unclassified") else (1.4, 1.0)
+    return {
+        "color": CLASS_COLOURS[run.run_class],
+        "linestyle": CLASS_LINES[run.run_class],
+        "linewidth": width,
+        "alpha": alpha,
+    }
+
+
+def _draw_histories(axes: Axes, runs: Sequence[EndedRun], quantity: str) -> None:
+    for run in _regular_first(runs):
+        # The dot shows where a run ended; it is all that can be seen of a run of one epoch.
+        axes.plot(run.epochs(), run.values(quantity), marker=".", markersize=4, markevery=[-1], **_line(run))
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+
+
+def _regular_first(runs: Sequence[EndedRun]) -> list[EndedRun]:
+    """So that the lines of the rarer classes lie on top."""
+    return sorted(runs, key=lambda run: RUN_CLASSES.index(run.run_class), reverse=True)
+
+
+def _add_legend(figure: Figure, runs: Sequence[EndedRun]) -> None:
+    """The classes that occur, with their counts."""
+    counts = Counter(run.run_class for run in runs)
+    handles = []
+    for run_class in RUN_CLASSES:
+        if counts[run_class]:
+            label = f"{run_class} ({counts[run_class]})"
+            handles.append(
+                Line2D([], [], color=CLASS_COLOURS[run_class], linestyle=CLASS_LINES[run_class], label=label)
+            )
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=7)
+
+
+def _counts(arm: ArmSummary) -> str:
+    diverged = "no rate" if arm.rate is None else words.divergences(arm)
+    return f"{diverged}, {arm.num_missing} missing" if arm.num_missing else diverged
+
+
+def _radius_extent(histograms: Sequence[Histogram]) -> float:
+    """Right end of the radius axis in whole tens of bins: all of them if any image lies beyond, else those in use."""
+    counts = np.sum([histogram.counts for histogram in histograms], axis=0)
+    used = np.flatnonzero(counts)
+    bins = len(counts) if any(histogram.overflow for histogram in histograms) or not used.size else used[-1] + 1
+    return histograms[0].bin_width * min(len(counts), 10 * math.ceil(bins / 10))
+
+
+def _common_scale(curves: Sequence[np.ndarray], logarithmic: bool = False) -> Callable[[Axes], None]:
+    """Give an axis limits that hold all finite values of all curves; beyond LOG_RANGE it is logarithmic in any case."""
+    values = np.concatenate(curves)
+    values = values[np.isfinite(values)]
+    low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
+    is_wide = high > LOG_RANGE * low
+    if low <= 0 or not (logarithmic or is_wide):
+        margin = max(0.05 * (high - low), 0.01 * abs(high)) or 1.0  # equal values need an axis, too
+        return lambda axes: _set_scale(axes, "linear", low - margin, high + margin, MaxNLocator(6, steps=ROUND))
+    margin = max((high / low) ** 0.05, 1.01)
+    locator = LogLocator(subs=(1, 2, 5)) if is_wide else MaxNLocator(5, steps=ROUND)
+    return lambda axes: _set_scale(axes, "log", low / margin, high * margin, locator)
+
+
+def _set_scale(axes: Axes, scale: Literal["linear", "log"], low: float, high: float, locator: Locator) -> None:
+    axes.set(yscale=scale, ylim=(low, high))
+    axes.yaxis.set_major_locator(copy(locator))  # a locator belongs to one axis
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.yaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,110 @@
+"""Lines of the report's tables that take more than reading a value."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vaehpc.config import ArmConfig
+from vaehpc.files import RunDir, StudyDir
+from vaehpc.report import words
+from vaehpc.report.figures import ArmRuns
+from vaehpc.results import ComparisonRow, RunSummary, StudySummary
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A line of the run table."""
+
+    name: str
+    summary: RunSummary
+    num_attempts: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one arm measured of a quantity, in words."""
+
+    median: str
+    spread: str
+
+
+@dataclass(frozen=True)
+class ComparisonLine:
+    """A row of 'article / measured' with one cell per arm."""
+
+    row: ComparisonRow
+    cells: list[Cell]
+
+
+def run_rows(study: StudyDir, summary: StudySummary) -> list[RunRow]:
+    """Every run of the study, missing ones too."""
+    return [RunRow(name, found, num_attempts(study.run(name), found)) for name, found in summary.runs.items()]
+
+
+def num_attempts(run: RunDir, found: RunSummary) -> int:
+    """Starts of the training; of any task if the run is missing, because its records may be damaged."""
+    return len(run.all_attempts()) if found.run_class is None else run.trained().num_attempts
+
+
+def settings(arm: ArmConfig) -> dict[str, str]:
+    """Settings of an arm as they are named on the command line; an AE has none of `vae.*`."""
+    sections = {"model": arm.model, "vae": arm.vae, "train": arm.train}
+    return {"kind": arm.kind} | {
+        f"{section}.{key}": setting(value)
+        for section, values in sections.items()
+        if values is not None
+        for key, value in values
+    }
+
+
+def setting(value: Any) -> str:
+    """'none', 'yes', '32, 64, 128, 256', '1e-05'."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+def differing_settings(arms: Mapping[str, ArmConfig]) -> dict[str, list[str]]:
+    """Settings in which the arms differ: one value per arm."""
+    of_arms = [settings(arm) for arm in arms.values()]
+    keys = dict.fromkeys(key for of_arm in of_arms for key in of_arm)
+    values = {key: [of_arm.get(key, words.NO_VALUE) for of_arm in of_arms] for key in keys}
+    return {key: of_key for key, of_key in values.items() if len(set(of_key)) > 1}
+
+
+def shared_settings(arms: Mapping[str, ArmConfig]) -> dict[str, str]:
+    """Settings that all arms share."""
+    differing = differing_settings(arms)
+    return {key: value for arm in arms.values() for key, value in settings(arm).items() if key not in differing}
+
+
+def machines(study: StudyDir, runs: ArmRuns) -> Counter[tuple[str, int, str]]:
+    """(device, threads, code version) of the trainings, and how many runs had each."""
+    trained = [study.run(run.name).trained() for of_arm in runs.values() for run in of_arm]
+    return Counter((record.device, record.threads, record.provenance.code_version) for record in trained)
+
+
+def comparison_lines(summary: StudySummary) -> list[ComparisonLine]:
+    """The rows of 'article / measured' with one cell per arm."""
+    rows = summary.comparison.rows if summary.comparison else ()
+    return [ComparisonLine(row, [cell(row, arm, summary) for arm in summary.arms]) for row in rows]
+
+
+def cell(row: ComparisonRow, arm: str, summary: StudySummary) -> Cell:
+    """What the runs of an arm, or the arm itself, measured of a quantity of the article."""
+    if arm in row.measured:  # a share of runs: never without its counts
+        return Cell(words.divergences(summary.arms[arm]), words.interval(summary.arms[arm]))
+    names = [name for name, run in summary.runs.items() if run.arm == arm]
+    values = [row.measured[name] for name in names if name in row.measured and not math.isnan(row.measured[name])]
+    if not values:
+        return Cell(words.NO_VALUE, "")
+    low, high = words.number(min(values)), words.number(max(values))
+    spread = f"{low} to {high}" if low != high else ""
+    return Cell(words.number(statistics.median(values)), spread)

@@ -1,0 +1,221 @@
+"""What a study's summary allows to be said, in words, and numbers as they are printed."""
+
+from __future__ import annotations
+
+import math
+
+from vaehpc.config import ClassPlan, RadiusPlan, StudyConfig
+from vaehpc.results import ArmSummary, Comparison, DataSummary, RunSummary, StudySummary
+
+NO_VALUE = "–"
+NBSP = "\N{NO-BREAK SPACE}"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def percent(share: float) -> str:
+    """'20.6 %', '95 %', '0.04 %': one digit below 1 %, so that a small share is not printed as none."""
+    digits = f"{100 * share:.1g}" if share < 0.01 else f"{100 * share:.1f}".removesuffix(".0")
+    return f"{digits}{NBSP}%"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, five from 1,000 on; integers in full."""
+    if value is None:
+        return NO_VALUE
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{mantissa}{NBSP}×{NBSP}10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    if value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 1e3 else f"{value:#.4g}".removesuffix(".")
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 run', '2 runs'."""
+    return f"{count:,}{NBSP}{noun}" if count == 1 else f"{count:,}{NBSP}{noun}s"
+
+
+def interval(arm: ArmSummary) -> str:
+    """'0.3 % to 52.7 %' of an arm that has a rate."""
+    assert arm.low is not None and arm.high is not None
+    return f"{percent(arm.low)} to {percent(arm.high)}"
+
+
+def overview(config: StudyConfig, summary: StudySummary) -> str:
+    """What was trained on what, and how much of it ended."""
+    num_runs = sum(arm.num_runs for arm in summary.arms.values())
+    num_missing = sum(arm.num_missing for arm in summary.arms.values())
+    arms = enumeration([f"{arm.num_runs} of {name}" for name, arm in summary.arms.items()])
+    return (
+        f"Study {summary.study} asked for {counted(num_runs, 'run')} ({arms}), each with its own random seed, on"
+        f" {data(summary.data)}. {ended(num_runs, num_missing)} A run is called diverged if the median latent radius"
+        f" R = ‖μ‖₂ at its end is more than {config.plan.classes.diverged_factor:g} times that of the control runs:"
+        " autoencoders with the same net, training and data."
+    )
+
+
+def data(data: DataSummary) -> str:
+    """'170,000 images of 96 × 96 pixels (CelebA)'."""
+    size = f"{data.image_size} × {data.image_size} pixels"
+    if data.synthetic:
+        return f"{data.num_train:,} built-in synthetic faces of {size}"
+    return f"{data.num_train:,} images of {size} ({data.name})"
+
+
+def ended(num_runs: int, num_missing: int) -> str:
+    """How many runs have results."""
+    if not num_missing:
+        return "All of them ended."
+    if num_missing == num_runs:
+        return "None of them has ended, so that the study says nothing yet."
+    are, count = ("is", "counts") if num_missing == 1 else ("are", "count")
+    return f"{num_runs - num_missing} ended; {num_missing} {are} missing and {count} as neither diverged nor regular."
+
+
+def outcome(arm: ArmSummary) -> str:
+    """What the runs of one arm say about its rate of divergence."""
+    num_ended = arm.num_runs - arm.num_missing
+    if not num_ended:
+        return f"none of {counted(arm.num_runs, 'run')} has ended; nothing can be said about the rate."
+    if arm.rate is None:
+        return f"no rate. {unclassed(arm, num_ended)}"
+    return " ".join([rate(arm, num_ended), *beside(arm, num_ended)])
+
+
+def unclassed(arm: ArmSummary, num_ended: int) -> str:
+    """Why an arm with ended runs has no rate."""
+    reason = (
+        "the study has no control arm for them, and the article's radius holds for its own data and net only"
+        if arm.control is None
+        else f"no run of their control arm {arm.control} ended with finite radii"
+    )
+    nonfinite = f" {counted(arm.num_nonfinite, 'run')} became NaN or infinite." if arm.num_nonfinite else ""
+    return f"{arm.num_unclassified} of {counted(num_ended, 'ended run')} could not be classed: {reason}.{nonfinite}"
+
+
+def divergences(arm: ArmSummary) -> str:
+    """'2 of 7': diverged runs among those that ended; nothing where that is not known."""
+    if arm.rate is None:
+        return NO_VALUE
+    return f"{arm.num_diverged} of {arm.num_runs - arm.num_missing}"
+
+
+def rate(arm: ArmSummary, num_ended: int) -> str:
+    """Count, rate and interval; 0 of n is not 'never'."""
+    assert arm.rate is not None and arm.low is not None and arm.high is not None
+    counts = f"{arm.num_diverged} of {counted(num_ended, 'ended run')} diverged"
+    exact = f"exact {percent(arm.level)} {arm.method} interval {interval(arm)}"
+    if arm.num_diverged == 0:
+        return f"{counts}. That is not 'never': the data allow a rate of up to {percent(arm.high)} ({exact})."
+    return f"{counts}, a rate of {percent(arm.rate)} ({exact})."
+
+
+def method(summary: StudySummary) -> str:
+    """'Intervals: exact, Clopper-Pearson, 95 %.'"""
+    kinds = dict.fromkeys((arm.method, arm.level) for arm in summary.arms.values())
+    return "Intervals: " + enumeration([f"exact {percent(level)} {method}" for method, level in kinds]) + "."
+
+
+def num_regular(arm: ArmSummary) -> int:
+    """Runs of an arm that ended and are in no other class."""
+    others = arm.num_diverged + arm.num_nonfinite + arm.num_shifted + arm.num_collapsed + arm.num_unclassified
+    return arm.num_runs - arm.num_missing - others
+
+
+def beside(arm: ArmSummary, num_ended: int) -> list[str]:
+    """What stands beside the headline: missing runs, other definitions of divergence."""
+    sentences = []
+    if arm.num_missing and arm.rate_if_missing_regular is not None and arm.rate_if_missing_diverged is not None:
+        sentences.append(
+            f"{counted(arm.num_missing, 'run')} missing: the rate would be"
+            f" {percent(arm.rate_if_missing_regular)} had no missing run diverged, and"
+            f" {percent(arm.rate_if_missing_diverged)} had every one."
+        )
+    if arm.num_ever_diverged > arm.num_diverged:
+        sentences.append(f"At some time during training {arm.num_ever_diverged} were beyond the limit.")
+    if arm.num_nonfinite:
+        sentences.append(
+            f"{counted(arm.num_nonfinite, 'run')} became NaN or infinite; diverged or non-finite together are"
+            f" {arm.num_diverged_or_nonfinite} of {num_ended}."
+        )
+    return sentences
+
+
+def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
+    """What the reader must know before using a number of this study."""
+    arms = summary.arms
+    found = []
+    if summary.data.synthetic:
+        found.append("Built-in synthetic faces: the study shows the machinery and says nothing about CelebA.")
+    if config.preset == "demo":
+        found.append("The demo preset shows the machinery, not science: few seeds, few steps, provisional classes.")
+    if provisional := [name for name, arm in arms.items() if arm.provisional and arm.rate is not None]:
+        found.append(
+            f"The classes of {enumeration(provisional)} are provisional: the plan asks for at least"
+            f" {counted(config.plan.classes.min_control_runs, 'control run')}, and there are fewer."
+        )
+    if exploratory := [name for name, arm in arms.items() if arm.exploratory]:
+        found.append(
+            f"For {enumeration(exploratory)} 'shifted' and 'regular' are exploratory: the radii of the control runs"
+            " scatter more than the plan allows."
+        )
+    if by_article := [name for name, arm in arms.items() if arm.control == "article"]:
+        found.append(
+            f"{enumeration(by_article)} has no control arm in this study and is classed by the article's radius of"
+            f" {config.plan.classes.article_radius:g}."
+        )
+    if sum(arm.rate is not None for arm in arms.values()) > 1:
+        found.append("Rates of different arms were not tested against each other: no difference is claimed.")
+    return found
+
+
+def standing(arm: ArmSummary) -> str:
+    """How firm the classes of an arm are."""
+    found = [word for word, holds in (("provisional", arm.provisional), ("exploratory", arm.exploratory)) if holds]
+    return ", ".join(found) or "final"
+
+
+def class_limits(plan: ClassPlan) -> str:
+    """The definition of the classes, as planned."""
+    return (
+        "With d = ln R − m, R the median radius of a run and m the median of ln R over the control runs, a run is, in"
+        " this order: nonfinite (a loss, weight or latent component is NaN or infinite); unclassified (there is no"
+        f" control); diverged (d > ln {plan.diverged_factor:g}); collapsed (d < −ln {plan.diverged_factor:g}); shifted"
+        f" (|d| > {plan.shifted_limit:g} and > {plan.shifted_scatter:g} times the scatter of ln R over the control"
+        " runs); else regular."
+    )
+
+
+def mode(radius_mode: float | None, plan: RadiusPlan) -> str:
+    """Centre of the fullest bin; '≥ 35' for the overflow bin."""
+    if radius_mode == math.inf:
+        return f"≥{NBSP}{plan.bin_width * plan.num_bins:g}"
+    return NO_VALUE if radius_mode is None else f"{radius_mode:g}"
+
+
+def onset(run: RunSummary) -> str:
+    """'27,909 abrupt'."""
+    return NO_VALUE if run.onset_step is None else f"{run.onset_step:,} {run.onset_kind}"
+
+
+def sort_value(value: float | None) -> str:
+    """A number as a script reads it; nothing where there is none to sort by."""
+    if value is None or math.isnan(value):
+        return ""
+    return "Infinity" if value == math.inf else str(value)
+
+
+def differences(comparison: Comparison) -> list[str]:
+    """What was trained otherwise than in the article, said once for the arms that have it in common."""
+    arms: dict[tuple[str, ...], list[str]] = {}
+    for arm, found in comparison.differences.items():
+        if found:
+            arms.setdefault(found, []).append(arm)
+    return [f"{enumeration(of_arms)}: {'; '.join(found)}." for found, of_arms in arms.items()]
+
+
+def enumeration(words: list[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
