@@ -36,7 +36,8 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str], 
     assert "--train.epochs" in refused(capsys, "--train.epoch", "3")
     assert "greater than 0" in refused(capsys, "--train.epochs", "0")
     assert "did you mean 'vae-tiny'?" in refused(capsys, "--arms", "vae-tinny", "--dry-run")
-    assert "at least 1 seed" in refused(capsys, "--seeds", "0", "--dry-run")
+    assert "1 to 1,000,000 seeds are possible" in refused(capsys, "--seeds", "0", "--dry-run")
+    assert "a name takes letters" in refused(capsys, "--study", "../demo", "--dry-run")
     assert "demo" in refused(capsys, "--preset", "dmeo")
     assert "needs data" in refused(capsys, "--preset", "article")
     assert "--executor slurm is not in this version" in refused(capsys, "--executor", "slurm")
@@ -94,6 +95,11 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
     assert "train: 6 of 6 runs" in said
     assert "'epochs': 5" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_impossible_out_is_named(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
+    Path("file").touch()
+    assert "Not a directory: " in refused(capsys, "--data", faces.path, "--out", "file")
 
 
 def test_first_line_says_preset_and_data(capsys: pytest.CaptureFixture[str]) -> None:

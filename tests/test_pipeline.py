@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vaehpc.config import DataConfig
-from vaehpc.files import RunDir, StudyDir
+from vaehpc.files import DataDir, RunDir, StudyDir
+from vaehpc.images.synthetic import write_celeba
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
@@ -190,6 +191,19 @@ def test_a_run_that_crashes_is_listed_and_stops_no_other(finished: StudyDir, fac
     broken.checkpoints.unlink()
     launch(tmp_path, faces)
     assert results(study) == results(finished)
+
+
+def test_from_celebas_zip_in_this_process(tmp_path: Path) -> None:
+    archive = write_celeba(tmp_path / "celeba", 24, seed=5, workers=1)
+    small = ["--model.filters", "4", "4", "8", "8", "--model.z-dim", "8", "--train.epochs", "1", "--seeds", "1"]
+    command = [sys.executable, "-m", "vaehpc.launch", "--celeba", str(archive), "--executor", "debug", *small]
+    command += ["--arms", "vae-tiny", "--train.batch-size", "8", "--out", "studies"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.startswith(f"Preset article on data of {archive}, executor debug.\n")
+    assert DataDir(tmp_path / "data" / "celeba-96").manifest().splits["train"].num_images == 20
+    run = StudyDir(tmp_path / "studies" / "article").summary().runs["vae-tiny-seed000"]
+    assert run.run_class == "unclassified"  # no control in the study, and neither the article's data nor its net
 
 
 # Interruptions

@@ -166,12 +166,15 @@ class Provenance(Frozen):
     packages: dict[str, str]
 
 
+MAX_SEEDS = 1_000_000
+
+
 class RunConfig(Frozen):
     """run.json: everything that the tasks of one run need."""
 
     study: str
     arm: ArmConfig
-    seed: Annotated[int, Field(ge=0, le=999_999)]
+    seed: Annotated[int, Field(ge=0, lt=MAX_SEEDS)]
     root_seed: Annotated[int, Field(ge=0)]
     data: DataConfig
     plan: PlanConfig
@@ -192,10 +195,14 @@ class RunConfig(Frozen):
         return np.random.SeedSequence(self.root_seed, spawn_key=(self.seed, STREAMS.index(stream), *counters))
 
 
+STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""A study's name is a folder's: no spaces, no slashes."""
+
+
 class StudyConfig(Frozen):
     """study.json: arms x seeds on one data set under one plan."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=STUDY_NAME)]
     preset: str
     root_seed: Annotated[int, Field(ge=0)]
     data: DataConfig

@@ -282,7 +282,7 @@ class Attempt:
         return attempt
 
     def __enter__(self) -> Attempt:
-        self._output = OutputTo(self.log)
+        self._output = output_to(self.log)
         self._output.__enter__()
         return self
 
@@ -326,30 +326,28 @@ class Attempt:
 _OUTCOMES: dict[type[BaseException], str] = {SupersededError: "superseded", StoppedError: "stopped"}
 
 
-class OutputTo:
-    """Sends everything that this process writes, TensorFlow's C++ part included, to the end of a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._saved = os.dup(1), os.dup(2)
-        with self._path.open("ab") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        self._handler = logging.StreamHandler(os.fdopen(os.dup(2), "w"))
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        logging.getLogger("vaehpc").setLevel(logging.INFO)
-        logging.getLogger("vaehpc").addHandler(self._handler)
-
-    def __exit__(self, *_: object) -> None:
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Send everything that this process writes, TensorFlow's C++ part included, to the end of a file."""
+    package = logging.getLogger("vaehpc")
+    with path.open("a", buffering=1) as log:
         sys.stdout.flush()
         sys.stderr.flush()
-        logging.getLogger("vaehpc").removeHandler(self._handler)
-        self._handler.stream.close()
-        for target, saved in zip((1, 2), self._saved, strict=True):
-            os.dup2(saved, target)
-            os.close(saved)
+        saved = os.dup(1), os.dup(2)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        handler = logging.StreamHandler(log)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        package.setLevel(logging.INFO)
+        package.addHandler(handler)
+        try:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                yield
+        finally:
+            package.removeHandler(handler)
+            for target, descriptor in zip((1, 2), saved, strict=True):
+                os.dup2(descriptor, target)
+                os.close(descriptor)
 
 
 def write_record(path: Path, value: dict[str, Any]) -> None:
@@ -370,9 +368,3 @@ def tail(path: Path, num_lines: int) -> Sequence[str]:
     if not path.exists():
         return []
     return path.read_text(errors="replace").splitlines()[-num_lines:]
-
-
-def studies_under(directory: Path) -> Iterator[StudyDir]:
-    """Every study directly under a directory."""
-    for path in sorted(directory.glob("*/study.json")):
-        yield StudyDir(path.parent)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.config import JobConfig, StudyConfig, run_name
+from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, JobConfig, StudyConfig, run_name
 from vaehpc.files import DataDir, StudyDir, UserError, tail, write_text
 from vaehpc.presets import (
     ARMS,
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupt)
     try:
         return launch(parsed(sys.argv[1:] if argv is None else argv), Console())
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a folder that may not be written, a file where a folder should be
         print(f"vaehpc: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -173,13 +174,16 @@ def launch(asked: Launch, console: Console) -> int:
         raise UserError("preset 'article' needs data: give --celeba PATH or --data DIR, or take --preset demo")
     source = f"data of {data_given}" if data_given else "built-in faces, because no data are given"
     _say(console, f"Preset {asked.preset} on {source}, executor {executor}.")
-    study = StudyDir(asked.out / (asked.study or asked.preset))
-    if asked.dry_run:
-        return _describe(asked, preset, study, console)
+    name = asked.study or asked.preset
+    if not re.fullmatch(STUDY_NAME, name):
+        raise UserError(f"--study '{name}': a name takes letters, digits, '.', '_' and '-'; --out says where it lies")
+    study = StudyDir(asked.out / name)
     num_seeds = _num_seeds(asked, preset)
-    data = _prepared_data(asked, console)
     arms = configured_arms(asked.arms or preset.arms, asked.settings)
-    config = planned_study(study.path.name, asked.preset, data_config(data), arms, num_seeds)
+    if asked.dry_run:
+        return _describe(study, arms, num_seeds, asked.settings, console)
+    data = _prepared_data(asked, console)
+    config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
     if study.config_path.exists():
         config = widened(study.config(), config)
     _require_only_launcher(study)
@@ -203,19 +207,19 @@ def _chosen_executor(asked: str) -> Literal["local", "debug"]:
 
 def _num_seeds(asked: Launch, preset: Preset) -> int:
     num_seeds = preset.num_seeds if asked.seeds is None else asked.seeds
-    if num_seeds < 1:
-        raise UserError(f"--seeds {num_seeds}: at least 1 seed is needed; 16 means the seeds 0 to 15")
+    if not 1 <= num_seeds <= MAX_SEEDS:
+        raise UserError(f"--seeds {num_seeds}: 1 to {MAX_SEEDS:,} seeds are possible; 16 means the seeds 0 to 15")
     return num_seeds
 
 
-def _describe(asked: Launch, preset: Preset, study: StudyDir, console: Console) -> int:
+def _describe(
+    study: StudyDir, arms: Mapping[str, ArmConfig], num_seeds: int, settings: Settings, console: Console
+) -> int:
     """What a launch would do, from the arguments and the study's directory alone."""
-    arms, num_seeds = asked.arms or preset.arms, _num_seeds(asked, preset)
-    configured = configured_arms(arms, asked.settings)
     runs = [run_name(arm, seed) for seed in range(num_seeds) for arm in arms]
     _say(console, f"Study {study.path}: {len(arms)} arms x {num_seeds} seeds = {len(runs)} runs.")
-    _say(console, f"Settings: {asked.settings.model_dump()}")
-    for name in configured:
+    _say(console, f"Settings: {settings.model_dump()}")
+    for name in arms:
         _say(console, f"  {name}: {ARMS[name].question}")
     for stage in ("train", "statistics"):
         job = job_config(stage)

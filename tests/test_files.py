@@ -1,0 +1,151 @@
+"""Attempts and files: claimed once, whole or absent, only the newest may publish."""
+
+import json
+import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.examples import run_config
+from vaehpc.config import RunConfig
+from vaehpc.files import (
+    Attempt,
+    RunDir,
+    StoppedError,
+    StudyDir,
+    SupersededError,
+    UserError,
+    declaration,
+    gigabytes,
+    output_to,
+    read_model,
+    require_space,
+    tail,
+    write_model,
+    write_text,
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    (tmp_path / "ae-seed000").mkdir()
+    return RunDir(tmp_path / "ae-seed000")
+
+
+def outcome(attempt: Attempt) -> dict[str, str]:
+    record: dict[str, str] = json.loads(attempt.exit_path.read_text())
+    return record
+
+
+def test_attempts_that_start_together_get_numbers_of_their_own(run: RunDir) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        attempts = list(pool.map(lambda _: Attempt.start(run, "train"), range(24)))
+    assert sorted(attempt.number for attempt in attempts) == list(range(1, 25))
+    assert [attempt.number for attempt in run.all_attempts()] == list(range(1, 25))
+
+
+def test_attempts_beyond_9999_stay_in_order(run: RunDir) -> None:
+    for number in (9999, 10000):
+        (run.attempts / f"{number:04d}").mkdir(parents=True)
+    assert Attempt.start(run, "train").number == 10001
+
+
+def test_only_the_newest_attempt_publishes(run: RunDir) -> None:
+    old = Attempt.start(run, "train")
+    old.publish_text("old", run.path / "result")
+    new = Attempt.start(run, "train")
+    with pytest.raises(SupersededError, match="attempt 1 of ae-seed000 was replaced"):
+        old.publish_text("late", run.path / "result")
+    assert (run.path / "result").read_text() == "old"
+    new.publish_text("new", run.path / "result")
+    assert (run.path / "result").read_text() == "new"
+
+
+def test_a_folder_left_without_its_marker_is_replaced(run: RunDir) -> None:
+    for text in ("killed", "finished"):
+        attempt = Attempt.start(run, "train")
+        (attempt.path / "latents").mkdir()
+        (attempt.path / "latents" / "mu").write_text(text)
+        attempt.publish(attempt.path / "latents", run.latents)
+    assert (run.latents / "mu").read_text() == "finished"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(SupersededError("replaced"), "superseded"), (StoppedError("asked to"), "stopped")]
+)
+def test_leaving_in_order_is_no_failure(run: RunDir, error: Exception, expected: str) -> None:
+    with Attempt.start(run, "train") as attempt:
+        raise error
+    assert (outcome(attempt)["outcome"], outcome(attempt)["error"]) == (expected, str(error))
+
+
+def test_a_failure_goes_on_and_leaves_its_trace_in_the_log(run: RunDir) -> None:
+    with pytest.raises(ZeroDivisionError), Attempt.start(run, "train") as attempt:
+        1 / 0  # noqa: B018
+    assert outcome(attempt)["outcome"] == "failed"
+    assert tail(attempt.log, 1) == ["ZeroDivisionError: division by zero"]
+
+
+def test_output_of_python_logging_and_of_child_processes_is_kept(
+    run: RunDir, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("vaehpc.tests")
+    with output_to(run.path / "log"):
+        print("printed", flush=True)
+        logger.info("logged")
+        subprocess.run([sys.executable, "-c", "print('by a child')"], check=True)
+    print("outside")
+    kept = (run.path / "log").read_text()
+    assert [word in kept for word in ("printed", "logged", "by a child", "outside")] == [True, True, True, False]
+    assert capfd.readouterr().out == "outside\n"
+
+
+def test_models_come_back_equal(tmp_path: Path) -> None:
+    config = run_config()
+    write_model(tmp_path / "run.json", config)
+    assert read_model(tmp_path / "run.json", RunConfig) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not a valid RunConfig"),
+        ('{"study": 1}', "is not a valid RunConfig: "),
+        ('{"extra": 1}', "is not a valid RunConfig: "),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_model(tmp_path / "run.json", RunConfig)
+    assert str(tmp_path / "run.json") in str(caught.value)
+
+
+def test_a_folder_that_is_no_study_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a study"):
+        StudyDir(tmp_path).config()
+
+
+def test_writing_leaves_nothing_else_behind(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "one")
+    write_text(tmp_path / "a", "two")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "two")]
+
+
+def test_too_little_space_says_how_much_is_needed(tmp_path: Path) -> None:
+    require_space(tmp_path / "not" / "there", 1000, 1)
+    with pytest.raises(UserError, match=r"needs 1000000000\.0 GB in 410 files, .* GB free"):
+        require_space(tmp_path, 10**18, 410)
+
+
+def test_sizes_are_readable() -> None:
+    assert [gigabytes(size) for size in (12_340_000, 5_700_000_000)] == ["12.3 MB", "5.7 GB"]
+
+
+def test_declarations_ship_with_the_package() -> None:
+    assert "entry_point" in declaration("jobs/train.toml")
+    with pytest.raises(FileNotFoundError, match="not part of this installation"):
+        declaration("jobs/none.toml")

@@ -1,0 +1,43 @@
+"""The README's commands are ones that the programs take, and its pictures and links exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+
+from vaehpc.launch import Launch, parsed
+from vaehpc.prepare import Arguments
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(set(re.findall(r"python -m vaehpc\.\w+[^`\n]*", README)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, _, module, *arguments = shlex.split(command)
+    if module == "vaehpc.launch":
+        assert isinstance(parsed(arguments), Launch)
+    else:
+        assert module == "vaehpc.prepare"
+        assert isinstance(tyro.cli(Arguments, args=arguments), Arguments)
+
+
+def test_commands_were_found() -> None:
+    assert len(COMMANDS) >= 5
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    asked = set(re.findall(r"^make ([a-z-]+)$", README, re.M)) | set(re.findall(r"`make ([a-z-]+)`", README))
+    assert {"demo", "test", "lint", "check-long"} <= asked
+    assert [target for target in asked if not re.search(rf"^{target}:", makefile, re.M)] == []
+
+
+def test_links_and_pictures_exist() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []

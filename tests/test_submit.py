@@ -1,0 +1,132 @@
+"""Tasks and slots: what a pickle holds, how many run at once, what they inherit."""
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from vaehpc.config import JobConfig, SiteConfig
+from vaehpc.submit import (
+    Task,
+    count_gpus,
+    job_config,
+    launcher_record,
+    local_slots,
+    process_start,
+    run_debug,
+    run_local,
+    running_launcher,
+    site_config,
+)
+
+JOBS = ("prepare", "train", "statistics", "aggregate")
+
+
+def record(directory: str) -> None:
+    """A task: notes when it ran and what it saw."""
+    started = time.monotonic()
+    time.sleep(0.4)
+    threads, gpus = os.environ["OMP_NUM_THREADS"], os.environ["CUDA_VISIBLE_DEVICES"]
+    Path(directory, "seen").write_text(f"{started} {time.monotonic()} {threads} '{gpus}'")
+
+
+def fail(directory: str) -> None:
+    """A task that crashes."""
+    raise RuntimeError(f"no result in {directory}")
+
+
+def tasks_in(folder: Path, count: int) -> list[Task]:
+    for number in range(count):
+        (folder / str(number)).mkdir()
+    return [Task("tests.test_submit:record", str(folder / str(number))) for number in range(count)]
+
+
+def seen(folder: Path, number: int) -> list[str]:
+    return (folder / str(number) / "seen").read_text().split()
+
+
+def test_a_pickle_holds_an_import_path_and_a_directory() -> None:
+    task = pickle.loads(pickle.dumps(Task("vaehpc.tasks.train:run", "/somewhere")))
+    assert vars(task) == {"entry_point": "vaehpc.tasks.train:run", "directory": "/somewhere"}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_declarations_are_valid_and_their_entry_points_exist(name: str) -> None:
+    module, _, function = job_config(name).entry_point.partition(":")
+    source = Path(__file__).parent.parent / f"{module.replace('.', '/')}.py"
+    assert f"\ndef {function}(directory: str) -> None:" in source.read_text()
+
+
+def test_tasks_run_bounded_with_the_sites_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    shown: list[int] = []
+    run_local(tasks_in(tmp_path, 4), job("statistics"), site_config("local"), tmp_path / "jobs", counted(shown))
+    times = [tuple(map(float, seen(tmp_path, number)[:2])) for number in range(4)]
+    at_once = [sum(start <= moment < stop for start, stop in times) for moment, _ in times]
+    assert max(at_once) <= 2
+    assert max(shown) == 2
+    assert {tuple(seen(tmp_path, number)[2:]) for number in range(4)} == {("1", "''")}
+
+
+def job(name: str) -> JobConfig:
+    return job_config(name)
+
+
+def counted(shown: list[int]) -> object:
+    def show(running: Sequence[Task]) -> None:
+        shown.append(len(running))
+
+    return show
+
+
+def test_each_gpu_takes_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # what the user has set wins over the site
+    run_local(tasks_in(tmp_path, 3), job("train"), site_config("local"), tmp_path / "jobs", lambda _: None)
+    assert {seen(tmp_path, number)[3] for number in range(3)} == {"'0'", "'1'"}
+    assert {seen(tmp_path, number)[2] for number in range(3)} == {"3"}
+
+
+def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert [slot.gpu for slot in local_slots(job("train"))] == [0, 1, 2]
+    assert {slot.gpu for slot in local_slots(job("statistics"))} == {None}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert count_gpus() == 0
+    assert len(local_slots(job("train"))) == len(os.sched_getaffinity(0))
+
+
+def test_a_task_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (good,) = tasks_in(tmp_path, 1)
+    run_debug([Task("tests.test_submit:fail", str(tmp_path)), good], lambda _: None)
+    assert (tmp_path / "0" / "seen").exists()
+
+
+def test_environment_of_the_launcher_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    before = dict(os.environ)
+    site = SiteConfig(executor="local", environment={"OMP_NUM_THREADS": "1", "NEW": "1"})
+    run_local(tasks_in(tmp_path, 1), job("statistics"), site, tmp_path / "jobs", lambda _: None)
+    assert dict(os.environ) == before
+
+
+def test_a_launcher_that_is_gone_does_not_count(tmp_path: Path) -> None:
+    record_path = tmp_path / "launcher"
+    assert running_launcher(record_path) is None
+    record_path.write_text(launcher_record())
+    assert running_launcher(record_path) is None  # this very process
+    host, _, _ = launcher_record().split()
+    record_path.write_text(f"{host} {os.getppid()} {process_start(os.getppid())}\n")
+    assert running_launcher(record_path) == f"process {os.getppid()} on {host}"
+    record_path.write_text(f"{host} {os.getppid()} 1\n")  # its number was given to another process
+    assert running_launcher(record_path) is None
