@@ -35,6 +35,10 @@ class UserError(Exception):
     """Asked wrongly: the message says what was asked, found, allowed and what to do. Commands exit with 2."""
 
 
+class WorkerKilledError(Exception):
+    """The system killed a worker; what was finished stays, and the same command continues. Commands exit with 3."""
+
+
 class SupersededError(Exception):
     """A newer attempt at this run exists: this one may publish nothing and must leave."""
 

@@ -9,17 +9,16 @@ import shutil
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
-from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, JobConfig, StudyConfig, run_name
-from vaehpc.files import DataDir, StudyDir, UserError, tail, write_text
+from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, run_name
+from vaehpc.files import DataDir, StudyDir, UserError, WorkerKilledError
 from vaehpc.presets import (
     ARMS,
     DEMO_IMAGE_SIZE,
@@ -32,21 +31,10 @@ from vaehpc.presets import (
     nearest,
     overridden,
 )
-from vaehpc.progress import stage_view
-from vaehpc.results import RunSummary, StudySummary
-from vaehpc.study import create_study, data_config, missing_runs, planned_study, widened
-from vaehpc.submit import (
-    Task,
-    job_config,
-    launcher_record,
-    local_slots,
-    run_debug,
-    run_local,
-    running_launcher,
-    site_config,
-)
-
-FAILED_LOG_LINES = 12
+from vaehpc.progress import say
+from vaehpc.stages import claim, end_study, require_only_launcher, run_stage
+from vaehpc.study import create_study, data_config, planned_study, widened
+from vaehpc.submit import job_config, local_slots
 
 
 @dataclass(frozen=True)
@@ -93,14 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:  # OSError: a folder that may not be written, a file where a folder should be
         print(f"vaehpc: {error}", file=sys.stderr)
         return 2
+    except WorkerKilledError as error:
+        print(f"vaehpc: {error}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("\nvaehpc: interrupted; everything was stopped. The same line goes on where it left.", file=sys.stderr)
         return 130
-
-
-def _say(console: Console, text: str) -> None:
-    """A line that is never broken: paths in it can be copied."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _interrupt(*_: object) -> None:
@@ -173,7 +159,7 @@ def launch(asked: Launch, console: Console) -> int:
     if asked.preset == "article" and not data_given:
         raise UserError("preset 'article' needs data: give --celeba PATH or --data DIR, or take --preset demo")
     source = f"data of {data_given}" if data_given else "built-in faces, because no data are given"
-    _say(console, f"Preset {asked.preset} on {source}, executor {executor}.")
+    say(console, f"Preset {asked.preset} on {source}, executor {executor}.")
     name = asked.study or asked.preset
     if not re.fullmatch(STUDY_NAME, name):
         raise UserError(f"--study '{name}': a name takes letters, digits, '.', '_' and '-'; --out says where it lies")
@@ -186,13 +172,13 @@ def launch(asked: Launch, console: Console) -> int:
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
     if study.config_path.exists():
         config = widened(study.config(), config)
-    _require_only_launcher(study)
+    require_only_launcher(study)
     create_study(study, config)
+    claim(study)
     _say_what_it_can_show(config, console)
-    _claim(study)
     for stage in ("train", "statistics"):
-        _run_stage(stage, study, config, executor, console)
-    return _report(study, executor, console)
+        run_stage(stage, study, config, executor, console)
+    return end_study(study, executor, console)
 
 
 def _chosen_executor(asked: str) -> Literal["local", "debug"]:
@@ -217,16 +203,16 @@ def _describe(
 ) -> int:
     """What a launch would do, from the arguments and the study's directory alone."""
     runs = [run_name(arm, seed) for seed in range(num_seeds) for arm in arms]
-    _say(console, f"Study {study.path}: {len(arms)} arms x {num_seeds} seeds = {len(runs)} runs.")
-    _say(console, f"Settings: {settings.model_dump()}")
+    say(console, f"Study {study.path}: {len(arms)} arms x {num_seeds} seeds = {len(runs)} runs.")
+    say(console, f"Settings: {settings.model_dump()}")
     for name in arms:
-        _say(console, f"  {name}: {ARMS[name].question}")
+        say(console, f"  {name}: {ARMS[name].question}")
     for stage in ("train", "statistics"):
         job = job_config(stage)
         left = [name for name in runs if not (study.path / name / str(job.marker)).exists()]
         slots = len(local_slots(job))
-        _say(console, f"{stage}: {len(left)} of {len(runs)} runs, {slots} at once, {job.entry_point}")
-    _say(console, f"aggregate: {study.report}\nDry run: nothing was written.")
+        say(console, f"{stage}: {len(left)} of {len(runs)} runs, {slots} at once, {job.entry_point}")
+    say(console, f"aggregate: {study.report}\nDry run: nothing was written.")
     return 0
 
 
@@ -247,7 +233,7 @@ def _prepared_data(asked: Launch, console: Console) -> DataDir:
 
     with shown_progress() as on_progress:
         prepare(Request.model_validate(request), out, on_progress)
-    _say(console, f"Data: {out}")
+    say(console, f"Data: {out}")
     return DataDir(out)
 
 
@@ -255,7 +241,7 @@ def _say_what_it_can_show(config: StudyConfig, console: Console) -> None:
     """What no divergence at all in so many seeds would still allow."""
     for arm, seeds in config.seeds.items():
         upper = highest_rate_of_none(len(seeds), config.plan.level)
-        _say(
+        say(
             console,
             f"  {arm}: {len(seeds)} seeds; 0 diverged of {len(seeds)} would still allow a rate up to {upper:.1%}",
         )
@@ -264,86 +250,6 @@ def _say_what_it_can_show(config: StudyConfig, console: Console) -> None:
 def highest_rate_of_none(num_runs: int, level: float) -> float:
     """Upper Clopper-Pearson limit of 0 events in num_runs: 1 - (alpha / 2)^(1 / n)."""
     return float(1.0 - ((1.0 - level) / 2.0) ** (1.0 / num_runs))
-
-
-def _require_only_launcher(study: StudyDir) -> None:
-    if (other := running_launcher(study.launcher)) is not None:
-        raise UserError(f"study {study.path} is being run by {other}. Wait for it, or stop it with Ctrl-C there.")
-
-
-def _claim(study: StudyDir) -> None:
-    study.jobs.mkdir(exist_ok=True)
-    write_text(study.launcher, launcher_record())
-
-
-# Stages
-
-
-def _run_stage(stage: str, study: StudyDir, config: StudyConfig, executor: str, console: Console) -> None:
-    """Run a stage's task on every run that lacks its result and has that of the stage before."""
-    job = job_config(stage)
-    assert job.marker is not None
-    runs = list(missing_runs(study, config, job.marker))
-    if stage == "statistics":
-        runs = [run for run in runs if run.trained_path.exists()]
-    if not runs:
-        _say(console, f"{stage}: nothing left to do")
-        return
-    for run in runs:
-        run.stop.unlink(missing_ok=True)
-    by_directory = {str(run.path): run for run in runs}
-    with stage_view(stage, len(runs), console) as view:
-
-        def show(running: Sequence[Task]) -> None:
-            view.update([by_directory[task.directory] for task in running])
-
-        _run_tasks([Task(job.entry_point, directory) for directory in by_directory], job, study, executor, show)
-
-
-def _run_tasks(
-    tasks: Sequence[Task], job: JobConfig, study: StudyDir, executor: str, show: Callable[[Sequence[Task]], None]
-) -> None:
-    if executor == "debug":
-        run_debug(tasks, show)
-    else:
-        run_local(tasks, job, site_config("local"), study.jobs, show)
-
-
-def _report(study: StudyDir, executor: str, console: Console) -> int:
-    """Aggregate, say what was found and where the report is, and list the runs that are missing."""
-    before = study.report.stat().st_mtime_ns if study.report.exists() else None
-    job = job_config("aggregate")
-    _run_tasks([Task(job.entry_point, str(study.path))], job, study, executor, lambda _: None)
-    if not study.report.exists() or study.report.stat().st_mtime_ns == before:
-        newest_log = max(study.jobs.glob("*.err"), key=lambda path: path.stat().st_mtime, default=None)
-        ended = "\n  ".join(tail(newest_log, FAILED_LOG_LINES)) if newest_log else "it left no log"
-        print(f"vaehpc: the aggregate failed; the end of its log:\n  {ended}", file=sys.stderr)
-        return 1
-    summary = study.summary()
-    _print_rates(summary, console)
-    missing = [name for name, run in summary.runs.items() if run.missing_stage is not None]
-    for name in missing:
-        _print_failure(name, summary.runs[name], console)
-    _say(console, f"Report: {study.report}")
-    return 3 if missing else 0
-
-
-def _print_rates(summary: StudySummary, console: Console) -> None:
-    table = Table("arm", "diverged", "of ended", "rate", "interval", "missing", title=f"Study {summary.study}")
-    for name, arm in summary.arms.items():
-        ended = arm.num_runs - arm.num_missing
-        rate = "unclassified" if arm.rate is None else f"{arm.rate:.1%}"
-        interval = "" if arm.low is None else f"{arm.low:.1%} to {arm.high:.1%}"
-        table.add_row(name, str(arm.num_diverged), str(ended), rate, interval, str(arm.num_missing))
-    console.print(table)
-    if summary.provisional:
-        console.print("Classes are provisional: an arm has fewer control runs than the plan asks for.")
-
-
-def _print_failure(name: str, run: RunSummary, console: Console) -> None:
-    _say(console, f"MISSING {name}: no result of {run.missing_stage}; the end of its log:")
-    for line in (run.last_words or "(no log)").splitlines()[-FAILED_LOG_LINES:]:
-        _say(console, f"  {line}")
 
 
 if __name__ == "__main__":

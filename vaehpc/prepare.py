@@ -26,10 +26,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from vaehpc.files import UserError
+from vaehpc.files import UserError, WorkerKilledError
 from vaehpc.results import Manifest
 from vaehpc.tasks.prepare import OnProgress, Request, prepare
-from vaehpc.tasks.shards import WorkerKilledError
 
 SECONDS_BETWEEN_LINES = 10.0
 

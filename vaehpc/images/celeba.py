@@ -11,8 +11,8 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -82,10 +82,11 @@ class FaceImages(abc.ABC):
 
     def numbers(self) -> npt.NDArray[np.int32]:
         """N of each file name N.jpg, (num_images,)."""
-        for name in self.names:
-            if not re.fullmatch("[0-9]{1,9}", Path(name).stem):
+        stems = [name.rpartition(".")[0] for name in self.names]
+        for name, stem in zip(self.names, stems, strict=True):
+            if not re.fullmatch("[0-9]{1,9}", stem):
                 raise UserError(f"{self.path}, {name}: not named like CelebA's images, 000001.jpg ...")
-        return np.array([int(Path(name).stem) for name in self.names], np.int32)
+        return np.array([int(stem) for stem in stems], np.int32)
 
     def sha256(self) -> str:
         """Identity of the images without reading them: hash of the names, sizes and (in a zip) checksums."""
@@ -98,9 +99,10 @@ class ZippedImages(FaceImages):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._archive = _opened_zip(path)
-        members = [member for member in self._archive.infolist() if _is_image(member.filename)]
-        self._members = {PurePosixPath(member.filename).name: member for member in members}
-        _require_distinct(path, (PurePosixPath(member.filename).name for member in members))
+        members = [(member.filename.rpartition("/")[2], member) for member in self._archive.infolist()]
+        images = [(name, member) for name, member in members if _is_image(name)]
+        _require_distinct(path, [name for name, _ in images])
+        self._members = dict(images)
         self.names = tuple(sorted(self._members))
         self.synthetic = self._archive.comment == SYNTHETIC_COMMENT
 
@@ -174,12 +176,11 @@ def _find_images(path: Path) -> Path:
 
 
 def _is_image(name: str) -> bool:
-    """Whether a path is a JPEG, and none of the ._000001.jpg that macOS puts into __MACOSX or beside the images."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in (".jpg", ".jpeg") and not path.name.startswith("._")
+    """Whether a file is a JPEG, and none of the ._000001.jpg that macOS puts into __MACOSX or beside the images."""
+    return name.lower().endswith((".jpg", ".jpeg")) and not name.startswith("._")
 
 
-def _require_distinct(path: Path, names: Iterable[str]) -> None:
+def _require_distinct(path: Path, names: Sequence[str]) -> None:
     name, times = max(Counter(names).items(), key=lambda counted: counted[1], default=("", 0))
     if times > 1:
         raise UserError(f"{path} holds {name} {times} times; expected is each image once, as in CelebA's {ARCHIVE}")

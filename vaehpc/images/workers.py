@@ -14,8 +14,8 @@ from typing import TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-# Read when NumPy and TensorFlow are loaded: one process per core, so one thread per process; no greeting by each; and not
-# Keras 3, which TensorFlow loads with itself for a third of its time, and which workers do not need.
+# Read when NumPy and TensorFlow are loaded: one thread per process, because there is one process per core; no greeting
+# by each; and not Keras 3, which workers do not need, and which takes a third of the time to load TensorFlow.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -25,6 +25,7 @@ from vaehpc.config import Frozen
 from vaehpc.files import (
     DataDir,
     UserError,
+    WorkerKilledError,
     explained,
     read_model,
     require_space,
@@ -46,7 +47,7 @@ from vaehpc.images.splits import (
 )
 from vaehpc.results import Manifest, Preprocessing, Split
 from vaehpc.tasks.data_folder import Settings, checked_manifest, claim, remove_unfinished, require_own_folder
-from vaehpc.tasks.shards import ShardJob, ShardRecord, WorkerKilledError, make_shards
+from vaehpc.tasks.shards import ShardJob, ShardRecord, make_shards
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many images are done, and how many there are."""

@@ -1,0 +1,97 @@
+"""The stages of a study on this machine: what each run still lacks, one stage after the other, then the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from vaehpc.config import JobConfig, StudyConfig
+from vaehpc.files import StudyDir, UserError, tail, write_text
+from vaehpc.progress import say, stage_view
+from vaehpc.results import RunSummary, StudySummary
+from vaehpc.study import missing_runs
+from vaehpc.submit import Task, job_config, launcher_record, run_debug, run_local, running_launcher, site_config
+
+FAILED_LOG_LINES = 12
+
+
+def require_only_launcher(study: StudyDir) -> None:
+    """UserError if another process of this machine runs the study."""
+    if (other := running_launcher(study.launcher)) is not None:
+        raise UserError(f"study {study.path} is being run by {other}. Wait for it, or stop it with Ctrl-C there.")
+
+
+def claim(study: StudyDir) -> None:
+    """Note that this process runs the study."""
+    study.jobs.mkdir(exist_ok=True)
+    write_text(study.launcher, launcher_record())
+
+
+def run_stage(stage: str, study: StudyDir, config: StudyConfig, executor: str, console: Console) -> None:
+    """Run a stage's task on every run that lacks its result and has that of the stage before."""
+    job = job_config(stage)
+    assert job.marker is not None
+    runs = list(missing_runs(study, config, job.marker))
+    if stage == "statistics":
+        runs = [run for run in runs if run.trained_path.exists()]
+    if not runs:
+        say(console, f"{stage}: nothing left to do")
+        return
+    for run in runs:
+        run.stop.unlink(missing_ok=True)
+    by_directory = {str(run.path): run for run in runs}
+    with stage_view(stage, len(runs), console) as view:
+
+        def show(running: Sequence[Task]) -> None:
+            view.update([by_directory[task.directory] for task in running])
+
+        _run_tasks([Task(job.entry_point, directory) for directory in by_directory], job, study, executor, show)
+
+
+def _run_tasks(
+    tasks: Sequence[Task], job: JobConfig, study: StudyDir, executor: str, show: Callable[[Sequence[Task]], None]
+) -> None:
+    if executor == "debug":
+        run_debug(tasks, show)
+    else:
+        run_local(tasks, job, site_config("local"), study.jobs, show)
+
+
+def end_study(study: StudyDir, executor: str, console: Console) -> int:
+    """Aggregate, say what was found and where the report is, and list the runs that are missing."""
+    before = study.report.stat().st_mtime_ns if study.report.exists() else None
+    job = job_config("aggregate")
+    _run_tasks([Task(job.entry_point, str(study.path))], job, study, executor, lambda _: None)
+    if not study.report.exists() or study.report.stat().st_mtime_ns == before:
+        newest_log = max(study.jobs.glob("*.err"), key=lambda path: path.stat().st_mtime, default=None)
+        ended = "\n  ".join(tail(newest_log, FAILED_LOG_LINES)) if newest_log else "it left no log"
+        print(f"vaehpc: the aggregate failed; the end of its log:\n  {ended}", file=sys.stderr)
+        return 1
+    summary = study.summary()
+    _print_rates(summary, console)
+    missing = [name for name, run in summary.runs.items() if run.missing_stage is not None]
+    for name in missing:
+        _print_failure(name, summary.runs[name], console)
+    say(console, f"Report: {study.report}")
+    return 3 if missing else 0
+
+
+def _print_rates(summary: StudySummary, console: Console) -> None:
+    table = Table("arm", "diverged", "of ended", "rate", "interval", "missing", title=f"Study {summary.study}")
+    for name, arm in summary.arms.items():
+        ended = arm.num_runs - arm.num_missing
+        rate = "unclassified" if arm.rate is None else f"{arm.rate:.1%}"
+        interval = "" if arm.low is None else f"{arm.low:.1%} to {arm.high:.1%}"
+        table.add_row(name, str(arm.num_diverged), str(ended), rate, interval, str(arm.num_missing))
+    console.print(table)
+    if summary.provisional:
+        console.print("Classes are provisional: an arm has fewer control runs than the plan asks for.")
+
+
+def _print_failure(name: str, run: RunSummary, console: Console) -> None:
+    say(console, f"MISSING {name}: no result of {run.missing_stage}; the end of its log:")
+    for line in (run.last_words or "(no log)").splitlines()[-FAILED_LOG_LINES:]:
+        say(console, f"  {line}")
