@@ -69,7 +69,7 @@ PRESETS: Mapping[PresetName, Preset] = {
     "demo": Preset(
         settings=Settings(
             model=ModelConfig(z_dim=64, filters=(16, 32, 64, 128)),
-            train=TrainConfig(epochs=10, batch_size=32, eval_images=1200),
+            train=TrainConfig(epochs=8, batch_size=32, eval_images=1200),
         ),
         arms=("ae", "vae-tiny", "vae-eps5"),
         num_seeds=4,

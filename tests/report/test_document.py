@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import MIXED
-from fake_study import make_study, radius_at
+from fake_study import make_study, radius_at, study_config
 from page import Page
 
+from vaehpc.config import ModelConfig
 from vaehpc.report import document, words
 from vaehpc.report.document import write_report
 from vaehpc.results import ArticleValue, Comparison, ComparisonRow
@@ -108,6 +109,7 @@ def test_settings_that_differ_are_told_apart_from_those_that_do_not(page):
     assert differing["vae.epsilon_limit"] == [NO_VALUE, "none", "5.0"]
     assert "train.epochs" not in differing
     assert "train.epochs 6" in page.text
+    assert page.text.count("vae.epsilon_limit") == 1
 
 
 def test_provenance(mixed, page):
@@ -136,6 +138,17 @@ def test_the_articles_radius_is_drawn_for_its_own_images_only(mixed, tmp_path):
     assert "article 16.75" not in (study.figures / "radius-curves-ae.svg").read_text()
     report_of(tmp_path / "real", {"ae": ["regular"]}, synthetic=False)
     assert "article 16.75" in (tmp_path / "real" / "figures" / "radius-curves-ae.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "image_size", "z_dim", "comparable"),
+    [(False, 96, 256, True), (True, 96, 256, False), (False, 48, 256, False), (False, 96, 64, False)],
+)
+def test_the_articles_radius_is_comparable(synthetic, image_size, z_dim, comparable):
+    config = study_config("real", {"ae": ["regular"]}, synthetic, "article")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"image_size": image_size})})
+    arm = config.arms["ae"].model_copy(update={"model": ModelConfig(z_dim=z_dim)})
+    assert document.is_comparable(config, arm) is comparable
 
 
 def test_a_study_of_which_nothing_ended_claims_nothing(tmp_path):
@@ -242,7 +255,9 @@ def test_a_run_without_images_is_left_out(tmp_path):
     for image in study.run("ae-seed000").images.iterdir():
         image.unlink()
     write_report(study, summary)
-    assert not Page(study.report.read_text()).of("img")
+    page = Page(study.report.read_text())
+    assert not page.of("img")
+    assert "From the first seed" not in page.text
 
 
 def test_names_are_shown_as_text(tmp_path):

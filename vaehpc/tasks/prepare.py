@@ -81,7 +81,7 @@ class Request(Frozen):
     images_per_shard: PositiveInt = 2048
     """Images of each TFRecord file."""
     workers: PositiveInt = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    """Processes that work at once, about 0.6 GB of memory each; the result does not depend on it."""
+    """Processes that work at once, about 0.7 GB of memory each; the result does not depend on it."""
     seed: NonNegativeInt = 0
     """Seed of the built-in faces."""
 
