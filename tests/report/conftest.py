@@ -1,16 +1,9 @@
 import pytest
-from fake_study import Classes, make_study
+from fake_study import MIXED, make_study
 
 from vaehpc.files import StudyDir
 from vaehpc.report.document import write_report
 from vaehpc.results import StudySummary
-
-MIXED: Classes = {
-    "ae": ["regular"] * 8,
-    "vae-tiny": ["regular", "diverged", None, "shifted", "regular", "diverged", "collapsed", "regular"],
-    "vae-eps5": ["regular", "nonfinite"],
-}
-"""Every class but 'unclassified', and a missing run."""
 
 
 @pytest.fixture(scope="session")

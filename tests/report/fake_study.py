@@ -45,6 +45,13 @@ ENTROPY_FLOOR = 4400.0
 Classes = Mapping[str, Sequence[RunClass | None]]
 """Class of each run of each arm, seed by seed; None: missing. Arms whose name begins with 'ae' are AEs."""
 
+MIXED: Classes = {
+    "ae": ["regular"] * 8,
+    "vae-tiny": ["regular", "diverged", None, "shifted", "regular", "diverged", "collapsed", "regular"],
+    "vae-eps5": ["regular", "nonfinite"],
+}
+"""Every class but 'unclassified', and a missing run."""
+
 
 def make_study(
     root: Path, classes: Classes, synthetic: bool = True, preset: PresetName = "demo"

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MIXED
-from fake_study import make_study, radius_at, study_config
+from fake_study import MIXED, make_study, radius_at, study_config
 from page import Page
 
 from vaehpc.config import ModelConfig

@@ -19,6 +19,7 @@ from vaehpc.images.celeba import ATTRIBUTES, SYNTHETIC_COMMENT
 from vaehpc.images.faces.attributes import attributes_of
 from vaehpc.images.faces.drawing import draw_face
 from vaehpc.images.faces.population import sample_face
+from vaehpc.images.workers import end_with_parent, inherited_by_workers
 
 MAX_IMAGES = 999_999
 """CelebA's names have six digits."""
@@ -106,9 +107,11 @@ def _pictures(num_images: int, seed: int, workers: int) -> Iterator[Picture]:
         for chunk in chunks:
             yield from _draw(*chunk)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         # A few chunks ahead and no more: the memory must not grow with the number of images.
-        ahead: list[Future[list[Picture]]] = [pool.submit(_draw, *chunk) for chunk in islice(chunks, 2 * workers)]
+        with inherited_by_workers():
+            ahead: list[Future[list[Picture]]] = [pool.submit(_draw, *chunk) for chunk in islice(chunks, 2 * workers)]
         while ahead:
             pictures = ahead.pop(0).result()
             ahead.extend(pool.submit(_draw, *chunk) for chunk in islice(chunks, 1))
