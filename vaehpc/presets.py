@@ -68,7 +68,7 @@ class Preset:
 PRESETS: Mapping[PresetName, Preset] = {
     "demo": Preset(
         settings=Settings(
-            model=ModelConfig(z_dim=64, filters=(16, 32, 64, 128)),
+            model=ModelConfig(z_dim=64, filters=(8, 16, 32, 64)),
             train=TrainConfig(epochs=8, batch_size=32, eval_images=1200),
         ),
         arms=("ae", "vae-tiny", "vae-eps5"),
