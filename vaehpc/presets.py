@@ -69,7 +69,7 @@ PRESETS: Mapping[PresetName, Preset] = {
     "demo": Preset(
         settings=Settings(
             model=ModelConfig(z_dim=64, filters=(8, 16, 32, 64)),
-            train=TrainConfig(epochs=8, batch_size=32, eval_images=1200),
+            train=TrainConfig(epochs=8, batch_size=32, learning_rate=2e-3, eval_images=1200),
         ),
         arms=("ae", "vae-tiny", "vae-eps5"),
         num_seeds=4,
