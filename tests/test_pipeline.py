@@ -18,6 +18,7 @@ import pytest
 from vaehpc.config import DataConfig
 from vaehpc.files import DataDir, RunDir, StudyDir
 from vaehpc.images.synthetic import write_celeba
+from vaehpc.report.document import SAMPLE_IMAGES
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
@@ -100,6 +101,7 @@ def test_run_directory_is_the_one_of_the_readme(finished: StudyDir) -> None:
     }
     images = {"reconstructions", "random_normal", "random_fitted", *(f"random_uniform_{b}" for b in (2, 3, 8, 10, 16))}
     run |= {f"latents/images/{name}.png" for name in images}
+    assert {f"{name}.png" for name in images} == set(SAMPLE_IMAGES)
     assert relative_files(finished.path / "ae-seed000") == run
     assert relative_files(finished.path / "vae-tiny-seed000") == run | {"latents/log_var.npy"}
     of_study = {name for name in relative_files(finished.path) if "/" not in name}

@@ -111,8 +111,9 @@ class TrainedRecord(Frozen):
     """First step whose loss or gradient was NaN or infinite (training stopped there), or None."""
     num_attempts: int
     seconds: float
-    """Wall time of the attempt that finished; of all epochs if there was one attempt."""
+    """Wall time of the attempt that finished."""
     seconds_per_epoch: float
+    """Mean wall time of that attempt's epochs, with their evaluation and checkpoints; NaN if it trained none."""
     device: str
     threads: int
     provenance: Provenance

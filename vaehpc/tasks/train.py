@@ -50,7 +50,7 @@ def run(directory: str) -> None:
 
 
 def _train(run: RunConfig, attempt: Attempt) -> None:
-    started = time.time()
+    started = time.monotonic()
     device = configure_tensorflow(run.arm.train.threads)
     images = load_training_images(run)
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
@@ -61,16 +61,17 @@ def _train(run: RunConfig, attempt: Attempt) -> None:
     if first.step == 0:
         save_checkpoint(attempt, variables, first)  # so that there is a last good state whatever happens
     nonfinite_step = None
+    begun = time.monotonic()
     try:
         progress = _fit(run, attempt, train_blocks(run, images, net, optimizer, first), variables, first)
     except NonFiniteError as error:
         logger.warning("%s: %s; the last good state is kept", run.name, error)
         nonfinite_step = error.step
         progress = restore_checkpoint(attempt.run, variables)
+    seconds_of_epochs = time.monotonic() - begun
     publish_record(attempt, progress)
     latents_sha256 = write_latents(attempt.path / "latents", run, net, images)
     attempt.publish(attempt.path / "latents", attempt.run.latents)
-    seconds = time.time() - started
     epochs_here = (progress.step - first.step) / run.steps_per_epoch
     record = TrainedRecord(
         run=run.name,
@@ -80,8 +81,8 @@ def _train(run: RunConfig, attempt: Attempt) -> None:
         latents_sha256=latents_sha256,
         nonfinite_step=nonfinite_step,
         num_attempts=attempt.number,
-        seconds=seconds,
-        seconds_per_epoch=seconds / epochs_here if epochs_here else float("nan"),
+        seconds=time.monotonic() - started,
+        seconds_per_epoch=seconds_of_epochs / epochs_here if epochs_here else float("nan"),
         device=device,
         threads=run.arm.train.threads,
         provenance=provenance(),
