@@ -5,7 +5,7 @@ import numpy as np
 from vaehpc.images.faces.canvas import Canvas, Field, bump, edge, ellipse, stroke
 from vaehpc.images.faces.features import EYE_X
 from vaehpc.images.faces.head import darker
-from vaehpc.images.faces.traits import Colour, Face, Hat, Necktie
+from vaehpc.images.faces.traits import Face, Hat, Necktie
 
 _SHOULDERS = 80.0
 """Where they leave the neck, below the eyes."""
@@ -154,6 +154,3 @@ def _draw_brim(canvas: Canvas, face: Face, hat: Hat) -> None:
 def _cloth_light(x: Field, y: Field, face: Face, half_width: float) -> Field:
     across = x / half_width
     return 0.98 - 0.3 * across**2 + 0.25 * face.light.contrast * face.light.right * across - 0.0025 * (y + 20.0)
-
-
-Colour  # noqa: B018
