@@ -145,7 +145,7 @@ def test_same_line_again_computes_nothing_again(copied: StudyDir, faces: DataCon
 def test_other_settings_are_refused_and_the_difference_is_shown(copied: StudyDir, faces: DataConfig) -> None:
     before = relative_files(copied.path)
     message = launch(copied.path.parent.parent, faces, "--train.learning-rate", "0.1", expected=2).stderr
-    assert "ae.train.learning_rate: it has 0.0005, asked for 0.1" in message
+    assert "ae.train.learning_rate: it has 0.002, asked for 0.1" in message
     assert relative_files(copied.path) == before
 
 
