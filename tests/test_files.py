@@ -50,7 +50,8 @@ def test_attempts_that_start_together_get_numbers_of_their_own(run: RunDir) -> N
 def test_attempts_beyond_9999_stay_in_order(run: RunDir) -> None:
     for number in (9999, 10000):
         (run.attempts / f"{number:04d}").mkdir(parents=True)
-    assert Attempt.start(run, "train").number == 10001
+    Attempt.start(run, "train")
+    assert [attempt.number for attempt in run.all_attempts()] == [9999, 10000, 10001]
 
 
 def test_only_the_newest_attempt_publishes(run: RunDir) -> None:

@@ -220,7 +220,8 @@ class RunDir:
 
     def all_attempts(self) -> list[Attempt]:
         """Every start of a task on this run, oldest first."""
-        return [Attempt(self, path) for path in sorted(self.attempts.glob("[0-9]*"))]
+        found = [Attempt(self, path) for path in self.attempts.glob("[0-9]*")]
+        return sorted(found, key=lambda attempt: attempt.number)
 
 
 class StudyDir:

@@ -94,22 +94,28 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def create_study(study: StudyDir, config: StudyConfig) -> None:
-    """Write study.json, then a directory with run.json for every run that has none.
+    """Write study.json, then a directory with run.json for every run.
 
     Raises:
         UserError: a run's directory was made with other settings, or the disk will not hold the study.
     """
-    new_runs = [run for run in config.runs() if not study.run(run.name).config_path.exists()]
-    require_space(study.path, sum(expected_bytes(run) for run in new_runs), 30 * len(new_runs))
+    present = {run.name: study.run(run.name).config() for run in config.runs() if _has_config(study, run)}
+    missing = [run for run in config.runs() if run.name not in present]
+    require_space(study.path, sum(expected_bytes(run) for run in missing), 30 * len(missing))
     for run in config.runs():
-        if (run_dir := study.run(run.name)).config_path.exists():
-            has, asked = (settings.model_dump(exclude={"provenance"}) for settings in (run_dir.config(), run))
-            _require_equal(str(run_dir.path), has, asked, "Move it away, or use another --study.")
+        if run.name in present:
+            has, asked = (settings.model_dump(exclude={"provenance"}) for settings in (present[run.name], run))
+            _require_equal(str(study.path / run.name), has, asked, "Move it away, or use another --study.")
     study.path.mkdir(parents=True, exist_ok=True)
     write_model(study.config_path, config)
-    for run in new_runs:
+    for run in config.runs():
         study.run(run.name).path.mkdir(exist_ok=True)
-        write_model(study.run(run.name).config_path, run)
+        if run.name not in present or present[run.name].data != run.data:  # the data set was moved
+            write_model(study.run(run.name).config_path, run)
+
+
+def _has_config(study: StudyDir, run: RunConfig) -> bool:
+    return study.run(run.name).config_path.exists()
 
 
 def missing_runs(study: StudyDir, config: StudyConfig, marker: str) -> Iterator[RunDir]:
