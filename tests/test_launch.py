@@ -48,12 +48,12 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str], 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[train]\nepoch = 3", "unknown setting 'train.epoch', did you mean 'train.epochs'?"),
+        ("[train]\nepoch = 3", "unknown setting 'train.epoch' (did you mean 'train.epochs'?)"),
         ("[train]\nepochs = 'many'", "train.epochs = 'many' is not allowed"),
-        ("[trian]\nepochs = 3", "unknown setting 'trian', did you mean 'train'?"),
+        ("[trian]\nepochs = 3", "unknown setting 'trian' (did you mean 'train'?)"),
         ("seeds = 'four'", "seeds = 'four' is not allowed"),
-        ("sseds = 4", "unknown setting 'sseds', did you mean 'seeds'?"),
-        ("preset = 'dmeo'", "unknown preset 'dmeo', did you mean 'demo'?"),
+        ("sseds = 4", "unknown setting 'sseds' (did you mean 'seeds'?)"),
+        ("preset = 'dmeo'", "unknown preset 'dmeo' (did you mean 'demo'?)"),
         ("seeds 4", "is not TOML"),
     ],
 )

@@ -58,10 +58,9 @@ class Launch:
     data: Path | None = None
     """Prepared data set (also $VAEHPC_DATA)."""
     celeba: Path | None = None
-    """CelebA's zip or folder, prepared first; into --data if that is given, else into a folder `data` beside --out."""
+    """CelebA's zip or folder, prepared first, into --data if that is given, else into a folder 'data' beside --out."""
     executor: Literal["auto", "slurm", "local", "debug"] = "auto"
-    """Where tasks run. local: processes on this machine, as many as it has processors or GPUs. debug: in this process,
-    one after the other. auto: slurm where there is sbatch, else local."""
+    """local: processes on this machine, as many as processors or GPUs; debug: in this process; auto: slurm or local."""
     config: Path | None = None
     """TOML file with any of these: preset, study, seeds, arms, and tables [model], [vae], [train]."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -137,6 +137,6 @@ def overridden(settings: Settings, changes: Mapping[str, Any], origin: str) -> S
 
 
 def nearest(asked: str, known: Iterable[str]) -> str:
-    """', did you mean ...?' where something known is spelled nearly so, else nothing."""
+    """' (did you mean ...?)' where something known is spelled nearly so, else nothing."""
     found = difflib.get_close_matches(asked, list(known), n=1)
-    return f", did you mean '{found[0]}'?" if found else ""
+    return f" (did you mean '{found[0]}'?)" if found else ""
