@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import multiprocessing
 import zipfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from PIL import Image
 
-from vaehpc.images.celeba import ATTRIBUTES, SYNTHETIC_COMMENT
+from vaehpc.files import written_aside
+from vaehpc.images.annotations import ATTRIBUTE_LIST, PARTITION_LIST
+from vaehpc.images.celeba import ARCHIVE, ATTRIBUTES, FOLDER, SYNTHETIC_COMMENT
 from vaehpc.images.faces.attributes import attributes_of
 from vaehpc.images.faces.drawing import draw_face
 from vaehpc.images.faces.population import sample_face
@@ -28,7 +31,8 @@ CHUNK = 64
 """Faces that a worker draws at a time."""
 CELEBA_PARTITION = (162_770, 19_867, 19_962)
 """CelebA's own training, validation and test images, in this order by name."""
-Picture = tuple[bytes, list[bool]]
+Picture = tuple[bytes, tuple[bool, ...]]
+"""A JPEG and its 40 attributes."""
 
 
 def write_celeba(
@@ -38,7 +42,7 @@ def write_celeba(
     workers: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Write img_align_celeba.zip, list_attr_celeba.txt and list_eval_partition.txt; a zip that exists is whole.
+    """Write img_align_celeba.zip, list_attr_celeba.txt and list_eval_partition.txt; a zip that exists has its lists.
 
     Face n is drawn from (seed, n) alone: it does not depend on how many are drawn, or by how many workers.
 
@@ -54,75 +58,83 @@ def write_celeba(
 
     Raises:
         ValueError: num_images or workers out of range.
+        UserError: the disk is full or the directory may not be written.
     """
     if not 1 <= num_images <= MAX_IMAGES:
         raise ValueError(f"num_images is {num_images}, must be 1 to {MAX_IMAGES:,}: CelebA's names have six digits")
     if workers < 1:
         raise ValueError(f"workers is {workers}, must be at least 1")
     directory.mkdir(parents=True, exist_ok=True)
-    target = directory / "img_align_celeba.zip"
-    aside = target.with_suffix(".zip.tmp")
+    target = directory / ARCHIVE
+    # The names appear from the last to the first: the zip when both lists are there.
     with (
-        _written_aside(directory / "list_attr_celeba.txt") as attributes,
-        _written_aside(directory / "list_eval_partition.txt") as partition,
-        zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive,
+        written_aside(target) as archive,
+        written_aside(directory / PARTITION_LIST) as partition,
+        written_aside(directory / ATTRIBUTE_LIST) as attributes,
     ):
-        archive.comment = SYNTHETIC_COMMENT
-        attributes.write(f"{num_images}\n{' '.join(ATTRIBUTES)} \n")
-        for number, (jpeg, present) in enumerate(_pictures(num_images, seed, workers), start=1):
-            name = f"{number:06d}.jpg"
-            # ZipInfo's default date is fixed: the same faces make the same bytes.
-            archive.writestr(zipfile.ZipInfo(f"img_align_celeba/{name}"), jpeg)
-            attributes.write(f"{name} {' '.join(' 1' if value else '-1' for value in present)}\n")
-            partition.write(f"{name} {partition_of(number, num_images)}\n")
-            if on_progress is not None:
-                on_progress(number)
-    aside.replace(target)
+        with closing(_pictures(num_images, seed, workers)) as pictures:
+            _write_pictures(pictures, num_images, archive, attributes, on_progress)
+        names = range(1, num_images + 1)
+        partition.write_text("".join(f"{_name(n)} {partition_of(n, num_images)}\n" for n in names), encoding="ascii")
+        target.unlink(missing_ok=True)  # a zip of other faces must not stand beside these lists
     return target
 
 
 def partition_of(number: int, num_images: int) -> int:
     """0 training, 1 validation, 2 test: CelebA's shares, in the order of the names."""
-    position = (number - 1) * sum(CELEBA_PARTITION) // num_images
-    return int(np.searchsorted(np.cumsum(CELEBA_PARTITION), position, side="right"))
+    *ends, total = accumulate(CELEBA_PARTITION)
+    return bisect_right(ends, (number - 1) * total // num_images)
 
 
-@contextmanager
-def _written_aside(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under its name when the block ends well, and leaves nothing otherwise."""
-    aside = path.with_suffix(path.suffix + ".tmp")
-    try:
-        with aside.open("w", encoding="ascii") as file:
-            yield file
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+def _name(number: int) -> str:
+    return f"{number:06d}.jpg"
 
 
-def _pictures(num_images: int, seed: int, workers: int) -> Iterator[Picture]:
-    """JPEG and attributes of the faces 1 ... num_images, in order."""
-    starts = iter(range(1, num_images + 1, CHUNK))
-    chunks = ((seed, start, min(start + CHUNK, num_images + 1)) for start in starts)
+def _write_pictures(
+    pictures: Iterator[Picture],
+    num_images: int,
+    archive: Path,
+    attributes: Path,
+    on_progress: Callable[[int], None] | None,
+) -> None:
+    """The zip and the attribute list, in one pass: neither is ever held in memory."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped, attributes.open("w", encoding="ascii") as lines:
+        zipped.comment = SYNTHETIC_COMMENT
+        lines.write(f"{num_images}\n{' '.join(ATTRIBUTES)} \n")
+        for number, (jpeg, present) in enumerate(pictures, start=1):
+            # ZipInfo's default date is fixed: the same faces make the same bytes.
+            zipped.writestr(zipfile.ZipInfo(f"{FOLDER}/{_name(number)}"), jpeg)
+            lines.write(f"{_name(number)} {' '.join(' 1' if value else '-1' for value in present)}\n")
+            if on_progress is not None:
+                on_progress(number)
+
+
+def _pictures(num_images: int, seed: int, workers: int) -> Generator[Picture, None, None]:
+    """The faces 1 ... num_images, in order."""
+    starts = range(1, num_images + 1, CHUNK)
+    chunks = iter([(seed, start, min(start + CHUNK, num_images + 1)) for start in starts])
     if workers == 1:
         for chunk in chunks:
             yield from _draw(*chunk)
         return
+    # Not forked: a child of a process with threads, such as TensorFlow's, may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(starts)), mp_context=context, initializer=end_with_parent) as pool:
         # A few chunks ahead and no more: the memory must not grow with the number of images.
         with inherited_by_workers():
-            ahead: list[Future[list[Picture]]] = [pool.submit(_draw, *chunk) for chunk in islice(chunks, 2 * workers)]
+            ahead = deque(pool.submit(_draw, *chunk) for chunk in islice(chunks, 2 * workers))
         while ahead:
-            pictures = ahead.pop(0).result()
+            drawn = ahead.popleft().result()
             ahead.extend(pool.submit(_draw, *chunk) for chunk in islice(chunks, 1))
-            yield from pictures
+            yield from drawn
 
 
 def _draw(seed: int, start: int, stop: int) -> list[Picture]:
-    pictures = []
-    for number in range(start, stop):
-        face = sample_face(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,))))
-        encoded = io.BytesIO()
-        Image.fromarray(draw_face(face)).save(encoded, "JPEG", quality=JPEG_QUALITY)
-        pictures.append((encoded.getvalue(), list(attributes_of(face).values())))
-    return pictures
+    return [_picture(seed, number) for number in range(start, stop)]
+
+
+def _picture(seed: int, number: int) -> Picture:
+    face = sample_face(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,))))
+    encoded = io.BytesIO()
+    Image.fromarray(draw_face(face)).save(encoded, "JPEG", quality=JPEG_QUALITY)
+    return encoded.getvalue(), tuple(attributes_of(face).values())

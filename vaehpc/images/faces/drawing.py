@@ -3,29 +3,29 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vaehpc.images.faces import features, hair, head, scene, worn
+from vaehpc.images.faces import eyes, features, hair, head, scene, worn
 from vaehpc.images.faces.canvas import blank_frame
 from vaehpc.images.faces.traits import Face
 
 
 def draw_face(face: Face) -> NDArray[np.uint8]:
     """(218, 178, 3) uint8 RGB; the same face gives the same bytes."""
-    body = blank_frame(face.pose)
-    canvas = body.turned()
+    body, front = blank_frame(face.pose)
     scene.draw_background(body, face.scene)
-    hair.draw_back_hair(canvas, face)
+    hair.draw_back_hair(front, face)
     head.draw_neck(body, face)
+    head.draw_double_chin(front, face)
     worn.draw_clothes(body, face)
     worn.draw_necklace(body, face)
-    head.draw_ears(canvas, face)
-    head.draw_head(canvas, face)
-    features.draw_nostrils(canvas, face)
-    features.draw_beard(canvas, face)
-    features.draw_mouth(canvas, face)
-    features.draw_eyes(canvas, face)
-    features.draw_brows(canvas, face)
-    hair.draw_front_hair(canvas, face)
-    worn.draw_glasses(canvas, face)
-    worn.draw_hat(canvas, face)
-    worn.draw_earrings(canvas, face)
+    head.draw_ears(front, face)
+    head.draw_head(front, face)
+    features.draw_nostrils(front, face)
+    features.draw_beard(front, face)
+    features.draw_mouth(front, face)
+    eyes.draw_eyes(front, face)
+    eyes.draw_brows(front, face)
+    hair.draw_front_hair(front, face)
+    worn.draw_glasses(front, face)
+    worn.draw_hat(front, face)
+    worn.draw_earrings(front, face)
     return scene.photograph(body, face)

@@ -50,16 +50,17 @@ EYE_SHADOWS: tuple[Colour, ...] = ((70, 50, 60), (120, 80, 60), (86, 84, 120), (
 def sample_face(rng: np.random.Generator) -> Face:
     """Draw one person and one photograph of them."""
     male = _chance(rng, 0.42)
+    # 0: twenty years, 1: eighty. What is seen of it are wrinkles, bags and gray hair.
     age = float(rng.beta(2.2, 3.2) if male else rng.beta(1.4, 3.6))
     made_up = not male and _chance(rng, 0.66)
-    tone = float(rng.beta(1.1, 2.4))
-    smile = float(rng.uniform(0.35, 1.0)) if _chance(rng, 0.5) else float(rng.uniform(-0.4, 0.25))
+    # Pale skin is rare and apart from the rest, so that the attribute can be seen.
+    tone = _between(rng, 0.0, 0.02) if _chance(rng, 0.045) else 0.08 + 0.92 * float(rng.beta(1.1, 2.4))
+    smile = float(rng.uniform(0.35, 1.0)) if _chance(rng, 0.5) else float(rng.uniform(-0.25, 0.25))
     hat = _sample_hat(rng) if _chance(rng, 0.06) else None
-    hair = _sample_hair(rng, male, age, tone)
+    hair = _sample_hair(rng, male, age, tone, pressed=hat is not None)
     suit = _chance(rng, 0.17 if male else 0.005)
     return Face(
         male=male,
-        age=age,
         pose=_sample_pose(rng),
         light=_sample_light(rng),
         head=_sample_head(rng, male, smile),
@@ -132,7 +133,7 @@ def _sample_light(rng: np.random.Generator) -> Light:
         right=_between(rng, -0.85, 0.85),
         above=_between(rng, 0.05, 0.75),
         contrast=_between(rng, 0.25, 1.0),
-        exposure=_between(rng, 0.82, 1.14),
+        exposure=_between(rng, 0.82, 1.08),
         warmth=_around(rng, 0.1, 0.4, -1.0, 1.0),
     )
 
@@ -140,7 +141,7 @@ def _sample_light(rng: np.random.Generator) -> Light:
 def _sample_head(rng: np.random.Generator, male: bool, smile: float) -> Head:
     return Head(
         half_width=_around(rng, 46.5 if male else 44.0, 2.2, 39.0, 53.0),
-        crown=_around(rng, 61.0, 2.5, 55.0, 67.0),
+        crown=_around(rng, 69.0, 2.5, 62.0, 75.0),
         chin=_around(rng, 69.0 if male else 66.0, 3.0, 59.0, 77.0),
         taper=_around(rng, 0.16 if male else 0.24, 0.06, 0.04, 0.38),
         squareness=_around(rng, 0.42 if male else 0.22, 0.14, -0.1, 0.75),
@@ -158,7 +159,7 @@ def _sample_skin(rng: np.random.Generator, age: float, tone: float, made_up: boo
         redness=_between(rng, 0.0, 1.0),
         blush=blush,
         shine=_between(rng, 0.0, 1.0),
-        wrinkles=max(0.0, _around(rng, 1.5 * age - 0.45, 0.12, 0.0, 1.0)),
+        wrinkles=_around(rng, 1.5 * age - 0.45, 0.12, 0.0, 1.0),
         bags=_between(rng, 0.4, 1.0) if _chance(rng, 0.08 + 0.35 * age) else _between(rng, 0.0, 0.2),
     )
 
@@ -203,10 +204,10 @@ def _sample_nose(rng: np.random.Generator, male: bool) -> Nose:
 def _sample_mouth(rng: np.random.Generator, male: bool, smile: float, made_up: bool) -> Mouth:
     parted = _chance(rng, 0.72 if smile > 0.3 else 0.24)
     return Mouth(
-        half_width=_around(rng, 15.2 + 2.6 * max(smile, 0.0), 1.1, 12.0, 20.5),
+        half_width=_around(rng, 15.8 + 2.4 * max(smile, 0.0), 1.1, 12.5, 21.0),
         depth=_around(rng, 43.5, 1.4, 39.5, 47.5),
-        upper=_around(rng, 2.6 if male else 3.2, 0.7, 1.2, 5.4),
-        lower=_around(rng, 4.0 if male else 4.7, 0.8, 2.2, 7.2),
+        upper=_around(rng, 3.1 if male else 3.8, 0.7, 1.6, 6.0),
+        lower=_around(rng, 4.6 if male else 5.4, 0.9, 2.6, 8.0),
         smile=smile,
         gap=_between(rng, 1.6, 7.0) if parted else 0.0,
         lipstick=_one_of(rng, LIPSTICKS, 16.0),
@@ -215,27 +216,29 @@ def _sample_mouth(rng: np.random.Generator, male: bool, smile: float, made_up: b
 
 
 def _hair_shade(rng: np.random.Generator, age: float, tone: float) -> HairShade:
-    if age > 0.5 and _chance(rng, 0.55):
+    if age > 0.5 and _chance(rng, 0.35):
         return "gray"
-    if tone > 0.45:
+    if tone > 0.5:
         return "black" if _chance(rng, 0.8) else "brown"
     shades: tuple[HairShade, ...] = ("black", "brown", "blond", "auburn", "dyed")
     return shades[int(rng.choice(5, p=(0.22, 0.34, 0.3, 0.12, 0.02)))]
 
 
-def _sample_hair(rng: np.random.Generator, male: bool, age: float, tone: float) -> Hair:
+def _sample_hair(rng: np.random.Generator, male: bool, age: float, tone: float, pressed: bool) -> Hair:
+    """Hair; pressed under a hat."""
     shade = _hair_shade(rng, age, tone)
     long = _chance(rng, 0.06 if male else 0.82)
-    bangs = _between(rng, 0.6, 1.0) if _chance(rng, 0.08 if male else 0.22) else _between(rng, 0.0, 0.25)
-    receding = male and _chance(rng, 0.05 + 0.3 * age)
+    volume = _between(rng, 4.0, 16.0) if long else _between(rng, 2.0, 13.0)
+    receding = male and _chance(rng, 0.08 + 0.35 * age)
+    with_bangs = not receding and _chance(rng, 0.09 if male else 0.22)
     return Hair(
         shade=shade,
         colour=_jittered(rng, HAIR_COLOURS[shade], 9.0 if shade == "black" else 20.0),
         bald=male and _chance(rng, 0.02 + 0.09 * age),
-        volume=_between(rng, 5.0, 16.0) if long else _between(rng, 2.0, 12.0),
+        volume=0.25 * volume if pressed else volume,
         length=_between(rng, 45.0, 125.0) if long else _between(rng, -4.0, 16.0 if male else 30.0),
-        hairline=_around(rng, 42.0, 3.0, 35.0, 49.0),
-        bangs=bangs,
+        hairline=_around(rng, 47.0, 3.0, 40.0, 54.0),
+        bangs=_between(rng, 0.6, 1.0) if with_bangs else _between(rng, 0.0, 0.25),
         recession=_between(rng, 0.4, 1.0) if receding else _between(rng, 0.0, 0.15),
         parting=_between(rng, -26.0, 26.0),
         sweep=_between(rng, -1.0, 1.0),
@@ -247,7 +250,7 @@ def _sample_hair(rng: np.random.Generator, male: bool, age: float, tone: float) 
 
 def _sample_beard(rng: np.random.Generator) -> Beard:
     """One of: unshaven, goatee, mustache alone, full, sideburns alone; several regions may come with each."""
-    kind = int(rng.choice(5, p=(0.52, 0.16, 0.08, 0.18, 0.06)))
+    kind = int(rng.choice(5, p=(0.46, 0.24, 0.05, 0.19, 0.06)))
     return Beard(
         stubble=_between(rng, 0.35, 0.9) if kind == 0 else 0.0,
         full=_between(rng, 0.6, 0.95) if kind == 3 else 0.0,
@@ -268,15 +271,15 @@ def _sample_clothes(rng: np.random.Generator, male: bool, suit: bool) -> Clothes
 
 def _sample_scene(rng: np.random.Generator) -> Scene:
     return Scene(
-        near_colour=_any_colour(rng, 40.0, 15.0, 235.0),
-        far_colour=_any_colour(rng, 40.0, 15.0, 235.0),
+        near_colour=_any_colour(rng, 26.0, 15.0, 235.0),
+        far_colour=_any_colour(rng, 26.0, 15.0, 235.0),
         angle=_between(rng, 0.0, 2.0 * np.pi),
         unevenness=_between(rng, 0.0, 1.0) ** 1.5,
-        grain=int(rng.integers(2, 10)),
+        grain=int(rng.integers(2, 9)),
         bands=_between(rng, 0.2, 1.0) if _chance(rng, 0.2) else 0.0,
         lamps=int(rng.integers(2, 9)) if _chance(rng, 0.25) else 0,
         texture=int(rng.integers(1 << 31)),
-        blur=_between(rng, 1.3, 2.4) if _chance(rng, 0.055) else _between(rng, 0.0, 0.45),
+        blur=_between(rng, 1.2, 2.6) if _chance(rng, 0.055) else 0.0,
         noise=_between(rng, 0.0, 2.5),
     )
 
@@ -298,7 +301,7 @@ def _sample_hat(rng: np.random.Generator) -> Hat:
         kind=kinds[int(rng.integers(3))],
         colour=_any_colour(rng, 60.0, 25.0, 215.0),
         brim=_between(rng, 26.0, 36.0),
-        height=_between(rng, 38.0, 52.0),
+        height=_between(rng, 5.0, 16.0),
     )
 
 

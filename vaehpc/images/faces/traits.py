@@ -163,7 +163,7 @@ class Hat:
     kind: HatKind
     colour: Colour
     brim: float  # height of its lower edge above the eyes
-    height: float
+    height: float  # above the skull
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,6 @@ class Face:
     """One picture."""
 
     male: bool
-    age: float  # 0: twenty, 1: eighty
     pose: Pose
     light: Light
     head: Head
