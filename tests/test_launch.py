@@ -117,6 +117,14 @@ def test_presets_name_arms_that_exist() -> None:
     assert all(arm in ARMS for preset in PRESETS.values() for arm in preset.arms)
 
 
+@pytest.mark.parametrize(("before", "ignored_after"), [("signal.SIG_IGN", True), ("signal.SIG_DFL", False)])
+def test_nohup_is_respected(before: str, ignored_after: bool) -> None:
+    code = f"import signal; signal.signal(signal.SIGHUP, {before}); from vaehpc.launch import main; main(['--dry-run'])"
+    code += "; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == str(ignored_after)
+
+
 def test_the_launcher_imports_no_tensorflow_and_no_scipy() -> None:
     code = (
         "import sys, vaehpc.launch; print([m for m in ('tensorflow', 'keras', 'scipy', 'sklearn') if m in sys.modules])"
