@@ -92,6 +92,7 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "2 arms x 3 seeds = 6 runs" in said
+    assert "24 epochs of 1,329 steps" in said  # what the preset is without the changes
     assert "train: 6 of 6 runs" in said
     assert "'epochs': 5" in said
     assert list(tmp_path.iterdir()) == []

@@ -166,6 +166,7 @@ def launch(asked: Launch, console: Console) -> int:
     num_seeds = _num_seeds(asked, preset)
     arms = configured_arms(asked.arms or preset.arms, asked.settings)
     if asked.dry_run:
+        say(console, f"As it stands the preset is: {preset.expectation}.")
         return _describe(study, arms, num_seeds, asked.settings, console)
     data = _prepared_data(asked, console)
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)

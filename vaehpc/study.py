@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from vaehpc.config import ArmConfig, DataConfig, RunConfig, StudyConfig
@@ -137,7 +138,7 @@ def num_weights(run: RunConfig) -> int:
     filters, z_dim = run.arm.model.filters, run.arm.model.z_dim
     flat = (run.data.image_size // 16) ** 2 * filters[-1]
     heads = 1 if run.arm.vae is None else 2
-    pairs = list(zip((3, *filters), (*filters, 3), strict=False))[:4]
+    pairs = list(pairwise((3, *filters)))
     convolutions = sum(9 * before * after + after for before, after in pairs)
     transposed = sum(9 * before * after + before for before, after in pairs)
     norms = 2 * (sum(filters) + sum(filters[:-1])) if run.arm.model.batch_norm else 0
