@@ -1,14 +1,18 @@
 """The launch command's arguments: what is wrong is said at once, with exit code 2, and nothing is written."""
 
+import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+import vaehpc.launch
 from vaehpc.config import DataConfig
-from vaehpc.launch import highest_rate_of_none, main, parsed
-from vaehpc.presets import ARMS, PRESETS
+from vaehpc.launch import highest_rate_of_none, main, parsed, show_arms
+from vaehpc.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +59,7 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str], 
         ("sseds = 4", "unknown setting 'sseds' (did you mean 'seeds'?)"),
         ("preset = 'dmeo'", "unknown preset 'dmeo' (did you mean 'demo'?)"),
         ("seeds 4", "is not TOML"),
+        ("arms = [3]", "arms = [3] is not allowed; it takes names of arms"),
     ],
 )
 def test_a_wrong_toml_file_names_the_key(capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
@@ -96,6 +101,78 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
     assert "train: 6 of 6 runs" in said
     assert "'epochs': 5" in said
     assert list(tmp_path.iterdir()) == []
+
+
+# Arms
+
+
+def table_of(*arms: str, width: int) -> str:
+    """The table of these arms in a terminal of this width, without its lines."""
+    console = Console(width=width, record=True, quiet=False, file=io.StringIO())
+    show_arms(configured_arms(named_arms(arms), Settings()), console)
+    return re.sub(r"[│┃ ]+", " ", console.export_text())
+
+
+def test_a_table_shows_how_arms_differ_and_which_is_whose_control() -> None:
+    said = table_of("ae", "vae-tiny", "vae-eps5", "ae-nobn", "vae-bfloat16", width=110)
+    assert " arm control kind model.batch_norm train.precision vae.epsilon_limit " in said
+    assert " ae itself ae True float32 \n" in said
+    assert " vae-tiny ae vae True float32 none \n" in said
+    assert " vae-eps5 ae vae True float32 5 \n" in said
+    assert " ae-nobn itself ae False float32 \n" in said
+    assert " vae-bfloat16 none vae True mixed_bfloat16 none \n" in said
+    assert "Without control: vae-bfloat16." in said
+
+
+def test_where_the_settings_do_not_fit_each_arm_says_what_is_special() -> None:
+    said = table_of("ae", "vae-tiny", "vae-eps5", "clipnorm", "spike-logvar", "vae-from-ae", width=90)
+    assert " arm control what is special " in said
+    assert " vae-tiny ae \n" in said
+    assert " vae-eps5 ae vae.epsilon_limit 5 \n" in said
+    assert " clipnorm ae train.clipnorm 2000 \n" in said
+    assert " spike-logvar ae spike log_var + 30, 150 before end \n" in said
+    assert " vae-from-ae ae start_from ae \n" in said
+    assert "Without control" not in said
+
+
+def test_a_table_of_all_arms_is_whole_in_a_small_terminal() -> None:
+    said = table_of(*ARMS, width=80)
+    assert all(f" {arm} " in said for arm in ARMS)
+    assert "…" not in said
+
+
+def test_arms_of_a_file_join_the_study(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my_arms.toml").write_text("[mine]\nbase = 'vae-tiny'\nquestion = 'is it mine?'\n[mine.train]\nbeta_2 = 0.9\n")
+    Path("study.toml").write_text("arms = ['ae', 'my_arms.toml']")
+    assert main(["--config", "study.toml", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 arms x 4 seeds = 8 runs" in said
+    assert "mine: is it mine?" in said
+    assert "train.beta_2" in said
+    assert "Without control: mine." in said
+    assert main(["--arms", "ae", "my_arms.toml", "--dry-run"]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_a_launch_shows_all_arms_of_the_study(
+    capsys: pytest.CaptureFixture[str], faces: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vaehpc.launch, "run_stage", lambda *_: None)
+    monkeypatch.setattr(vaehpc.launch, "end_study", lambda *_: 0)
+    for arms, rows in ((("vae-tiny",), 1), (("ae", "vae-eps5"), 3)):
+        assert main(["--data", faces.path, "--executor", "debug", "--arms", *arms]) == 0
+        said = capsys.readouterr().out
+        assert ("Without control: vae-tiny." in said) == (rows == 1)
+        assert len(re.findall(r"^│ (ae|vae-tiny|vae-eps5) ", said, re.M)) == rows
+
+
+def test_arms_that_cannot_be_are_refused(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
+    assert "'ae', which is not in the study" in refused(capsys, "--arms", "vae-from-ae", "--dry-run")
+    assert "'ae', which is not in the study" in refused(capsys, "--arms", "vae-from-ae", "--data", faces.path)
+    short = ["--data", faces.path, "--arms", "spike-gradient", "--train.epochs", "2"]
+    assert "150 steps before the end, but trains only 2:" in refused(capsys, *short)
+    Path("my_arms.toml").write_text("[mine]\nbase = 'vae-tinny'")
+    assert "my_arms.toml: unknown arm 'vae-tinny'" in refused(capsys, "--arms", "my_arms.toml", "--dry-run")
 
 
 def test_an_impossible_out_is_named(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:

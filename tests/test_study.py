@@ -1,15 +1,29 @@
 """A study on disk: widened, refused with the difference, never half made."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rich.console import Console
 
 from tests.examples import arm_config, data_config, run_config
-from vaehpc.config import DataConfig, StudyConfig
+from vaehpc import stages
+from vaehpc.config import ArmConfig, DataConfig, ForkConfig, SpikeConfig, StudyConfig
 from vaehpc.files import StudyDir, UserError
-from vaehpc.study import create_study, expected_bytes, missing_runs, planned_study, widened
+from vaehpc.stages import run_stage
+from vaehpc.study import (
+    controls,
+    create_study,
+    differences,
+    expected_bytes,
+    missing_runs,
+    planned_study,
+    require_sources,
+    widened,
+)
+from vaehpc.submit import Task
 
 
 def study(*arms: str, num_seeds: int = 2, epochs: int = 2, data: DataConfig | None = None) -> StudyConfig:
@@ -82,3 +96,119 @@ def test_a_full_size_vae_takes_half_a_gigabyte_of_latents() -> None:
     run = run_config(image_size=96, num_train=170_000, model={"z_dim": 256, "filters": (32, 64, 128, 256)})
     latents = 3 * 4 * 170_000 * 256
     assert latents < expected_bytes(run) < 2 * latents
+
+
+# How arms differ
+
+
+def changed(arm: ArmConfig, **changes: object) -> ArmConfig:
+    return arm.model_copy(update=changes)
+
+
+def test_differences_are_the_settings_in_which_arms_differ() -> None:
+    ae, vae = arm_config("ae"), arm_config("vae")
+    limited = arm_config("vae", "limited", train={"epochs": 3})
+    limited = changed(limited, vae=limited.vae.model_copy(update={"epsilon_limit": 5.0}))
+    assert differences({"ae": ae}) == {}
+    assert differences({"ae": ae, "vae": vae}) == {"kind": {"ae": "ae", "vae": "vae"}}
+    assert differences({"ae": ae, "vae": vae, "limited": limited}) == {
+        "kind": {"ae": "ae", "vae": "vae", "limited": "vae"},
+        "train.epochs": {"ae": 2, "vae": 2, "limited": 3},
+        "vae.epsilon_limit": {"vae": None, "limited": 5.0},
+    }
+
+
+def test_controls_are_named_or_none() -> None:
+    arms = {"ae": arm_config("ae"), "vae": arm_config("vae"), "longer": arm_config("vae", train={"epochs": 3})}
+    assert controls(arms) == {"ae": "ae", "vae": "ae", "longer": None}
+
+
+# What an arm needs
+
+
+def warm_study(num_seeds: int = 2, **changes: object) -> StudyConfig:
+    """An AE, and a VAE that starts from its trained weights."""
+    arms = {"warm": changed(arm_config("vae", "warm"), start_from="ae"), "ae": changed(arm_config("ae"), **changes)}
+    return planned_study("small", "demo", data_config(), arms, num_seeds)
+
+
+def test_a_source_that_cannot_be_is_refused() -> None:
+    require_sources(warm_study().arms)
+    with pytest.raises(UserError, match="'ae', which is not in the study: add it to --arms"):
+        require_sources({"warm": warm_study().arms["warm"]})
+    for wrong in (
+        {"vae": arm_config("vae").vae},
+        {"start_from": "ae"},
+        {"model": run_config(model={"z_dim": 4}).arm.model},
+    ):
+        with pytest.raises(UserError, match=r"takes an AE with the same \[model\]"):
+            require_sources(warm_study(**wrong).arms)
+
+
+def test_a_source_needs_the_same_seeds(tmp_path: Path) -> None:
+    config = warm_study()
+    fewer = config.model_copy(update={"seeds": {"warm": (0, 1), "ae": (0,)}})
+    with pytest.raises(UserError, match="run warm-seed001 starts from the trained weights of ae-seed001"):
+        create_study(StudyDir(tmp_path / "small"), fewer)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("steps_before_end", "possible"), [(6, True), (7, False)])
+def test_a_spike_lies_within_the_training(tmp_path: Path, steps_before_end: int, possible: bool) -> None:
+    spike = SpikeConfig(kind="gradient", strength=10.0, steps_before_end=steps_before_end)
+    arms = {"spiked": changed(arm_config("vae", "spiked"), spike=spike)}  # 2 epochs of 3 steps
+    config, folder = planned_study("small", "demo", data_config(), arms, 1), StudyDir(tmp_path / "small")
+    if possible:
+        create_study(folder, config)
+    else:
+        with pytest.raises(UserError, match="7 steps before the end, but trains only 6"):
+            create_study(folder, config)
+    assert folder.path.exists() == possible
+
+
+# Waves
+
+
+def waves(monkeypatch: pytest.MonkeyPatch, folder: StudyDir, config: StudyConfig, failing: str = "") -> list[list[str]]:
+    """The runs that are trained, wave by wave, by a task that only leaves the marker, or fails for one run."""
+    started: list[list[str]] = []
+
+    def train(tasks: Sequence[Task], _: object) -> None:
+        started.append([Path(task.directory).name for task in tasks])
+        for task in tasks:
+            if Path(task.directory).name != failing:
+                (Path(task.directory) / "trained.json").touch()
+
+    monkeypatch.setattr(stages, "run_debug", train)
+    run_stage("train", folder, config, "debug", Console())
+    return started
+
+
+def test_runs_that_start_from_others_wait_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folder = warm_study(), StudyDir(tmp_path / "small")
+    create_study(folder, config)
+    assert waves(monkeypatch, folder, config) == [["ae-seed000", "ae-seed001"], ["warm-seed000", "warm-seed001"]]
+    (folder.run("warm-seed001").trained_path).unlink()
+    assert waves(monkeypatch, folder, config) == [["warm-seed001"]]
+    assert waves(monkeypatch, folder, config) == []
+
+
+def test_a_run_whose_source_failed_is_said_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, folder = warm_study(), StudyDir(tmp_path / "small")
+    create_study(folder, config)
+    assert waves(monkeypatch, folder, config, failing="ae-seed001") == [["ae-seed000", "ae-seed001"], ["warm-seed000"]]
+    assert (
+        "warm-seed001 is left out, for ae-seed001, whose weights it starts from, is missing" in capsys.readouterr().out
+    )
+
+
+def test_a_fork_starts_from_a_checkpoint_whatever_its_arm_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = ForkConfig(source="small/warm-seed000", seed=0, checkpoint="/nowhere", step=1, until_step=3)
+    arms = {"fork": changed(arm_config("vae", "fork"), start_from="ae", fork=fork)}
+    config, folder = planned_study("small", "demo", data_config(), arms, 1), StudyDir(tmp_path / "small")
+    create_study(folder, config)
+    assert waves(monkeypatch, folder, config) == [["fork-seed000"]]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 ArmKind = Literal["ae", "vae"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Feeding = Literal["auto", "memory", "stream"]
+Initializer = Literal["glorot", "he", "normal"]
 
 Stream = Literal["initialisation", "shuffling", "noise", "generation", "kmeans", "tsne"]
 STREAMS: tuple[Stream, ...] = ("initialisation", "shuffling", "noise", "generation", "kmeans", "tsne")
@@ -21,6 +22,10 @@ class Frozen(BaseModel):
     """A value: cannot be changed, and refuses keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+RENEWED = 1000
+"""Added to a stream's position where a fork draws it anew: such a stream is none of any run's own."""
 
 
 class ModelConfig(Frozen):
@@ -34,6 +39,10 @@ class ModelConfig(Frozen):
     """BatchNormalization after each convolution; the article's AE had none."""
     leaky_slope: PositiveFloat = 0.3
     """Negative slope of LeakyReLU (assumption)."""
+    initializer: Initializer = "glorot"
+    """Initial kernels: Glorot uniform (Keras' default, the article's), He normal, or N(0, 0.02)."""
+    mu_scale: PositiveFloat = 1.0
+    """Factor on the initial kernel of mu."""
 
 
 class VaeConfig(Frozen):
@@ -45,6 +54,10 @@ class VaeConfig(Frozen):
     """Elementwise limit of |epsilon|; the article's remedy is 5. None: no limit."""
     epsilon_factor: Annotated[float, Field(ge=0)] = 1.0
     """The article's `enc_v_eps_factor`: scales epsilon after the limit."""
+    epsilon_limit_on: Literal["component", "tensor"] = "component"
+    """What the limit acts on. tensor: one component beyond it turns the whole batch's epsilon into +-limit."""
+    log_var_limit: PositiveFloat | None = None
+    """Largest log_var; greater ones are clamped. None: no limit."""
 
 
 class TrainConfig(Frozen):
@@ -56,6 +69,10 @@ class TrainConfig(Frozen):
     """Images per step; the last batch of an epoch may be smaller."""
     learning_rate: PositiveFloat = 5e-4
     """Adam's step size."""
+    beta_2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Adam's decay of the mean squared gradient."""
+    clipnorm: PositiveFloat | None = None
+    """Largest global norm of the gradient; a greater one is scaled down. None: no limit."""
     precision: Precision = "float32"
     """Keras dtype policy of the convolutions; losses, sampling and latent heads are float32 in each."""
     jit_compile: bool = False
@@ -66,8 +83,65 @@ class TrainConfig(Frozen):
     """Keep the images in memory, read them from the shards' page cache, or whichever fits; the order is the same."""
     eval_images: PositiveInt = 20_000
     """Images (the first of the training split) whose latents are measured at each epoch end."""
-    checkpoint_minutes: PositiveFloat = 10.0
+    checkpoint_seconds: PositiveFloat = 600.0
     """Longest time without a checkpoint; there is one at each epoch end in any case."""
+    keep_every_epochs: PositiveInt = 6
+    """Epochs between the checkpoints that stay, to replay from; of the others the newest two stay."""
+    tensorboard: bool = False
+    """Write scalars, images and latents for TensorBoard beside the record; nothing reads them back."""
+
+
+class SpikeConfig(Frozen):
+    """A disturbance of one step, put in on purpose: a positive control on which the detector must fire."""
+
+    kind: Literal["gradient", "log_var"]
+    """gradient: the step's gradients times `strength`; log_var: `strength` added to one component of one image, the
+    one with the largest |epsilon|."""
+    strength: PositiveFloat
+    steps_before_end: PositiveInt
+    """The disturbed step, counted back from the end; 1 is the last."""
+
+
+class ForkConfig(Frozen):
+    """Where a replayed run starts, and the one thing that it does otherwise."""
+
+    source: str
+    """The run that is replayed, as STUDY/RUN."""
+    seed: Annotated[int, Field(ge=0)]
+    """Its seed; a fork's own seed only counts the repeats."""
+    checkpoint: str
+    """Directory of the checkpoint or snapshot to start from."""
+    step: Annotated[int, Field(ge=0)]
+    """Steps done there."""
+    until_step: PositiveInt
+    """Steps at which the fork ends."""
+    renewed: Literal["noise", "shuffling"] | None = None
+    """The random stream that is drawn anew."""
+    left_out: int | None = None
+    """Position in the training split of an image that others of its batch replace."""
+    fresh_moments: bool = False
+    """Start with Adam's moments at zero."""
+
+
+class ReplayConfig(Frozen):
+    """What the forks of a study replay: the source run's radius R, the probe's median, and how it jumped."""
+
+    source: str
+    """The run that is replayed, as STUDY/RUN."""
+    started_from: str
+    """'trigger 1' or 'epoch 18' of the source run."""
+    step: Annotated[int, Field(ge=0)]
+    """Steps done where the forks start."""
+    until_step: PositiveInt
+    """Steps at which they end."""
+    calm_step: PositiveInt
+    """Steps done at the last probe before the jump."""
+    calm_radius: PositiveFloat
+    """R there."""
+    jumped_radius: Annotated[float, Field(ge=0)] | None
+    """R of the later probe up to `until_step` whose ln R is farthest; None: the run was not finite by then."""
+    deterministic: bool
+    """Whether the source run's device repeats to the bit, so that one fork is enough where nothing is drawn anew."""
 
 
 class ArmConfig(Frozen):
@@ -81,6 +155,10 @@ class ArmConfig(Frozen):
     """None makes it an AE."""
     train: TrainConfig
     """The training."""
+    start_from: str | None = None
+    """AE arm of the same study whose trained weights, of the same seed, this arm starts from."""
+    spike: SpikeConfig | None = None
+    fork: ForkConfig | None = None
 
     @property
     def kind(self) -> ArmKind:
@@ -88,8 +166,13 @@ class ArmConfig(Frozen):
         return "ae" if self.vae is None else "vae"
 
     def is_control_of(self, arm: ArmConfig) -> bool:
-        """Whether this is an AE arm equal to `arm` in everything that an AE has."""
-        return self.vae is None and self.model == arm.model and self.train == arm.train
+        """Whether this is an AE arm equal to `arm` in everything that an AE has.
+
+        Clipped gradients are a remedy, as a limit of epsilon is: the control does without, or has the same limit.
+        """
+        if self.vae is not None or self.spike is not None or self.train.clipnorm not in (None, arm.train.clipnorm):
+            return False
+        return self.model == arm.model and self.train == arm.train.model_copy(update={"clipnorm": self.train.clipnorm})
 
 
 class DataConfig(Frozen):
@@ -136,6 +219,17 @@ class ProbePlan(Frozen):
     abrupt_factor: PositiveFloat
 
 
+class RecorderPlan(Frozen):
+    """When the flight recorder writes down what led to a jump. Nothing triggers before the probe's burn-in."""
+
+    ring_steps: PositiveInt
+    snapshot_steps: PositiveInt
+    gradient_factor: PositiveFloat
+    rms_limit: PositiveFloat
+    log_var_limit: float
+    probe_factor: PositiveFloat
+
+
 class CensusPlan(Frozen):
     """Intervals in which components of log_var and of z - mu are counted."""
 
@@ -150,6 +244,7 @@ class PlanConfig(Frozen):
     radius: RadiusPlan
     classes: ClassPlan
     probe: ProbePlan
+    recorder: RecorderPlan
     census: CensusPlan
 
     @property
@@ -190,9 +285,33 @@ class RunConfig(Frozen):
         """ceil(num_train / batch_size): the last, smaller batch is kept."""
         return -(-self.data.num_train // self.arm.train.batch_size)
 
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training; where a fork ends."""
+        if self.arm.fork is not None:
+            return self.arm.fork.until_step
+        return self.arm.train.epochs * self.steps_per_epoch
+
+    @property
+    def spike_step(self) -> int | None:
+        """The step, counted from 0, that the arm's spike disturbs; the same in a fork."""
+        if self.arm.spike is None:
+            return None
+        return self.arm.train.epochs * self.steps_per_epoch - self.arm.spike.steps_before_end
+
     def key(self, stream: Stream, *counters: int) -> np.random.SeedSequence:
-        """Key of one random stream of this run: depends on (root seed, seed, stream, counters), never on the arm."""
-        return np.random.SeedSequence(self.root_seed, spawn_key=(self.seed, STREAMS.index(stream), *counters))
+        """Key of one random stream of this run: depends on (root seed, seed, stream, counters), never on the arm.
+
+        A fork has the keys of the run that it replays, but for the stream that it draws anew.
+        """
+        index, fork = STREAMS.index(stream), self.arm.fork
+        if fork is None:
+            spawn_key: tuple[int, ...] = (self.seed, index)
+        elif fork.renewed == stream:
+            spawn_key = (fork.seed, RENEWED + index, self.seed)
+        else:
+            spawn_key = (fork.seed, index)
+        return np.random.SeedSequence(self.root_seed, spawn_key=(*spawn_key, *counters))
 
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -212,6 +331,8 @@ class StudyConfig(Frozen):
     seeds: dict[str, tuple[int, ...]]
     """Seeds of each arm, sorted."""
     provenance: Provenance
+    replay: ReplayConfig | None = None
+    """Set where the runs are forks of one run."""
 
     @field_validator("seeds")
     @classmethod

@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 
-from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, run_name
+from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, SpikeConfig, StudyConfig, run_name
 from vaehpc.files import DataDir, StudyDir, UserError, WorkerKilledError
 from vaehpc.presets import (
-    ARMS,
     DEMO_IMAGE_SIZE,
     DEMO_IMAGES,
     PRESETS,
@@ -28,13 +28,19 @@ from vaehpc.presets import (
     PresetName,
     Settings,
     configured_arms,
+    named_arms,
     nearest,
     overridden,
+    read_toml,
 )
 from vaehpc.progress import say
 from vaehpc.stages import claim, end_study, require_only_launcher, run_stage
-from vaehpc.study import create_study, data_config, planned_study, widened
+from vaehpc.study import controls, create_study, data_config, differences, planned_study, require_sources, widened
 from vaehpc.submit import job_config, local_slots
+
+TITLE = "How the arms differ"
+WIDEST = 10_000
+"""Characters; a table is measured as if a terminal were so wide."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Launch:
     seeds: int | None = None
     """Seeds 0 to SEEDS - 1 of each arm. Default: the preset's."""
     arms: tuple[str, ...] = ()
-    """Arms by name. Default: the preset's."""
+    """Arms by name, and TOML files of your own arms. Default: the preset's."""
     preset: PresetName | None = None
     """Named study. Default: article if data are given, else demo."""
     study: str | None = None
@@ -106,7 +112,7 @@ def parsed(argv: Sequence[str]) -> Launch:
     for option in ("--preset", "--config", "--data", "--celeba"):
         first.add_argument(option)
     early, _ = first.parse_known_args(argv)
-    from_file = _read_toml(Path(early.config)) if early.config else {}
+    from_file = _settings_of_file(Path(early.config)) if early.config else {}
     data_given = early.data or early.celeba or os.environ.get("VAEHPC_DATA")
     name = early.preset or from_file.get("preset") or ("article" if data_given else "demo")
     # A wrong name given on the command line is left to the full parser, which lists the right ones.
@@ -123,19 +129,16 @@ def parsed(argv: Sequence[str]) -> Launch:
     return tyro.cli(Launch, args=argv, default=defaults, prog="vaehpc launch")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not TOML: {error}") from None
+def _settings_of_file(path: Path) -> dict[str, Any]:
+    values = read_toml(path, "--config")
     plain = {"preset": str, "study": str, "seeds": int, "arms": list}
     for key, value in values.items():
         if key not in plain and not isinstance(value, dict):
             raise UserError(f"--config {path}: unknown setting '{key}'{nearest(key, plain)}. Known: {', '.join(plain)}")
         if not isinstance(value, plain.get(key, dict)):
             raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it takes a {plain[key].__name__}")
+    if not all(isinstance(arm, str) for arm in values.get("arms", ())):
+        raise UserError(f"--config {path}: arms = {values['arms']!r} is not allowed; it takes names of arms")
     if (preset := values.get("preset", "demo")) not in PRESETS:
         known = ", ".join(PRESETS)
         raise UserError(f"--config {path}: unknown preset '{preset}'{nearest(preset, PRESETS)}. Presets: {known}")
@@ -164,10 +167,17 @@ def launch(asked: Launch, console: Console) -> int:
         raise UserError(f"--study '{name}': a name takes letters, digits, '.', '_' and '-'; --out says where it lies")
     study = StudyDir(asked.out / name)
     num_seeds = _num_seeds(asked, preset)
-    arms = configured_arms(asked.arms or preset.arms, asked.settings)
+    named = named_arms(asked.arms or preset.arms)
+    arms = configured_arms(named, asked.settings)
+    present = study.config().arms if study.config_path.exists() else {}
+    require_sources({**present, **arms})
     if asked.dry_run:
         say(console, f"As it stands the preset is: {preset.expectation}.")
-        return _describe(study, arms, num_seeds, asked.settings, console)
+        say(console, f"Settings: {asked.settings.model_dump()}")
+        for arm in named:
+            say(console, f"  {arm}: {named[arm].question}")
+        show_arms({**present, **arms}, console)
+        return _describe(study, arms, num_seeds, console)
     data = _prepared_data(asked, console)
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
     if study.config_path.exists():
@@ -175,6 +185,7 @@ def launch(asked: Launch, console: Console) -> int:
     require_only_launcher(study)
     create_study(study, config)
     claim(study)
+    show_arms(config.arms, console)
     _say_what_it_can_show(config, console)
     for stage in ("train", "statistics"):
         run_stage(stage, study, config, executor, console)
@@ -198,15 +209,10 @@ def _num_seeds(asked: Launch, preset: Preset) -> int:
     return num_seeds
 
 
-def _describe(
-    study: StudyDir, arms: Mapping[str, ArmConfig], num_seeds: int, settings: Settings, console: Console
-) -> int:
+def _describe(study: StudyDir, arms: Mapping[str, ArmConfig], num_seeds: int, console: Console) -> int:
     """What a launch would do, from the arguments and the study's directory alone."""
     runs = [run_name(arm, seed) for seed in range(num_seeds) for arm in arms]
     say(console, f"Study {study.path}: {len(arms)} arms x {num_seeds} seeds = {len(runs)} runs.")
-    say(console, f"Settings: {settings.model_dump()}")
-    for name in arms:
-        say(console, f"  {name}: {ARMS[name].question}")
     for stage in ("train", "statistics"):
         job = job_config(stage)
         left = [name for name in runs if not (study.path / name / str(job.marker)).exists()]
@@ -235,6 +241,54 @@ def _prepared_data(asked: Launch, console: Console) -> DataDir:
         prepare(Request.model_validate(request), out, on_progress)
     say(console, f"Data: {out}")
     return DataDir(out)
+
+
+def show_arms(arms: Mapping[str, ArmConfig], console: Console) -> None:
+    """One table of how the arms of a study differ and which is whose control."""
+    rows = differences(arms)
+    shown = {setting: {arm: _in_words(value) for arm, value in row.items()} for setting, row in rows.items()}
+    control = {arm: "itself" if other == arm else other or "none" for arm, other in controls(arms).items()}
+    table = _table_of_settings(control, shown)
+    if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum > console.width:
+        table = _table_of_exceptions(control, shown)
+    console.print(table)
+    if without := [arm for arm in arms if control[arm] == "none"]:
+        say(
+            console,
+            f"Without control: {', '.join(without)}. Their runs are classed only on the article's data and net;"
+            " add an AE arm that has the same [model] and [train].",
+        )
+
+
+def _table_of_settings(control: Mapping[str, str], shown: Mapping[str, Mapping[str, str]]) -> Table:
+    """A line per arm, a column per setting; empty where an AE has no such setting."""
+    table = Table("arm", "control", *shown, title=TITLE)
+    for arm in control:
+        table.add_row(arm, control[arm], *(row.get(arm, "") for row in shown.values()))
+    return table
+
+
+def _table_of_exceptions(control: Mapping[str, str], shown: Mapping[str, Mapping[str, str]]) -> Table:
+    """A line per arm with the settings in which it is not as most arms are: for more settings than columns fit."""
+    usual = {setting: Counter(row.values()).most_common(1)[0][0] for setting, row in shown.items()}
+    table = Table("arm", "control", "what is special", title=TITLE)
+    table.add_row(
+        "most arms", "", ", ".join(f"{setting} {value}" for setting, value in usual.items()), end_section=True
+    )
+    for arm in control:
+        own = {setting: row[arm] for setting, row in shown.items() if row.get(arm, usual[setting]) != usual[setting]}
+        table.add_row(arm, control[arm], ", ".join(f"{setting} {value}" for setting, value in own.items()))
+    return table
+
+
+def _in_words(value: object) -> str:
+    """A setting as a table shows it."""
+    if isinstance(value, SpikeConfig):
+        sign = "x" if value.kind == "gradient" else "+"
+        return f"{value.kind} {sign} {value.strength:g}, {value.steps_before_end} before end"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)
 
 
 def _say_what_it_can_show(config: StudyConfig, console: Console) -> None:

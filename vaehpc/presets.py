@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import pydantic
 
-from vaehpc.config import ArmConfig, ArmKind, Frozen, ModelConfig, PlanConfig, TrainConfig, VaeConfig
+from vaehpc.config import ArmConfig, ArmKind, Frozen, ModelConfig, PlanConfig, SpikeConfig, TrainConfig, VaeConfig
 from vaehpc.files import UserError, declaration
 
 PresetName = Literal["demo", "article"]
+Model = TypeVar("Model", bound=Frozen)
 
 
 class Settings(Frozen):
@@ -32,15 +34,38 @@ class Arm:
     question: str
     model: Mapping[str, Any] = field(default_factory=dict)
     vae: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    spike: Mapping[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
 
     def configured(self, name: str, settings: Settings) -> ArmConfig:
-        """The arm as a study trains it."""
-        return ArmConfig(
-            name=name,
-            model=settings.model.model_copy(update=dict(self.model)),
-            vae=None if self.kind == "ae" else settings.vae.model_copy(update=dict(self.vae)),
-            train=settings.train,
-        )
+        """The arm as a study trains it.
+
+        Raises:
+            UserError: an unknown key, a value that is not allowed, or something for a VAE in an AE.
+        """
+        origin = f"arm '{name}'"
+        if self.kind == "ae" and (self.vae or self.spike.get("kind") == "log_var"):
+            raise UserError(
+                f"{origin} is an AE: it has no log_var and none of the settings of [vae]. Take a VAE as its base."
+            )
+        changes = {"model": dict(self.model), "vae": dict(self.vae), "train": dict(self.train)}
+        changed = overridden(settings, changes, origin)
+        _require_known(self.spike, SpikeConfig.model_fields, "spike.", origin)
+        arm = {
+            "name": name,
+            "model": changed.model,
+            "vae": None if self.kind == "ae" else changed.vae,
+            "train": changed.train,
+            "start_from": self.start_from,
+            "spike": dict(self.spike) or None,
+        }
+        return _validated(ArmConfig, arm, origin)
+
+
+def _pair(suffix: str, vae: Arm) -> dict[str, Arm]:
+    """A VAE, and the AE with the same differences that is its control."""
+    return {f"ae-{suffix}": replace(vae, kind="ae", question=f"control of vae-{suffix}"), f"vae-{suffix}": vae}
 
 
 ARMS: Mapping[str, Arm] = {
@@ -51,8 +76,47 @@ ARMS: Mapping[str, Arm] = {
     "vae-eps5": Arm("vae", "the article's remedy: |epsilon| limited to 5", vae={"epsilon_limit": 5.0}),
     "vae-eps2": Arm("vae", "a limit that noise does meet: |epsilon| <= 2", vae={"epsilon_limit": 2.0}),
     "vae-eps0": Arm("vae", "no noise at all: epsilon times 0", vae={"epsilon_factor": 0.0}),
+    "vae-eps-anyscale": Arm(
+        "vae",
+        "the remedy's other reading: one |epsilon| >= 5 turns the whole tensor into +-5",
+        vae={"epsilon_limit": 5.0, "epsilon_limit_on": "tensor"},
+    ),
+    "logvar-clamp": Arm("vae", "log_var clamped to 5 instead: sigma <= 12", vae={"log_var_limit": 5.0}),
+    "clipnorm": Arm("vae", "the gradient's global norm limited instead", train={"clipnorm": 2000.0}),
+    **_pair("he", Arm("vae", "initial kernels from He's normal", model={"initializer": "he"})),
+    **_pair("normal", Arm("vae", "initial kernels from N(0, 0.02)", model={"initializer": "normal"})),
+    **_pair("mu-tenth", Arm("vae", "the initial kernel of mu times 0.1", model={"mu_scale": 0.1})),
+    **_pair("mu-tenfold", Arm("vae", "the initial kernel of mu times 10", model={"mu_scale": 10.0})),
+    **_pair("lr-1e-4", Arm("vae", "a smaller learning rate than the article's 5e-4", train={"learning_rate": 1e-4})),
+    **_pair("lr-2e-3", Arm("vae", "a greater learning rate than the article's 5e-4", train={"learning_rate": 2e-3})),
+    **_pair(
+        "beta2-99", Arm("vae", "Adam's squared gradients forgotten in 100 steps, not 1000", train={"beta_2": 0.99})
+    ),
+    **_pair("beta2-95", Arm("vae", "Adam's squared gradients forgotten in 20 steps, not 1000", train={"beta_2": 0.95})),
+    **_pair("float32", Arm("vae", "float32 throughout", train={"precision": "float32"})),
+    **_pair("bfloat16", Arm("vae", "convolutions in bfloat16", train={"precision": "mixed_bfloat16"})),
+    **_pair("float16", Arm("vae", "convolutions in float16, with loss scaling", train={"precision": "mixed_float16"})),
+    **_pair("z64", Arm("vae", "64 latent dimensions", model={"z_dim": 64})),
+    **_pair("z128", Arm("vae", "128 latent dimensions", model={"z_dim": 128})),
+    **_pair("z256", Arm("vae", "256 latent dimensions", model={"z_dim": 256})),
+    **_pair("z512", Arm("vae", "512 latent dimensions", model={"z_dim": 512})),
+    "vae-fact-0": Arm("vae", "no KL loss at all", vae={"kl_weight": 0.0}),
+    "vae-fact-1e-3": Arm("vae", "a small KL loss: weight 1e-3", vae={"kl_weight": 1e-3}),
+    "vae-fact-1e-2": Arm("vae", "a KL loss that begins to act: weight 1e-2", vae={"kl_weight": 1e-2}),
+    "vae-fact-5": Arm("vae", "the article's working KL loss: weight 5", vae={"kl_weight": 5.0}),
+    "spike-gradient": Arm(
+        "vae",
+        "positive control: one step's gradient times 1000; the detector must fire",
+        spike={"kind": "gradient", "strength": 1000.0, "steps_before_end": 150},
+    ),
+    "spike-logvar": Arm(
+        "vae",
+        "positive control: 30 added to one component of one image's log_var; the detector must fire",
+        spike={"kind": "log_var", "strength": 30.0, "steps_before_end": 150},
+    ),
+    "vae-from-ae": Arm("vae", "a VAE that starts from the trained weights of `ae`", start_from="ae"),
 }
-"""Arms that a study can name."""
+"""Arms that a study can name. Their values are absolute: where a study's own are the same, an arm equals its base."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +157,87 @@ def analysis_plan() -> PlanConfig:
     return PlanConfig.model_validate(tomllib.loads(declaration("analysis/plan.toml")))
 
 
-def configured_arms(names: Sequence[str], settings: Settings) -> dict[str, ArmConfig]:
-    """Arms by name, in the order asked for.
+def named_arms(asked: Sequence[str]) -> dict[str, Arm]:
+    """Arms by name, and all arms of the TOML files among the names, in the order asked for.
 
     Raises:
-        UserError: no arm has that name.
+        UserError: no arm has that name, or a file is not there or says something wrong.
     """
-    return {name: _arm(name).configured(name, settings) for name in names}
+    known, arms = dict(ARMS), dict[str, Arm]()
+    for name in asked:
+        found = _arms_of_file(Path(name), known) if name.endswith(".toml") else {name: _arm(name, known)}
+        known |= found
+        arms |= found
+    return arms
 
 
-def _arm(name: str) -> Arm:
-    if name not in ARMS:
-        raise UserError(f"unknown arm '{name}'{nearest(name, ARMS)}. Arms: {', '.join(ARMS)}")
-    return ARMS[name]
+def configured_arms(arms: Mapping[str, Arm], settings: Settings) -> dict[str, ArmConfig]:
+    """Arms as a study with these settings trains them."""
+    return {name: arm.configured(name, settings) for name, arm in arms.items()}
+
+
+def _arm(name: str, known: Mapping[str, Arm]) -> Arm:
+    if name not in known:
+        raise UserError(f"unknown arm '{name}'{nearest(name, known)}. Arms: {', '.join(known)}")
+    return known[name]
+
+
+class _ArmTable(Frozen):
+    """[my-arm] of a TOML file: an arm known before, and what differs from it."""
+
+    base: str
+    question: str | None = None
+    model: dict[str, Any] = pydantic.Field(default_factory=dict)
+    vae: dict[str, Any] = pydantic.Field(default_factory=dict)
+    train: dict[str, Any] = pydantic.Field(default_factory=dict)
+    spike: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+
+def _arms_of_file(path: Path, known: Mapping[str, Arm]) -> dict[str, Arm]:
+    """The arms that a TOML file adds to those that are known."""
+    arms: dict[str, Arm] = {}
+    for name, table in read_toml(path, "--arms").items():
+        try:
+            arms[name] = _arm_of_table(name, table, {**known, **arms})
+            arms[name].configured(name, Settings())
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    if not arms:
+        raise UserError(f'{path} holds no arm. An arm is a table: [my-arm] with base = "vae-tiny"')
+    return arms
+
+
+def _arm_of_table(name: str, values: Any, known: Mapping[str, Arm]) -> Arm:
+    origin = f"arm '{name}'"
+    if not isinstance(values, dict):
+        raise UserError(f"'{name}' is not an arm. An arm is a table: [{name}] with base = \"vae-tiny\"")
+    if name in known:
+        raise UserError(f"{origin} is there already: give yours another name")
+    _require_known(values, _ArmTable.model_fields, "", origin)
+    table = _validated(_ArmTable, values, origin)
+    base = _arm(table.base, known)
+    return replace(
+        base,
+        question=table.question or f"`{table.base}` with changes of one's own",
+        model={**base.model, **table.model},
+        vae={**base.vae, **table.vae},
+        train={**base.train, **table.train},
+        spike={**base.spike, **table.spike},
+    )
+
+
+def read_toml(path: Path, option: str) -> dict[str, Any]:
+    """A TOML file that the command line names with `option`.
+
+    Raises:
+        UserError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{option} {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{option} {path} is not TOML: {error}") from None
 
 
 def overridden(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
@@ -120,19 +252,28 @@ def overridden(settings: Settings, changes: Mapping[str, Any], origin: str) -> S
             raise UserError(
                 f"{origin}: unknown setting '{section}'{nearest(section, merged)}. Tables: {', '.join(merged)}"
             )
-        for key, value in values.items():
-            if key not in merged[section]:
-                known = [f"{section}.{name}" for name in merged[section]]
-                asked = f"{section}.{key}"
-                raise UserError(
-                    f"{origin}: unknown setting '{asked}'{nearest(asked, known)}. Known: {', '.join(known)}"
-                )
-            merged[section][key] = value
+        _require_known(values, merged[section], f"{section}.", origin)
+        merged[section] |= values
+    return _validated(Settings, merged, origin)
+
+
+def _require_known(asked: Iterable[str], known: Iterable[str], prefix: str, origin: str) -> None:
+    """UserError that names the first key which is not known, and the nearest one that is."""
+    names = [f"{prefix}{key}" for key in known]
+    for name in (f"{prefix}{key}" for key in asked):
+        if name not in names:
+            raise UserError(f"{origin}: unknown setting '{name}'{nearest(name, names)}. Known: {', '.join(names)}")
+
+
+def _validated(model: type[Model], values: Mapping[str, Any], origin: str) -> Model:
+    """A configuration made of these values; UserError that names the first one that is not allowed."""
     try:
-        return Settings.model_validate(merged)
+        return model.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise UserError(f"{origin}: {where} is missing") from None
         raise UserError(f"{origin}: {where} = {first['input']!r} is not allowed: {first['msg']}") from None
 
 

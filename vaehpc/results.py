@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from vaehpc.config import Frozen, Provenance
+from vaehpc.config import Frozen, Provenance, ReplayConfig
 
 RunClass = Literal["nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified"]
 RUN_CLASSES: tuple[RunClass, ...] = ("nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified")
@@ -86,6 +86,8 @@ class EpochRecord(Frozen):
     log_var_min: float | None
     log_var_mean: float | None
     log_var_max: float | None
+    state_sha256: str
+    """Of weights, optimizer and step: where two histories part, it differs."""
 
 
 class ProbeRecord(Frozen):
@@ -96,6 +98,25 @@ class ProbeRecord(Frozen):
     radius_max: float
     offset: float
     spread: float
+
+
+TriggerSignal = Literal["gradient_norm", "gradient_rms", "log_var_max", "probe_radius", "nonfinite"]
+
+
+class TriggerRecord(Frozen):
+    """trigger.json: what made the flight recorder dump its last steps, beside steps.arrow and snapshot/."""
+
+    step: int
+    """Counted from 0, as in recorder/steps.arrow; for the probe, the last step before it."""
+    signal: TriggerSignal
+    value: float
+    limit: float
+    snapshot_step: int
+    """Steps done in the state that snapshot/ holds."""
+    images: tuple[int, ...]
+    """The step's batch: positions in the training split."""
+    largest_loss_image: int
+    largest_log_var_image: int | None
 
 
 class TrainedRecord(Frozen):
@@ -295,3 +316,84 @@ class StudySummary(Frozen):
     provenance: Provenance
     comparison: Comparison | None = None
     """With the article; None where it was not made."""
+
+
+# Replay
+
+
+Variant = Literal[
+    "identical", "noise", "batches", "epsilon5", "log-var-clamp", "clipped", "without-image", "fresh-moments"
+]
+VARIANTS: tuple[Variant, ...] = (
+    "identical",
+    "noise",
+    "batches",
+    "epsilon5",
+    "log-var-clamp",
+    "clipped",
+    "without-image",
+    "fresh-moments",
+)
+"""What the forks of a replay do otherwise; each is an arm of the replay's study."""
+NEEDS_VAE: tuple[Variant, ...] = ("noise", "epsilon5", "log-var-clamp")
+"""An AE has neither noise nor log_var."""
+DRAWN: tuple[Variant, ...] = ("noise", "batches")
+"""Each fork of these draws a random stream of its own."""
+
+Outcome = Literal["persists", "gone", "undecided", "not run"]
+"""Whether a variant's forks jump."""
+
+Verdict = Literal[
+    "not reproducible",
+    "extreme epsilon",
+    "noise, not its extremes",
+    "batch content, image ID",
+    "batch content",
+    "logvar explosion",
+    "gradient spike",
+    "optimizer state",
+    "the weights themselves",
+    "not decided",
+]
+
+
+class ForkResult(Frozen):
+    """How a fork ended."""
+
+    run: str
+    radius: float | None
+    """R of its probe that went farthest the way of the source run; None if it was not finite."""
+    nonfinite_step: int | None
+    state_sha256: str
+    jumped: bool
+
+
+class VariantResult(Frozen):
+    """The forks of one variant."""
+
+    variant: Variant
+    changed: str
+    num_repeats: int
+    num_missing: int
+    num_jumps: int
+    interval: Interval | None
+    """Of the frequency of jumps; None where forks repeat to the bit or none has ended."""
+    outcome: Outcome
+    forks: tuple[ForkResult, ...]
+    """Those that ended, in the order of their seeds."""
+
+
+class ReplayResult(Frozen):
+    """replay.json."""
+
+    study: str
+    replay: ReplayConfig
+    radius_limit: float | None
+    """A fork whose R reached this radius, or went beyond it, jumped; None: only one that was not finite."""
+    level: float
+    variants: tuple[VariantResult, ...]
+    repeats_source: bool | None
+    """Whether the identical forks are bitwise equal, and their probe saw the source's radii; None: none has ended."""
+    verdict: Verdict
+    explanation: str
+    provenance: Provenance

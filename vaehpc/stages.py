@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.config import JobConfig, StudyConfig
-from vaehpc.files import StudyDir, UserError, tail, write_text
+from vaehpc.files import RunDir, StudyDir, UserError, tail, write_text
 from vaehpc.progress import say, stage_view
 from vaehpc.results import RunSummary, StudySummary
-from vaehpc.study import missing_runs
+from vaehpc.study import missing_runs, source_of
 from vaehpc.submit import Task, job_config, launcher_record, run_debug, run_local, running_launcher, site_config
 
 FAILED_LOG_LINES = 12
@@ -31,7 +31,10 @@ def claim(study: StudyDir) -> None:
 
 
 def run_stage(stage: str, study: StudyDir, config: StudyConfig, executor: str, console: Console) -> None:
-    """Run a stage's task on every run that lacks its result and has that of the stage before."""
+    """Run a stage's task on every run that lacks its result and has that of the stage before.
+
+    Runs that start from the trained weights of another are trained after all others.
+    """
     job = job_config(stage)
     assert job.marker is not None
     runs = list(missing_runs(study, config, job.marker))
@@ -40,10 +43,29 @@ def run_stage(stage: str, study: StudyDir, config: StudyConfig, executor: str, c
     if not runs:
         say(console, f"{stage}: nothing left to do")
         return
+    sources = {run.name: source_of(run) for run in config.runs()} if stage == "train" else {}
+    _run_wave(stage, [run for run in runs if sources.get(run.name) is None], job, study, executor, console)
+    ready = []
+    for run in runs:
+        if (source := sources.get(run.name)) is None:
+            continue
+        if study.run(source).trained_path.exists():
+            ready.append(run)
+        else:
+            say(console, f"{stage}: {run.name} is left out, for {source}, whose weights it starts from, is missing")
+    _run_wave(f"{stage} from trained weights", ready, job, study, executor, console)
+
+
+def _run_wave(
+    title: str, runs: Sequence[RunDir], job: JobConfig, study: StudyDir, executor: str, console: Console
+) -> None:
+    """Run a job on these runs, at most as many at once as there is room for."""
+    if not runs:
+        return
     for run in runs:
         run.stop.unlink(missing_ok=True)
     by_directory = {str(run.path): run for run in runs}
-    with stage_view(stage, len(runs), console) as view:
+    with stage_view(title, len(runs), console) as view:
 
         def show(running: Sequence[Task]) -> None:
             view.update([by_directory[task.directory] for task in running])

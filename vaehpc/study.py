@@ -4,15 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from vaehpc.config import ArmConfig, DataConfig, RunConfig, StudyConfig
+from vaehpc.config import ArmConfig, DataConfig, RunConfig, StudyConfig, run_name
 from vaehpc.files import DataDir, RunDir, StudyDir, UserError, require_space, write_model
-from vaehpc.presets import analysis_plan
+from vaehpc.presets import analysis_plan, nearest
 from vaehpc.provenance import provenance
 
 ROOT_SEED = 20221127
 """Root of every random stream; a study keeps its own."""
+
+
+def found_study(asked: Path) -> StudyDir:
+    """The study in this folder, or of this name under 'runs'.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in (asked, Path("runs") / asked):
+        if (study := StudyDir(path)).config_path.exists():
+            return study
+    present = sorted(path.parent.name for path in Path("runs").glob("*/study.json"))
+    under = f"Studies under runs: {', '.join(present)}" if present else "There is no study under runs"
+    raise UserError(
+        f"'{asked}' is neither a study's folder nor a name under runs{nearest(asked.name, present)}. {under}."
+    )
+
+
+def found_run(study: StudyDir, name: str) -> RunDir:
+    """A run of the study by its name.
+
+    Raises:
+        UserError: the study has no such run; says which it has.
+    """
+    known = [run.name for run in study.config().runs()]
+    if name not in known:
+        raise UserError(f"study {study.path.name} has no run '{name}'{nearest(name, known)}. Runs: {', '.join(known)}")
+    return study.run(name)
 
 
 def planned_study(
@@ -74,6 +103,70 @@ def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
     return StudyConfig.model_validate(existing.model_dump() | {"data": asked.data, "arms": arms, "seeds": seeds})
 
 
+def differences(arms: Mapping[str, ArmConfig]) -> dict[str, dict[str, Any]]:
+    """The settings in which the arms differ, as setting -> arm -> value.
+
+    What only a VAE has is compared between the VAEs; an AE has no value of it.
+    """
+    of_arms = {name: _settings(arm) for name, arm in arms.items()}
+    keys = dict.fromkeys(key for of_arm in of_arms.values() for key in of_arm)
+    rows = {key: {name: of_arm[key] for name, of_arm in of_arms.items() if key in of_arm} for key in keys}
+    return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
+
+
+def _settings(arm: ArmConfig) -> dict[str, Any]:
+    """The arm's settings as 'train.epochs': value; a spike is one value."""
+    sections = arm.model_dump(include={"model", "vae", "train"})
+    return {"kind": arm.kind} | _flat(sections) | {"spike": arm.spike, "start_from": arm.start_from}
+
+
+def controls(arms: Mapping[str, ArmConfig]) -> dict[str, str | None]:
+    """The arm that each arm's radii are compared with, None where the study has no such arm."""
+    return {name: next((other for other in arms if arms[other].is_control_of(arm)), None) for name, arm in arms.items()}
+
+
+def require_sources(arms: Mapping[str, ArmConfig]) -> None:
+    """UserError if an arm starts from the weights of an arm that is not in the study, or not its AE."""
+    for arm in arms.values():
+        if arm.start_from is None or arm.fork is not None:
+            continue
+        if (source := arms.get(arm.start_from)) is None:
+            raise UserError(
+                f"arm '{arm.name}' starts from the trained weights of '{arm.start_from}', which is not in the study:"
+                " add it to --arms"
+            )
+        if source.vae is not None or source.start_from is not None or source.model != arm.model:
+            raise UserError(
+                f"arm '{arm.name}' cannot start from the trained weights of '{source.name}': that takes an AE with the"
+                " same [model] that itself starts from nothing"
+            )
+
+
+def _require_possible(config: StudyConfig) -> None:
+    """UserError if a run has no source for its first weights, or ends before its spike."""
+    require_sources(config.arms)
+    names = {run.name for run in config.runs()}
+    for run in config.runs():
+        if (source := source_of(run)) is not None and source not in names:
+            raise UserError(
+                f"run {run.name} starts from the trained weights of {source}, which is not in the study:"
+                f" add '{run.arm.start_from}' to --arms"
+            )
+        if run.arm.spike is not None and run.spike_step is not None and run.spike_step < 0:
+            raise UserError(
+                f"arm '{run.arm.name}' has its spike {run.arm.spike.steps_before_end} steps before the end, but trains"
+                f" only {run.num_steps}: give more --train.epochs, or a smaller spike.steps_before_end in an arm of"
+                " your own"
+            )
+
+
+def source_of(run: RunConfig) -> str | None:
+    """The run whose trained weights this run starts from; a fork starts from a checkpoint instead."""
+    if run.arm.start_from is None or run.arm.fork is not None:
+        return None
+    return run_name(run.arm.start_from, run.seed)
+
+
 def _require_equal(what: str, found: dict[str, Any], asked: dict[str, Any], remedy: str) -> None:
     """UserError that lists the settings in which two trees of settings differ."""
     has, wanted = _flat(found), _flat(asked)
@@ -98,8 +191,10 @@ def create_study(study: StudyDir, config: StudyConfig) -> None:
     """Write study.json, then a directory with run.json for every run.
 
     Raises:
-        UserError: a run's directory was made with other settings, or the disk will not hold the study.
+        UserError: an arm cannot be trained as it is, a run's directory was made with other settings, or the disk will
+            not hold the study.
     """
+    _require_possible(config)
     present = {run.name: study.run(run.name).config() for run in config.runs() if _has_config(study, run)}
     missing = [run for run in config.runs() if run.name not in present]
     require_space(study.path, sum(expected_bytes(run) for run in missing), 30 * len(missing))

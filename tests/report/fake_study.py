@@ -147,6 +147,7 @@ def epoch_record(run: RunConfig, run_class: RunClass, epoch: int) -> EpochRecord
         log_var_min=None,
         log_var_mean=None,
         log_var_max=None,
+        state_sha256="0",
     )
 
 

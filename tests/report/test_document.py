@@ -108,7 +108,7 @@ def test_settings_that_differ_are_told_apart_from_those_that_do_not(page):
     assert differing["vae.epsilon_limit"] == [NO_VALUE, "none", "5.0"]
     assert "train.epochs" not in differing
     assert "train.epochs 6" in page.text
-    assert page.text.count("vae.epsilon_limit") == 1
+    assert page.text.count("vae.epsilon_limit ") == 1
 
 
 def test_provenance(mixed, page):

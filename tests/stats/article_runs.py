@@ -98,6 +98,7 @@ def epoch(number: int, total_loss: float, kl_loss: float) -> EpochRecord:
         log_var_min=None,
         log_var_mean=None,
         log_var_max=None,
+        state_sha256="0",
     )
 
 

@@ -128,6 +128,7 @@ def epoch(number: int) -> EpochRecord:
         log_var_min=None,
         log_var_mean=None,
         log_var_max=None,
+        state_sha256="0",
     )
 
 

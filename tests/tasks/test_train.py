@@ -152,7 +152,7 @@ def test_a_stop_file_ends_the_run_at_a_checkpoint(undisturbed: RunDir, interrupt
     train(interrupted)
     assert outcome(interrupted, 1) == "stopped"
     assert not interrupted.trained_path.exists()
-    assert sorted(path.name for path in interrupted.checkpoints.iterdir()) == ["step-000000000", "step-000000003"]
+    assert sorted(path.name for path in interrupted.checkpoints.iterdir()) == ["step-000000000", "step-000000001"]
     interrupted.stop.unlink()
     train(interrupted)
     assert digests(interrupted) == digests(undisturbed)
@@ -190,3 +190,11 @@ def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, 
     assert outcome(run, 1) == "failed"
     assert "holds no data set" in run.all_attempts()[0].log.read_text()
     assert not run.trained_path.exists()
+
+
+def test_a_task_computes_with_onednn() -> None:
+    # As submit.Task starts it. TensorFlow says so once, and reads the switch when it is imported.
+    code = "import vaehpc.tasks.train, tensorflow; tensorflow.zeros(1)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "oneDNN custom operations are on" in ran.stderr

@@ -12,7 +12,7 @@ from vaehpc.training.checkpoint import (
     NUM_KEPT,
     NonFiniteError,
     Progress,
-    restore_checkpoint,
+    restore_newest,
     save_checkpoint,
     state_arrays,
     state_hash,
@@ -39,7 +39,7 @@ def save(run: RunDir, value: float, step: int) -> str:
 def test_what_was_saved_comes_back(run: RunDir) -> None:
     digest = save(run, 1.25, step=7)
     restored = variables(0.0)
-    assert restore_checkpoint(run, restored) == Progress(step=7)
+    assert restore_newest(run, restored) == Progress(step=7)
     np.testing.assert_array_equal(restored[0], np.full((3, 2), 1.25))
     assert digest == state_hash(state_arrays(restored), 7)
 
@@ -52,7 +52,7 @@ def test_hash_depends_on_every_bit_and_on_the_step() -> None:
 
 def test_without_a_checkpoint_nothing_is_restored(run: RunDir) -> None:
     untouched = variables(2.0)
-    assert restore_checkpoint(run, untouched) == Progress()
+    assert restore_newest(run, untouched) is None
     np.testing.assert_array_equal(untouched[0], 2.0)
 
 
@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_is_passed_over(run: RunDir, damage: str, caplog: p
     else:
         (newest / "variables.npz").unlink()
     restored = variables(0.0)
-    assert restore_checkpoint(run, restored).step == 10
+    assert restore_newest(run, restored).step == 10
     np.testing.assert_array_equal(restored[0], 1.0)
     assert "damaged and passed over" in caplog.text
 

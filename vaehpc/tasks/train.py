@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
+import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from vaehpc.config import RunConfig
-from vaehpc.files import Attempt, RunDir, StoppedError
+from vaehpc.config import RunConfig, run_name
+from vaehpc.files import Attempt, RunDir, StoppedError, UserError
 from vaehpc.provenance import provenance
 from vaehpc.results import TrainedRecord
+from vaehpc.training.board import Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import (
     NonFiniteError,
     Progress,
+    checkpoint_dirs,
     restore_checkpoint,
+    restore_newest,
+    restore_weights,
     save_checkpoint,
     state_arrays,
     state_hash,
 )
 from vaehpc.training.encode import write_latents
-from vaehpc.training.fit import build_optimizer, train_blocks
-from vaehpc.training.models import build_net, layer_seeds
-from vaehpc.training.pipeline import load_training_images
-from vaehpc.training.recorder import publish_record
+from vaehpc.training.fit import build_optimizer, forget_moments, train_blocks
+from vaehpc.training.models import Net, build_net, layer_seeds
+from vaehpc.training.pipeline import Images, load_training_images
+from vaehpc.training.recorder import FlightRecorder, publish_record, read_steps, steps_schema
+from vaehpc.training.signals import signal_names
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +44,8 @@ logger = logging.getLogger(__name__)
 def run(directory: str) -> None:
     """Train the run in this directory from its newest checkpoint, unless it is trained already.
 
-    Leaves without publishing where a newer attempt exists, and after a checkpoint where the file `stop` appears.
+    Leaves without publishing where a newer attempt exists, and after a checkpoint where the file `stop` appears or the
+    process is asked to end (SIGUSR1, SIGUSR2, SIGTERM).
 
     Raises:
         UserError: the data set is missing, damaged or another one, or the disk is full.
@@ -45,33 +55,38 @@ def run(directory: str) -> None:
         logger.info("%s is trained already", run_dir.name)
         return
     config = run_dir.config()
-    with Attempt.start(run_dir, "train") as attempt:
-        _train(config, attempt)
+    with Attempt.start(run_dir, "train") as attempt, stop_asked_by_signal() as asked:
+        _train(config, attempt, asked)
 
 
-def _train(run: RunConfig, attempt: Attempt) -> None:
+def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> None:
     started = time.monotonic()
     device = configure_tensorflow(run.arm.train.threads)
     images = load_training_images(run)
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
     optimizer = build_optimizer(run.arm.train, net)
     variables = [*net.variables, *optimizer.variables]
-    first = restore_checkpoint(attempt.run, variables)
-    logger.info("%s starts at step %d on %s", run.name, first.step, device)
-    if first.step == 0:
+    first = restore_newest(attempt.run, variables)
+    if first is None:
+        first = first_state(run, attempt.run, net, optimizer)
         save_checkpoint(attempt, variables, first)  # so that there is a last good state whatever happens
+    logger.info("%s starts at step %d on %s", run.name, first.step, device)
     nonfinite_step = None
     begun = time.monotonic()
     try:
-        progress = _fit(run, attempt, train_blocks(run, images, net, optimizer, first), variables, first)
+        progress = _fit(run, attempt, stop_asked, images, net, optimizer, first)
     except NonFiniteError as error:
         logger.warning("%s: %s; the last good state is kept", run.name, error)
         nonfinite_step = error.step
-        progress = restore_checkpoint(attempt.run, variables)
+        progress = restore_newest(attempt.run, variables) or first
     seconds_of_epochs = time.monotonic() - begun
     publish_record(attempt, progress)
-    latents_sha256 = write_latents(attempt.path / "latents", run, net, images)
-    attempt.publish(attempt.path / "latents", attempt.run.latents)
+    latents_sha256 = {}
+    if run.arm.fork is None:  # what becomes of a fork is told by its probe
+        latents_sha256 = write_latents(attempt.path / "latents", run, net, images)
+        attempt.publish(attempt.path / "latents", attempt.run.latents)
+        if run.arm.train.tensorboard:
+            write_projector(attempt, run, images)
     epochs_here = (progress.step - first.step) / run.steps_per_epoch
     record = TrainedRecord(
         run=run.name,
@@ -90,38 +105,95 @@ def _train(run: RunConfig, attempt: Attempt) -> None:
     attempt.publish_model(record, attempt.run.trained_path)
 
 
+def first_state(run: RunConfig, run_dir: RunDir, net: Net, optimizer: keras.optimizers.Optimizer) -> Progress:
+    """The state that a run without a checkpoint of its own starts from: its seed's weights, an AE's, or a fork's.
+
+    Raises:
+        UserError: what it starts from is missing, damaged, or of another net.
+    """
+    variables = [*net.variables, *optimizer.variables]
+    fork, arm = run.arm.fork, run.arm.start_from
+    source = Path(fork.checkpoint) if fork is not None else None
+    if arm is not None and fork is None:
+        source_run = RunDir(run_dir.path.parent / run_name(arm, run.seed))
+        if not source_run.trained_path.exists():
+            raise UserError(f"{run.name} starts from the weights of {source_run.name}, which is not trained yet")
+        source = checkpoint_dirs(source_run)[-1]
+    if source is None:
+        return Progress()
+    try:
+        if fork is None:
+            restore_weights(source, net.variables)
+            return Progress()
+        progress = restore_checkpoint(source, variables)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{run.name} cannot start from {source}: {error}") from error
+    if fork.fresh_moments:
+        forget_moments(optimizer)
+    return progress
+
+
 def _fit(
     run: RunConfig,
     attempt: Attempt,
-    blocks: Iterator[Progress],
-    variables: Sequence[keras.Variable],
-    progress: Progress,
+    stop_asked: threading.Event,
+    images: Images,
+    net: Net,
+    optimizer: keras.optimizers.Optimizer,
+    first: Progress,
 ) -> Progress:
-    """Go through the blocks: say how far the run is, checkpoint when due, leave when asked to."""
-    num_steps = run.arm.train.epochs * run.steps_per_epoch
+    """Go through the blocks: record them, say how far the run is, checkpoint when due, leave when asked to."""
+    progress = first
+    variables = [*net.variables, *optimizer.variables]
     begun, saved = time.monotonic(), time.monotonic()
-    first_step = progress.step
-    for progress in blocks:
-        attempt.require_newest()
-        stopping = attempt.run.stop.exists()
-        epoch_ended = progress.step % run.steps_per_epoch == 0
-        if epoch_ended or stopping or time.monotonic() - saved > 60 * run.arm.train.checkpoint_minutes:
-            save_checkpoint(attempt, variables, progress)
-            publish_record(attempt, progress)
-            saved = time.monotonic()
-        attempt.beat(
-            step=progress.step,
-            num_steps=num_steps,
-            epoch=len(progress.epochs),
-            steps_per_second=(progress.step - first_step) / (time.monotonic() - begun),
-            reconstruction_loss=progress.epochs[-1].reconstruction_loss if progress.epochs else None,
-            radius_median=progress.probe[-1].radius_median if progress.probe else None,
-        )
-        if epoch_ended:
-            logger.info("%s epoch %d: %s", run.name, len(progress.epochs), progress.epochs[-1].model_dump_json())
-        if stopping:
-            raise StoppedError(f"{run.name} was asked to stop and left at step {progress.step}")
+    kept_epochs = range(0, run.arm.train.epochs + 1, run.arm.train.keep_every_epochs)
+    kept_steps = [] if run.arm.fork else [epoch * run.steps_per_epoch for epoch in kept_epochs]
+    names = signal_names(run.arm, net)
+    with FlightRecorder(attempt, run, variables, names, first) as recorder:
+        rows = read_steps(attempt.run.steps, steps_schema(run, names))
+        board = Board(attempt, first, rows) if run.arm.train.tensorboard else None
+        for block in train_blocks(run, images, net, optimizer, first):
+            progress = block.progress
+            attempt.require_newest()
+            recorder.record(block)
+            stopping = attempt.run.stop.exists() or stop_asked.is_set()
+            epoch_ended = progress.step % run.steps_per_epoch == 0
+            if epoch_ended or stopping or time.monotonic() - saved > run.arm.train.checkpoint_seconds:
+                save_checkpoint(attempt, variables, progress, kept_steps)
+                publish_record(attempt, progress)
+                saved = time.monotonic()
+            attempt.beat(
+                step=progress.step,
+                num_steps=run.num_steps,
+                epoch=len(progress.epochs),
+                steps_per_second=(progress.step - first.step) / (time.monotonic() - begun),
+                reconstruction_loss=progress.epochs[-1].reconstruction_loss if progress.epochs else None,
+                radius_median=progress.probe[-1].radius_median if progress.probe else None,
+            )
+            if board is not None:
+                board.write_block(block)
+                if epoch_ended:
+                    write_reconstructions(attempt, net, images, progress.step)
+            if epoch_ended:
+                logger.info("%s epoch %d: %s", run.name, len(progress.epochs), progress.epochs[-1].model_dump_json())
+            if stopping and progress.step < run.num_steps:
+                raise StoppedError(f"{run.name} was asked to stop and left at step {progress.step}")
     return progress
+
+
+@contextlib.contextmanager
+def stop_asked_by_signal() -> Iterator[threading.Event]:
+    """An event that SIGUSR1 and SIGUSR2 set, and SIGTERM where nobody else listens to it."""
+    asked = threading.Event()
+    numbers = [signal.SIGUSR1, signal.SIGUSR2]
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        numbers.append(signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def configure_tensorflow(threads: int) -> str:

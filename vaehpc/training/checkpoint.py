@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -26,11 +26,21 @@ logger = logging.getLogger(__name__)
 
 
 class NonFiniteError(Exception):
-    """Loss or weights became NaN or infinite: a result of the run, not a failure."""
+    """Loss or weights became NaN or infinite: a result of the run, not a failure.
 
-    def __init__(self, step: int) -> None:
+    `signals` are those of the steps of its block up to this one, `order` the block's images; both empty for weights.
+    """
+
+    def __init__(
+        self,
+        step: int,
+        signals: Mapping[str, npt.NDArray[np.float32]] | None = None,
+        order: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         super().__init__(f"loss or weights are not finite at step {step}")
         self.step = step
+        self.signals = {} if signals is None else signals
+        self.order = np.empty(0, np.int64) if order is None else order
 
 
 class Progress(Frozen):
@@ -69,8 +79,16 @@ def state_hash(arrays: Arrays, step: int) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(attempt: Attempt, variables: Sequence[keras.Variable], progress: Progress) -> str:
+def save_checkpoint(
+    attempt: Attempt, variables: Sequence[keras.Variable], progress: Progress, kept_steps: Collection[int] = ()
+) -> str:
     """Write a checkpoint inside the attempt, publish it under checkpoints/, drop those that are too old.
+
+    Args:
+        attempt: the start that trains.
+        variables: weights, moving statistics and optimizer state.
+        progress: how far they are.
+        kept_steps: checkpoints after so many steps are never dropped.
 
     Returns:
         The hash of the state.
@@ -84,45 +102,65 @@ def save_checkpoint(attempt: Attempt, variables: Sequence[keras.Variable], progr
     arrays = state_arrays(variables)
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise NonFiniteError(progress.step)
-    digest = state_hash(arrays, progress.step)
-    aside = attempt.path / f"step-{progress.step:09d}"
-    aside.mkdir(exist_ok=True)
-    try:
-        with (aside / "variables.npz").open("wb") as file:
-            # The type stubs take any keyword for the names of the arrays but the one that they know.
-            np.savez(file, **dict(arrays))  # type: ignore[arg-type]
-    except OSError as error:
-        shutil.rmtree(aside)
-        raise explained(error, aside / "variables.npz") from error
-    write_model(aside / "checkpoint.json", Checkpoint(progress=progress, state_sha256=digest))
+    aside = attempt.path / checkpoint_name(progress.step)
+    digest = write_checkpoint(aside, arrays, progress)
     run.checkpoints.mkdir(exist_ok=True)
     attempt.publish(aside, run.checkpoints / aside.name)
-    for old in _checkpoint_dirs(run)[:-NUM_KEPT]:
-        shutil.rmtree(old)
+    kept = {checkpoint_name(step) for step in kept_steps}
+    for old in checkpoint_dirs(run)[:-NUM_KEPT]:
+        if old.name not in kept:
+            shutil.rmtree(old)
     return digest
 
 
-def restore_checkpoint(run: RunDir, variables: Sequence[keras.Variable]) -> Progress:
-    """Put the newest checkpoint that is whole into the variables; a fresh Progress if there is none.
+def checkpoint_name(step: int) -> str:
+    """Name of the directory of the checkpoint after so many steps: in the order of the steps."""
+    return f"step-{step:09d}"
+
+
+def write_checkpoint(path: Path, arrays: Arrays, progress: Progress) -> str:
+    """Write variables.npz and checkpoint.json into the directory `path`, which is made.
+
+    Returns:
+        The hash of the state.
+
+    Raises:
+        UserError: the disk is full; the directory is gone.
+    """
+    digest = state_hash(arrays, progress.step)
+    path.mkdir(exist_ok=True)
+    try:
+        with (path / "variables.npz").open("wb") as file:
+            # The type stubs take any keyword for the names of the arrays but the one that they know.
+            np.savez(file, **dict(arrays))  # type: ignore[arg-type]
+    except OSError as error:
+        shutil.rmtree(path)
+        raise explained(error, path / "variables.npz") from error
+    write_model(path / "checkpoint.json", Checkpoint(progress=progress, state_sha256=digest))
+    return digest
+
+
+def restore_newest(run: RunDir, variables: Sequence[keras.Variable]) -> Progress | None:
+    """Put the newest checkpoint that is whole into the variables; None if there is none.
 
     A damaged checkpoint is said in the log and passed over.
     """
-    for path in reversed(_checkpoint_dirs(run)):
+    for path in reversed(checkpoint_dirs(run)):
         try:
-            return _restore(path, variables)
+            return restore_checkpoint(path, variables)
         except (UserError, OSError, ValueError, zipfile.BadZipFile) as error:
             logger.warning("checkpoint %s is damaged and passed over: %s", path, error)
-    return Progress()
+    return None
 
 
-def _restore(path: Path, variables: Sequence[keras.Variable]) -> Progress:
-    checkpoint = read_model(path / "checkpoint.json", Checkpoint)
-    # Opened here, because np.load leaves a file that is no zip archive open.
-    with (path / "variables.npz").open("rb") as file, np.load(file) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    found = state_hash(arrays, checkpoint.progress.step)
-    if found != checkpoint.state_sha256:
-        raise ValueError(f"its variables hash to {found}, it was written with {checkpoint.state_sha256}")
+def restore_checkpoint(path: Path, variables: Sequence[keras.Variable]) -> Progress:
+    """Put a checkpoint into the variables.
+
+    Raises:
+        UserError: there is none, or its description is damaged.
+        OSError, ValueError, zipfile.BadZipFile: its variables are damaged, or are not those of this net.
+    """
+    checkpoint, arrays = read_checkpoint(path)
     if arrays.keys() != state_arrays(variables).keys():
         raise ValueError("its variables are not those of this net")
     for variable in variables:
@@ -130,5 +168,29 @@ def _restore(path: Path, variables: Sequence[keras.Variable]) -> Progress:
     return checkpoint.progress
 
 
-def _checkpoint_dirs(run: RunDir) -> list[Path]:
+def restore_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
+    """Put the weights of a checkpoint into those variables that it has; raises as `restore_checkpoint`.
+
+    Of a VAE that starts from an AE, the head log_var is not there and stays as it is.
+    """
+    _, arrays = read_checkpoint(path)
+    for variable in variables:
+        if variable.path in arrays:
+            variable.assign(arrays[variable.path])
+
+
+def read_checkpoint(path: Path) -> tuple[Checkpoint, Arrays]:
+    """A checkpoint's description and its variables by their paths; raises as `restore_checkpoint`."""
+    checkpoint = read_model(path / "checkpoint.json", Checkpoint)
+    # Opened here, because np.load leaves a file that is no zip archive open.
+    with (path / "variables.npz").open("rb") as file, np.load(file) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    found = state_hash(arrays, checkpoint.progress.step)
+    if found != checkpoint.state_sha256:
+        raise ValueError(f"its variables hash to {found}, it was written with {checkpoint.state_sha256}")
+    return checkpoint, arrays
+
+
+def checkpoint_dirs(run: RunDir) -> list[Path]:
+    """Checkpoints of a run in the order of their steps."""
     return sorted(run.checkpoints.glob("step-*"))

@@ -31,7 +31,8 @@ def compiled_encoder(net: Net, batch_size: int) -> Encoder:
     Moving statistics of BatchNormalization, no noise. Arrays are float32 (count, z_dim).
     """
 
-    @tf.function
+    # One trace for every size of batch.
+    @tf.function(input_signature=[tf.TensorSpec((None, *net.encoder.input_shape[1:]), tf.uint8)])
     def encode_batch(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         return net.encode(unit_range(pixels), training=False)
 
@@ -90,9 +91,9 @@ def _sampled(run: RunConfig, net: Net, mu: Float32, log_var: Float32) -> Float32
     """One z of each image, from a stream of its own: training noise never repeats in the latents."""
     key = tf.constant(_int63(run.key("generation", 0)), tf.int64)
     z = np.empty_like(mu)
-    chunk = 8192
-    for counter, start in enumerate(range(0, len(mu), chunk)):
-        part = slice(start, start + chunk)
+    batch_size = run.arm.train.batch_size  # as in training, because a limit of epsilon may act on a whole batch
+    for counter, start in enumerate(range(0, len(mu), batch_size)):
+        part = slice(start, start + batch_size)
         epsilon = net.noise(key, tf.constant(counter, tf.int64), len(mu[part]))
         z[part] = net.sample(mu[part], log_var[part], epsilon)
     return z
@@ -101,8 +102,8 @@ def _sampled(run: RunConfig, net: Net, mu: Float32, log_var: Float32) -> Float32
 def _write_images(folder: Path, run: RunConfig, net: Net, images: Images, mu: Float32) -> None:
     folder.mkdir()
     originals = images[:GRID_COLUMNS]
-    decoded = _decode(net, mu[:GRID_COLUMNS])
-    _save_grid(folder / "reconstructions.png", np.concatenate([originals, decoded]), len(originals))
+    decoded = decode(net, mu[:GRID_COLUMNS])
+    save_grid(folder / "reconstructions.png", np.concatenate([originals, decoded]), len(originals))
     rng = np.random.default_rng(run.key("generation", 1))
     shape = (GRID_ROWS * GRID_COLUMNS, run.arm.model.z_dim)
     random_z = {"random_normal": rng.standard_normal(shape)}
@@ -110,16 +111,16 @@ def _write_images(folder: Path, run: RunConfig, net: Net, images: Images, mu: Fl
     mean, covariance = mu.mean(axis=0, dtype=np.float64), np.cov(mu, rowvar=False, dtype=np.float64)
     random_z["random_fitted"] = rng.multivariate_normal(mean, covariance, shape[0], method="eigh")
     for name, z in random_z.items():
-        _save_grid(folder / f"{name}.png", _decode(net, z.astype(np.float32)), GRID_COLUMNS)
+        save_grid(folder / f"{name}.png", decode(net, z.astype(np.float32)), GRID_COLUMNS)
 
 
-def _decode(net: Net, z: Float32) -> npt.NDArray[np.uint8]:
+def decode(net: Net, z: Float32) -> npt.NDArray[np.uint8]:
     """uint8 images (n, size, size, 3) of latents (n, z_dim)."""
     images = tf.sigmoid(net.decoder(tf.constant(z), training=False))
     return np.rint(255.0 * np.asarray(images)).astype(np.uint8)
 
 
-def _save_grid(path: Path, images: npt.NDArray[np.uint8], columns: int) -> None:
+def save_grid(path: Path, images: npt.NDArray[np.uint8], columns: int) -> None:
     """Images (rows * columns, size, size, 3) row by row as one PNG."""
     rows = len(images) // columns
     size = images.shape[1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -12,98 +14,172 @@ import tensorflow as tf
 from vaehpc.config import RunConfig, TrainConfig
 from vaehpc.results import EpochRecord, ProbeRecord
 from vaehpc.stats.radius import offset_and_spread, radii
-from vaehpc.training.checkpoint import NonFiniteError, Progress
+from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, state_hash
 from vaehpc.training.encode import Encoder, compiled_encoder, noise_key, unit_range
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import Net
 from vaehpc.training.pipeline import Images, batches, epoch_order
+from vaehpc.training.signals import LOSSES, WeightWatcher, image_signals, signal_names, vae_signals
 
 Block = Callable[[Iterator[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
+Signals = Mapping[str, npt.NDArray[np.float32]]
+"""Signals of consecutive steps by name, each (num_steps,)."""
+
+MAX_BLOCK_SECONDS = 10.0
+"""A stop file, a heartbeat and a newer attempt are seen at the end of a block."""
+NUM_FIRST_BLOCKS = 2
+"""Blocks of one step: the first compiles, the second says how long a step takes."""
+
+
+@dataclass(frozen=True)
+class TrainedBlock:
+    """A block of steps: how far the training is after it, and what its steps were like."""
+
+    progress: Progress
+    signals: Signals
+    order: npt.NDArray[np.int64]
+    """Positions in the training split of the block's images, batch after batch."""
 
 
 def build_optimizer(train: TrainConfig, net: Net) -> keras.optimizers.Optimizer:
     """Adam with its variables made; with loss scaling in float16, whose smallest gradients would vanish otherwise."""
     # Named, because Keras numbers unnamed ones, and checkpoints find the variables by their names.
-    optimizer = keras.optimizers.Adam(train.learning_rate, name="adam")
+    optimizer = keras.optimizers.Adam(
+        train.learning_rate, beta_2=train.beta_2, global_clipnorm=train.clipnorm, name="adam"
+    )
     if train.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(net.trainable_variables)
     return optimizer
 
 
+def forget_moments(optimizer: keras.optimizers.Optimizer) -> None:
+    """Set Adam's moments and its count of steps to zero, as before the first step."""
+    for variable in optimizer.variables:
+        if variable.path.endswith(("_momentum", "_velocity", "/iteration")):
+            variable.assign(tf.zeros_like(variable.value))
+
+
 def train_blocks(
     run: RunConfig, images: Images, net: Net, optimizer: keras.optimizers.Optimizer, progress: Progress
-) -> Iterator[Progress]:
-    """Train from `progress` to the end, and hand on the progress after every block of steps.
+) -> Iterator[TrainedBlock]:
+    """Train from `progress` to the end, and hand on every block of steps when it is done.
 
-    Blocks end at multiples of the probe's interval and at the ends of epochs, wherever a training was interrupted, so
-    that net and optimizer always agree with the progress that was handed on last.
+    Blocks end at the latest at multiples of the probe's interval and at the ends of epochs, wherever a training was
+    interrupted; how long they are changes no bit. Net and optimizer always agree with the progress handed on last.
 
     Raises:
-        NonFiniteError: a loss was NaN or infinite; net and optimizer are spoilt.
+        NonFiniteError: a loss was NaN or infinite; net and optimizer are spoilt. Holds the signals up to that step.
     """
-    block = _compiled_block(run, net, optimizer)
+    block = compiled_block(run, net, optimizer)
+    names = signal_names(run.arm, net)
     encode = compiled_encoder(net, run.arm.train.batch_size)
-    while progress.step < run.arm.train.epochs * run.steps_per_epoch:
+    batch_size, every_steps = run.arm.train.batch_size, run.plan.probe.every_steps
+    num_blocks, max_steps = 0, 1
+    while progress.step < run.num_steps:
         epoch, done = divmod(progress.step, run.steps_per_epoch)
-        batch_size = run.arm.train.batch_size
-        order = epoch_order(run, epoch)[done * batch_size :]
-        iterator = iter(batches(images, order, batch_size))
-        while done < run.steps_per_epoch:
-            until_probe = run.plan.probe.every_steps - progress.step % run.plan.probe.every_steps
-            num_steps = min(until_probe, run.steps_per_epoch - done)
-            losses = block(iterator, tf.constant(progress.step, tf.int64), tf.constant(num_steps, tf.int64))
-            progress = _after_block(run, progress, np.asarray(losses, np.float64))
+        order = epoch_order(run, epoch)
+        iterator = iter(batches(images, order[done * batch_size :], batch_size))
+        while done < run.steps_per_epoch and progress.step < run.num_steps:
+            ends = (every_steps - progress.step % every_steps, run.steps_per_epoch - done)
+            num_steps = min(*ends, run.num_steps - progress.step, max_steps)
+            begun = time.monotonic()
+            first_step = tf.constant(progress.step, tf.int64)
+            results = np.asarray(block(iterator, first_step, tf.constant(num_steps, tf.int64)))
+            num_blocks += 1
+            if num_blocks >= NUM_FIRST_BLOCKS:
+                max_steps = max(1, int(MAX_BLOCK_SECONDS * num_steps / (time.monotonic() - begun)))
+            signals = dict(zip(names, results.T, strict=True))
+            images_of_block = order[done * batch_size : (done + num_steps) * batch_size]
+            progress = _after_block(run, progress, signals, images_of_block)
             done += num_steps
-            if progress.step % run.plan.probe.every_steps == 0:
+            if progress.step % every_steps == 0:
                 record = _probe(run, images, encode, progress.step)
                 progress = progress.model_copy(update={"probe": (*progress.probe, record)})
             if done == run.steps_per_epoch:
-                progress = _after_epoch(run, images, encode, progress)
-            yield progress
+                state = state_hash(state_arrays([*net.variables, *optimizer.variables]), progress.step)
+                progress = _after_epoch(run, images, encode, progress, state)
+            yield TrainedBlock(progress, signals, images_of_block)
 
 
-def _compiled_block(run: RunConfig, net: Net, optimizer: keras.optimizers.Optimizer) -> Block:
-    """A function (iterator, first step, number of steps) -> losses (steps, 3): total, reconstruction, weighted KL.
+def compiled_block(run: RunConfig, net: Net, optimizer: keras.optimizers.Optimizer, recorded: bool = True) -> Block:
+    """A function (iterator, first step, number of steps) -> signals (steps, len(signal_names)) of each step.
 
-    Losses are means over the batch. Nothing goes to the host between the steps of a block.
+    Nothing goes to the host between the steps of a block. Not `recorded`, to measure what the record costs, the
+    result holds the losses alone.
     """
     key = noise_key(run)
     variables = net.trainable_variables
+    watcher = WeightWatcher(net, optimizer)
 
     @tf.function(jit_compile=run.arm.train.jit_compile)
-    def train_step(pixels: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
+    def train_step(pixels: tf.Tensor, epsilon: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         images = unit_range(pixels)
+        weights, loss_scale = watcher.weights() if recorded else [], watcher.loss_scale()
         with tf.GradientTape() as tape:
-            mu, log_var = net.encode(images, training=True)
+            mu, log_var = net.encode(images, training=True, disturbed=_log_var_spike(run, step, epsilon))
             z = net.sample(mu, log_var, epsilon)
-            reconstruction = tf.reduce_mean(reconstruction_loss(images, net.decoder(z, training=True)))
+            image_losses = reconstruction_loss(images, net.decoder(z, training=True))
+            reconstruction = tf.reduce_mean(image_losses)
             kl = tf.constant(0.0)
             if net.arm.vae is not None:
                 kl = net.arm.vae.kl_weight * tf.reduce_mean(kl_divergence(mu, log_var))
             total = reconstruction + kl
             scaled = optimizer.scale_loss(total)
-        optimizer.apply(tape.gradient(scaled, variables), variables)
-        return tf.stack([total, reconstruction, kl])
+        gradients = _with_spike(run, step, tape.gradient(scaled, variables))
+        optimizer.apply(gradients, variables)
+        losses = [total, reconstruction, kl]
+        if not recorded:
+            return tf.stack(losses)
+        of_images = image_signals(mu, image_losses) + ([] if log_var is None else vae_signals(mu, log_var, epsilon))
+        return tf.stack([*losses, *of_images, *watcher.signals(gradients, weights, loss_scale)])
+
+    width = len(signal_names(run.arm, net)) if recorded else len(LOSSES)
 
     @tf.function
     def block(iterator: Iterator[tf.Tensor], first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
-        losses = tf.TensorArray(tf.float32, size=tf.cast(num_steps, tf.int32), element_shape=(3,))
+        signals = tf.TensorArray(tf.float32, size=tf.cast(num_steps, tf.int32), element_shape=(width,))
         for i in tf.range(num_steps):
             pixels = next(iterator)
             # Drawn outside of the step, because XLA makes other numbers of the same key.
             epsilon = net.noise(key, first_step + i, tf.shape(pixels)[0])
-            losses = losses.write(tf.cast(i, tf.int32), train_step(pixels, epsilon))
-        return losses.stack()
+            signals = signals.write(tf.cast(i, tf.int32), train_step(pixels, epsilon, first_step + i))
+        return signals.stack()
 
     return block  # type: ignore[no-any-return]
 
 
-def _after_block(run: RunConfig, progress: Progress, losses: npt.NDArray[np.float64]) -> Progress:
+def _log_var_spike(run: RunConfig, step: tf.Tensor, epsilon: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor] | None:
+    """The arm's spike on one component of the step's first image; nothing in every other step.
+
+    It takes the component with the largest |epsilon|, so that its effect is not left to a draw near zero.
+    """
+    spike = run.arm.spike
+    if spike is None or spike.kind != "log_var":
+        return None
+    component = tf.one_hot(tf.argmax(tf.abs(epsilon[0])), tf.shape(epsilon)[1], on_value=True, off_value=False)
+    first_image = tf.one_hot(0, tf.shape(epsilon)[0], on_value=True, off_value=False)
+    chosen = first_image[:, tf.newaxis] & component & (step == run.spike_step)
+    # Selected, not added: a sum with zeros is fused with the layer before it and rounds otherwise in every step.
+    return lambda log_var: tf.where(chosen, log_var + spike.strength, log_var)
+
+
+def _with_spike(run: RunConfig, step: tf.Tensor, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    spike = run.arm.spike
+    if spike is None or spike.kind != "gradient":
+        return gradients
+    factor = tf.where(step == run.spike_step, spike.strength, 1.0)
+    return [factor * gradient for gradient in gradients]
+
+
+def _after_block(run: RunConfig, progress: Progress, signals: Signals, order: npt.NDArray[np.int64]) -> Progress:
     """Count the steps and add their losses, each weighted with the images of its batch."""
+    losses = np.stack([signals[name] for name in LOSSES], axis=1).astype(np.float64)
     finite = np.isfinite(losses).all(axis=1)
     if not finite.all():
-        raise NonFiniteError(progress.step + int(np.argmin(finite)))
+        num_good = int(np.argmin(finite))
+        until = {name: values[: num_good + 1] for name, values in signals.items()}
+        raise NonFiniteError(progress.step + num_good, until, order)
     batch_size = run.arm.train.batch_size
     starts = (progress.step + np.arange(len(losses))) % run.steps_per_epoch * batch_size
     num_images = np.minimum(batch_size, run.data.num_train - starts)
@@ -127,7 +203,7 @@ def _probe(run: RunConfig, images: Images, encode: Encoder, step: int) -> ProbeR
     )
 
 
-def _after_epoch(run: RunConfig, images: Images, encode: Encoder, progress: Progress) -> Progress:
+def _after_epoch(run: RunConfig, images: Images, encode: Encoder, progress: Progress, state_sha256: str) -> Progress:
     """Measure the latents, add the epoch's record, and start new sums."""
     mu, log_var = encode(images, min(run.arm.train.eval_images, len(images)))
     radius = radii(mu)
@@ -148,5 +224,6 @@ def _after_epoch(run: RunConfig, images: Images, encode: Encoder, progress: Prog
         log_var_min=None if log_var is None else float(log_var.min()),
         log_var_mean=None if log_var is None else float(log_var.mean(dtype=np.float64)),
         log_var_max=None if log_var is None else float(log_var.max()),
+        state_sha256=state_sha256,
     )
     return progress.model_copy(update={"loss_sums": (0.0, 0.0, 0.0), "epochs": (*progress.epochs, record)})

@@ -40,24 +40,31 @@ def kl_divergence(mu: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
 
 
 def draw_epsilon(key: tf.Tensor, counter: tf.Tensor, shape: tf.Tensor, vae: VaeConfig) -> tf.Tensor:
-    """Standard normal noise, limited elementwise and scaled as the arm asks; a pure function of (key, counter).
+    """Standard normal noise, limited and scaled as the arm asks; a pure function of (key, counter).
 
     The article's `if abs(epsilon) >= 5: epsilon *= 5 / abs(epsilon)` cannot run on a tensor; clip(epsilon, -5, 5) is
-    what it means for each element. TensorFlow's float32 normal never exceeds sqrt(-2 ln 1e-7) = 5.678.
+    what it means for each component. Read as one condition on the whole tensor it would turn all of it into +-5.
+    TensorFlow's float32 normal never exceeds sqrt(-2 ln 1e-7) = 5.678.
 
     Args:
         key: int64 scalar, the run's noise key.
         counter: int64 scalar, the step.
         shape: of the result, (batch, z_dim).
-        vae: epsilon_limit and epsilon_factor.
+        vae: epsilon_limit, what it acts on, and epsilon_factor.
 
     Returns:
         float32 tensor of that shape.
     """
     epsilon = tf.random.stateless_normal(shape, seed=tf.stack([key, counter]), dtype=tf.float32, alg="philox")
     if vae.epsilon_limit is not None:
-        epsilon = tf.clip_by_value(epsilon, -vae.epsilon_limit, vae.epsilon_limit)
+        epsilon = _limited(epsilon, vae.epsilon_limit, whole=vae.epsilon_limit_on == "tensor")
     return epsilon * vae.epsilon_factor
+
+
+def _limited(epsilon: tf.Tensor, limit: float, whole: bool) -> tf.Tensor:
+    if not whole:
+        return tf.clip_by_value(epsilon, -limit, limit)
+    return tf.where(tf.reduce_any(tf.abs(epsilon) >= limit), limit * tf.sign(epsilon), epsilon)
 
 
 def sample_latent(mu: tf.Tensor, log_var: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:

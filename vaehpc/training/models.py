@@ -15,6 +15,7 @@ from vaehpc.training.losses import draw_epsilon, sample_latent
 
 SeedOf = Callable[[str], int]
 """Seed of the initial weights of the layer with this name."""
+InitializerOf = Callable[[str], keras.initializers.Initializer]
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,23 @@ class Net:
         """Trainable variables and the moving statistics of BatchNormalization."""
         return [*self.encoder.variables, *self.decoder.variables]
 
-    def encode(self, images: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """mu and log_var of images in [0, 1]; log_var is None for an AE."""
+    def encode(
+        self, images: tf.Tensor, training: bool, disturbed: Callable[[tf.Tensor], tf.Tensor] | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """mu and log_var (batch, z_dim) of images in [0, 1]; log_var is None for an AE.
+
+        Args:
+            images: (batch, size, size, 3).
+            training: whether BatchNormalization takes the batch's statistics.
+            disturbed: what becomes of log_var before it is clamped.
+        """
         if self.arm.vae is None:
             return self.encoder(images, training=training), None
         mu, log_var = self.encoder(images, training=training)
-        return mu, log_var
+        if disturbed is not None:
+            log_var = disturbed(log_var)
+        limit = self.arm.vae.log_var_limit
+        return mu, log_var if limit is None else tf.minimum(log_var, limit)
 
     def noise(self, key: tf.Tensor, counter: tf.Tensor, num_images: tf.Tensor) -> tf.Tensor:
         """Epsilon (num_images, z_dim) of (key, counter); zeros for an AE."""
@@ -103,54 +115,56 @@ class FusedBatchNormalization(keras.layers.Layer):  # type: ignore[misc]
 
 
 def build_net(arm: ArmConfig, image_size: int, seed_of: SeedOf) -> Net:
-    """The net of an arm with its initial weights (Glorot uniform, one seed per layer).
+    """The net of an arm with its initial weights, one seed per layer.
 
-    Layers of the same name start from the same weights in every arm: the AE's latent layer is the VAE's `mu`.
+    Layers of the same name start from the same weights in every arm with the same initializer: the AE's latent layer is
+    the VAE's `mu`.
     """
     if image_size % 16:
         raise ValueError(f"image_size {image_size} is not a multiple of 16, which four layers of stride 2 need")
     policy = arm.train.precision
-    return Net(
-        encoder=_encoder(arm.model, arm.vae is not None, image_size, policy, seed_of),
-        decoder=_decoder(arm.model, image_size, policy, seed_of),
-        arm=arm,
-    )
+    encoder = _encoder(arm.model, arm.vae is not None, image_size, policy, seed_of)
+    kernel = encoder.get_layer("mu").kernel
+    kernel.assign(kernel * arm.model.mu_scale)
+    return Net(encoder=encoder, decoder=_decoder(arm.model, image_size, policy, seed_of), arm=arm)
 
 
 def _encoder(model: ModelConfig, has_log_var: bool, image_size: int, policy: str, seed_of: SeedOf) -> keras.Model:
+    initial = _initializers(model, seed_of)
     images = keras.Input((image_size, image_size, 3), name="images")
     x = images
     for i, filters in enumerate(model.filters, start=1):
         name = f"encoder_conv_{i}"
         convolution = keras.layers.Conv2D(
-            filters, 3, strides=2, padding="same", dtype=policy, name=name, kernel_initializer=_glorot(seed_of(name))
+            filters, 3, strides=2, padding="same", dtype=policy, name=name, kernel_initializer=initial(name)
         )
         x = _normalised(convolution(x), model, policy, f"encoder_{i}")
     x = keras.layers.Flatten(dtype="float32", name="flatten")(x)
-    mu = _latent_head("mu", model.z_dim, seed_of)(x)
-    outputs = [mu, _latent_head("log_var", model.z_dim, seed_of)(x)] if has_log_var else mu
+    mu = _latent_head("mu", model.z_dim, initial)(x)
+    outputs = [mu, _latent_head("log_var", model.z_dim, initial)(x)] if has_log_var else mu
     return keras.Model(images, outputs, name="encoder")
 
 
 def _decoder(model: ModelConfig, image_size: int, policy: str, seed_of: SeedOf) -> keras.Model:
+    initial = _initializers(model, seed_of)
     side, depth = image_size // 16, model.filters[-1]
     z = keras.Input((model.z_dim,), name="z")
     x = keras.layers.Dense(
         side * side * depth,
         dtype=policy,
         name="decoder_dense",
-        kernel_initializer=_glorot(seed_of("decoder_dense")),
+        kernel_initializer=initial("decoder_dense"),
     )(z)
     x = keras.layers.Reshape((side, side, depth), dtype=policy, name="decoder_reshape")(x)
     for i, filters in enumerate(reversed(model.filters[:-1]), start=1):
         name = f"decoder_conv_{i}"
         convolution = keras.layers.Conv2DTranspose(
-            filters, 3, strides=2, padding="same", dtype=policy, name=name, kernel_initializer=_glorot(seed_of(name))
+            filters, 3, strides=2, padding="same", dtype=policy, name=name, kernel_initializer=initial(name)
         )
         x = _normalised(convolution(x), model, policy, f"decoder_{i}")
     # The logits stay float32: the loss is a sum over tens of thousands of them.
     logits = keras.layers.Conv2DTranspose(
-        3, 3, strides=2, padding="same", dtype="float32", name="logits", kernel_initializer=_glorot(seed_of("logits"))
+        3, 3, strides=2, padding="same", dtype="float32", name="logits", kernel_initializer=initial("logits")
     )(x)
     return keras.Model(z, logits, name="decoder")
 
@@ -161,12 +175,18 @@ def _normalised(x: Any, model: ModelConfig, policy: str, name: str) -> Any:
     return keras.layers.LeakyReLU(negative_slope=model.leaky_slope, dtype=policy, name=f"{name}_relu")(x)
 
 
-def _latent_head(name: str, z_dim: int, seed_of: SeedOf) -> keras.layers.Dense:
-    return keras.layers.Dense(z_dim, dtype="float32", name=name, kernel_initializer=_glorot(seed_of(name)))
+def _latent_head(name: str, z_dim: int, initial: InitializerOf) -> keras.layers.Dense:
+    return keras.layers.Dense(z_dim, dtype="float32", name=name, kernel_initializer=initial(name))
 
 
-def _glorot(seed: int) -> keras.initializers.Initializer:
-    return keras.initializers.GlorotUniform(seed=seed)
+def _initializers(model: ModelConfig, seed_of: SeedOf) -> InitializerOf:
+    """Initializer of the kernel of the layer with a name."""
+    kinds: dict[str, Callable[[int], keras.initializers.Initializer]] = {
+        "glorot": lambda seed: keras.initializers.GlorotUniform(seed=seed),
+        "he": lambda seed: keras.initializers.HeNormal(seed=seed),
+        "normal": lambda seed: keras.initializers.RandomNormal(stddev=0.02, seed=seed),
+    }
+    return lambda name: kinds[model.initializer](seed_of(name))
 
 
 LAYER_NAMES = (

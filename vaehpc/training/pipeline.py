@@ -107,8 +107,24 @@ def available_in(meminfo: str) -> int:
 
 
 def epoch_order(run: RunConfig, epoch: int) -> npt.NDArray[np.int64]:
-    """Permutation (num_train,) of the training images in one epoch: a pure function of (shuffle key, epoch)."""
-    return np.random.default_rng(run.key("shuffling", epoch)).permutation(run.data.num_train)
+    """Order (num_train,) of the training images in one epoch: a pure function of (shuffle key, epoch).
+
+    A permutation; an image that a fork leaves out is replaced by its neighbour in the batch, so that every other image
+    keeps its place and its noise.
+    """
+    order = np.random.default_rng(run.key("shuffling", epoch)).permutation(run.data.num_train)
+    if run.arm.fork is not None and run.arm.fork.left_out is not None:
+        place = int(np.flatnonzero(order == run.arm.fork.left_out)[0])
+        starts_batch = place % run.arm.train.batch_size == 0 and place + 1 < len(order)
+        order[place] = order[place + 1 if starts_batch else place - 1]
+    return order
+
+
+def batch_of_step(run: RunConfig, step: int) -> npt.NDArray[np.int64]:
+    """Positions in the training split of the images of one step, counted from 0."""
+    epoch, done = divmod(step, run.steps_per_epoch)
+    batch_size = run.arm.train.batch_size
+    return epoch_order(run, epoch)[done * batch_size : (done + 1) * batch_size]
 
 
 def batches(images: Images, order: npt.NDArray[np.int64], batch_size: int) -> tf.data.Dataset:

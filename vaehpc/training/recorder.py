@@ -1,14 +1,30 @@
-"""The record of a training as files that others read: history.jsonl and recorder/probe.arrow."""
+"""The flight recorder: the signals of every step on disk, and what led to a jump when a signal leaves its limit."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import time
+import zlib
+from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
 
+import keras
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from vaehpc.files import Attempt
-from vaehpc.results import ProbeRecord
-from vaehpc.training.checkpoint import Progress
+from vaehpc.config import RunConfig
+from vaehpc.files import Attempt, write_model
+from vaehpc.results import ProbeRecord, TriggerRecord
+from vaehpc.stats.triggers import Trigger, first_trigger, probe_trigger
+from vaehpc.training.checkpoint import Arrays, NonFiniteError, Progress, checkpoint_name, state_arrays, write_checkpoint
+from vaehpc.training.encode import noise_key
+from vaehpc.training.fit import Signals, TrainedBlock
+from vaehpc.training.pipeline import batch_of_step
 
 PROBE_SCHEMA = pa.schema(
     [
@@ -19,6 +35,12 @@ PROBE_SCHEMA = pa.schema(
         ("spread", pa.float64()),
     ]
 )
+MAX_TRIGGERS = 8
+"""Dumps of one run: each holds a snapshot as large as a checkpoint."""
+COPIES_PER_TIME = 100
+"""A snapshot is taken at the earliest after so many times as long as copying the last one took."""
+
+logger = logging.getLogger(__name__)
 
 
 def publish_record(attempt: Attempt, progress: Progress) -> None:
@@ -39,3 +61,184 @@ def publish_record(attempt: Attempt, progress: Progress) -> None:
 def probe_table(records: Sequence[ProbeRecord]) -> pa.Table:
     """The probe as columns."""
     return pa.Table.from_pylist([record.model_dump() for record in records], schema=PROBE_SCHEMA)
+
+
+class Snapshot:
+    """The state after some step, held in memory."""
+
+    def __init__(self, variables: Sequence[keras.Variable], progress: Progress) -> None:
+        begun = time.monotonic()
+        self.arrays: Arrays = {name: np.array(array) for name, array in state_arrays(variables).items()}
+        self.progress = progress
+        self.taken = time.monotonic()
+        self.seconds = self.taken - begun
+
+
+class FlightRecorder:
+    """Writes recorder/steps.arrow while the training goes on, and a folder under triggers/ for each trigger.
+
+    As a context it keeps the file open. A resumed training goes on behind the rows up to its checkpoint. The file is
+    opened inside the attempt and renamed into place, so that an attempt that was replaced goes on writing to a file
+    that nobody sees.
+    """
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        run: RunConfig,
+        variables: Sequence[keras.Variable],
+        names: Sequence[str],
+        start: Progress,
+    ) -> None:
+        self._attempt = attempt
+        self._run = run
+        self._variables = variables
+        self._schema = steps_schema(run, names)
+        self._ring = _rows_before(read_steps(attempt.run.steps, self._schema), start.step)
+        self._snapshots = deque([Snapshot(variables, start)], maxlen=2)
+        self._burn_in = max(run.plan.probe.burn_in_steps, run.steps_per_epoch)
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> FlightRecorder:
+        self._attempt.run.recorder.mkdir(exist_ok=True)
+        aside = self._attempt.path / self._attempt.run.steps.name
+        file = self._open.enter_context(pa.OSFile(str(aside), "wb"))
+        self._stream = self._open.enter_context(pa.ipc.new_stream(file, self._schema))
+        self._stream.write_table(self._ring)
+        self._attempt.publish(aside, self._attempt.run.steps)
+        self._ring = self._newest(self._ring)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, NonFiniteError) and error.signals:
+            first = error.step + 1 - len(error.signals["total_loss"])
+            self._append(first, error.signals, error.order)
+            if self._run.arm.fork is None:
+                self._dump(Trigger(error.step, "nonfinite", float("nan"), float("inf")))
+        self._open.close()
+
+    def record(self, block: TrainedBlock) -> None:
+        """Append the block's steps, dump what led to a trigger among them, take a snapshot when it is time."""
+        num_new = len(block.signals["total_loss"])
+        self._append(block.progress.step - num_new, block.signals, block.order)
+        trigger = self._trigger(block.progress, num_new)
+        if trigger is not None and trigger.step >= self._burn_in and self._run.arm.fork is None:
+            self._dump(trigger)
+        newest = self._snapshots[-1]
+        is_far = block.progress.step - newest.progress.step >= self._run.plan.recorder.snapshot_steps
+        if is_far and time.monotonic() - newest.taken >= COPIES_PER_TIME * newest.seconds:
+            self._snapshots.append(Snapshot(self._variables, block.progress))
+
+    def _append(self, first_step: int, signals: Signals, order: npt.NDArray[np.int64]) -> None:
+        batch = steps_batch(self._schema, first_step, signals, order, self._run.arm.train.batch_size)
+        self._stream.write_batch(batch)
+        self._ring = self._newest(pa.concat_tables([self._ring, pa.Table.from_batches([batch])]))
+
+    def _newest(self, rows: pa.Table) -> pa.Table:
+        # The oldest row of the newest block still looks back over a whole ring.
+        num_kept = self._run.plan.recorder.ring_steps + self._run.plan.probe.every_steps
+        return rows.slice(max(len(rows) - num_kept, 0))
+
+    def _trigger(self, progress: Progress, num_new: int) -> Trigger | None:
+        watched = ("step", "gradient_norm", "gradient_rms", "log_var_max")
+        ring = {name: self._ring[name].to_numpy() for name in watched if name in self._ring.column_names}
+        trigger = first_trigger(ring, num_new, self._run.plan.recorder)
+        probes = progress.probe[-2:]
+        if trigger is None and len(probes) == 2 and probes[1].step == progress.step:
+            before, now = (probe.radius_median for probe in probes)
+            trigger = probe_trigger(before, now, progress.step - 1, self._run.plan.recorder)
+        return trigger
+
+    def _dump(self, trigger: Trigger) -> None:
+        """Write triggers/STEP, unless an earlier one is so near that its ring shows this step, or there are enough."""
+        run, plan = self._attempt.run, self._run.plan.recorder
+        earlier = [int(path.name.partition("-")[2]) for path in run.triggers.glob("step-*")]
+        if len(earlier) >= MAX_TRIGGERS or any(step <= trigger.step < step + plan.ring_steps for step in earlier):
+            return
+        logger.warning("%s: %s = %g at step %d, limit %g", run.name, *_facts(trigger))
+        aside = self._attempt.path / checkpoint_name(trigger.step)
+        aside.mkdir()
+        with pa.OSFile(str(aside / "ring.arrow"), "wb") as file, pa.ipc.new_stream(file, self._schema) as stream:
+            stream.write_table(self._ring.slice(max(len(self._ring) - plan.ring_steps, 0)))
+        snapshot = next(held for held in self._snapshots if held.progress.step <= trigger.step)
+        write_checkpoint(aside / "snapshot", snapshot.arrays, snapshot.progress)
+        write_model(aside / "trigger.json", self._record(trigger, snapshot))
+        run.triggers.mkdir(exist_ok=True)
+        self._attempt.publish(aside, run.triggers / aside.name)
+
+    def _record(self, trigger: Trigger, snapshot: Snapshot) -> TriggerRecord:
+        row = self._ring.slice(trigger.step - self._ring["step"][0].as_py(), 1).to_pylist()[0]
+        return TriggerRecord(
+            step=trigger.step,
+            signal=trigger.signal,
+            value=trigger.value,
+            limit=trigger.limit,
+            snapshot_step=snapshot.progress.step,
+            images=tuple(batch_of_step(self._run, trigger.step).tolist()),
+            largest_loss_image=row["image_loss_image"],
+            largest_log_var_image=row.get("log_var_image"),
+        )
+
+
+def _facts(trigger: Trigger) -> tuple[str, float, int, float]:
+    return trigger.signal, trigger.value, trigger.step, trigger.limit
+
+
+# Rows
+
+
+def steps_schema(run: RunConfig, names: Sequence[str]) -> pa.Schema:
+    """Columns of steps.arrow: the signals, with images' positions in the training split where the step has rows.
+
+    A step's noise is a function of the noise key, in the schema's metadata, and of the step as its counter.
+    """
+    columns = [(_column(name), pa.int64() if name.endswith("_row") else pa.float32()) for name in names]
+    metadata = {"run": run.name, "noise_key": str(int(noise_key(run)))}
+    return pa.schema([("step", pa.int64()), ("batch_hash", pa.int64()), *columns], metadata=metadata)
+
+
+def _column(signal: str) -> str:
+    """An image is known by its row on the device, and by its position in the training split on disk."""
+    return signal.removesuffix("_row") + "_image" if signal.endswith("_row") else signal
+
+
+def steps_batch(
+    schema: pa.Schema, first_step: int, signals: Signals, order: npt.NDArray[np.int64], batch_size: int
+) -> pa.RecordBatch:
+    """Rows of consecutive steps.
+
+    Args:
+        schema: of steps.arrow.
+        first_step: the first one, counted from 0.
+        signals: of the steps by name, each (num_steps,).
+        order: positions of the images of these steps, batch after batch.
+        batch_size: images of a step; the last may have fewer.
+    """
+    num_steps = len(signals["total_loss"])
+    batches = [order[i * batch_size : (i + 1) * batch_size] for i in range(num_steps)]
+    columns: dict[str, npt.NDArray[np.generic]] = {
+        "step": np.arange(first_step, first_step + num_steps),
+        "batch_hash": np.array([zlib.crc32(batch.tobytes()) for batch in batches], np.int64),
+    }
+    for name, values in signals.items():
+        columns[_column(name)] = np.ascontiguousarray(values)
+        if name.endswith("_row"):
+            columns[_column(name)] = np.array([batch[int(row)] for batch, row in zip(batches, values, strict=True)])
+    return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in schema.names], schema=schema)
+
+
+def read_steps(path: Path, schema: pa.Schema) -> pa.Table:
+    """The rows of steps.arrow up to its last whole batch; none where there is no such file or it has other columns."""
+    batches = []
+    with contextlib.suppress(OSError, pa.ArrowInvalid), path.open("rb") as file:
+        stream = pa.ipc.open_stream(file)
+        if stream.schema == schema:
+            for batch in stream:
+                batches.append(batch)
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def _rows_before(rows: pa.Table, step: int) -> pa.Table:
+    return rows.filter(pc.field("step") < step)

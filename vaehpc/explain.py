@@ -1,0 +1,121 @@
+"""`python -m vaehpc.explain STUDY --run RUN`: what happened around each trigger of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import tyro
+
+from vaehpc.files import RunDir, UserError, read_model, write_text
+from vaehpc.report.explanation import Explained, coverage, event_figure, event_words, overview_figure, page
+from vaehpc.report.figures import svg
+from vaehpc.report.words import NBSP
+from vaehpc.results import TriggerRecord
+from vaehpc.stats.departures import NOT_SIGNALS, StepRecord, event
+from vaehpc.study import found_run, found_study
+from vaehpc.tasks.aggregate import read_probe
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Say what happened around each trigger of a run: which signal left its band first, at which step.
+
+    Writes RUN/explanation/: explanation.md, overview.svg of the whole run, and trigger-N.svg around each trigger.
+    """
+
+    study: Annotated[Path, tyro.conf.Positional]
+    """The study's folder, or its name under 'runs'."""
+    run: str
+    """A run of it, such as vae-tiny-seed007."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: explained; 2: asked wrongly; 130: Ctrl-C."""
+    try:
+        arguments = tyro.cli(Arguments, args=argv, prog="vaehpc explain")
+        run_dir = found_run(found_study(arguments.study), arguments.run)
+        explained = read_explained(run_dir)
+        print(words_of(explained))
+        for path in write_explanation(run_dir, explained):
+            print(path)
+    except (UserError, OSError) as error:
+        print(f"vaehpc: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nvaehpc: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+# Reading
+
+
+def read_explained(run_dir: RunDir) -> Explained:
+    """What the recorder of a run holds, and what happened around its triggers.
+
+    Raises:
+        UserError: it holds no steps, or a trigger's record is damaged.
+    """
+    config = run_dir.config()
+    triggers = [
+        (path.parent, read_model(path, TriggerRecord)) for path in sorted(run_dir.triggers.glob("*/trigger.json"))
+    ]
+    record = read_steps(run_dir.steps)
+    for folder, _ in triggers:
+        record = record.joined(read_steps(folder / "ring.arrow"))
+    if not len(record.steps):
+        raise UserError(
+            f"run {run_dir.name} has no recorded steps in {run_dir.steps}: it has not begun to train, or the file was"
+            " removed. `vaehpc launch` trains what is missing."
+        )
+    events = [event(number, trigger, record, config.plan) for number, (_, trigger) in enumerate(triggers, start=1)]
+    return Explained(config, record, read_probe(run_dir.probe), events)
+
+
+def read_steps(path: Path) -> StepRecord:
+    """The steps up to the last batch of records that is whole; empty if there is none."""
+    batches: list[pa.RecordBatch] = []
+    with contextlib.suppress(OSError, pa.ArrowInvalid), path.open("rb") as file:
+        for batch in pa.ipc.open_stream(file):
+            batches.append(batch)
+    if not batches:
+        return StepRecord(np.array([], np.int64), {})
+    table = pa.Table.from_batches(batches)
+    signals = [name for name in table.column_names if name not in NOT_SIGNALS]
+    return StepRecord(
+        table["step"].to_numpy(), {name: np.asarray(table[name].to_numpy(), np.float64) for name in signals}
+    )
+
+
+# Saying and writing
+
+
+def words_of(explained: Explained) -> str:
+    """The text of every trigger, for a terminal."""
+    said = [coverage(explained)]
+    for found in explained.events:
+        said += ["", f"Trigger {found.number}", *event_words(found, explained)]
+    return "\n".join(said).replace(NBSP, " ")
+
+
+def write_explanation(run_dir: RunDir, explained: Explained) -> Iterable[Path]:
+    """Draw the figures and write the page; yields each file when it is there."""
+    run_dir.explanation.mkdir(exist_ok=True)
+    figures = {"overview.svg": overview_figure(explained)}
+    figures |= {f"trigger-{found.number}.svg": event_figure(found, explained.probe) for found in explained.events}
+    for name, figure in figures.items():
+        write_text(run_dir.explanation / name, svg(figure))
+        yield run_dir.explanation / name
+    write_text(run_dir.explanation / "explanation.md", page(explained))
+    yield run_dir.explanation / "explanation.md"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
