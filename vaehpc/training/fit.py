@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from vaehpc.config import RunConfig, TrainConfig
+from vaehpc.config import RunConfig, SpikeConfig, TrainConfig
 from vaehpc.results import EpochRecord, ProbeRecord
 from vaehpc.stats.radius import offset_and_spread, radii
 from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, state_hash
@@ -109,32 +109,17 @@ def compiled_block(run: RunConfig, net: Net, optimizer: keras.optimizers.Optimiz
     result holds the losses alone.
     """
     key = noise_key(run)
-    variables = net.trainable_variables
-    watcher = WeightWatcher(net, optimizer)
-
-    @tf.function(jit_compile=run.arm.train.jit_compile)
-    def train_step(pixels: tf.Tensor, epsilon: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        images = unit_range(pixels)
-        weights, loss_scale = watcher.weights() if recorded else [], watcher.loss_scale()
-        with tf.GradientTape() as tape:
-            mu, log_var = net.encode(images, training=True, disturbed=_log_var_spike(run, step, epsilon))
-            z = net.sample(mu, log_var, epsilon)
-            image_losses = reconstruction_loss(images, net.decoder(z, training=True))
-            reconstruction = tf.reduce_mean(image_losses)
-            kl = tf.constant(0.0)
-            if net.arm.vae is not None:
-                kl = net.arm.vae.kl_weight * tf.reduce_mean(kl_divergence(mu, log_var))
-            total = reconstruction + kl
-            scaled = optimizer.scale_loss(total)
-        gradients = _with_spike(run, step, tape.gradient(scaled, variables))
-        optimizer.apply(gradients, variables)
-        losses = [total, reconstruction, kl]
-        if not recorded:
-            return tf.stack(losses)
-        of_images = image_signals(mu, image_losses) + ([] if log_var is None else vae_signals(mu, log_var, epsilon))
-        return tf.stack([*losses, *of_images, *watcher.signals(gradients, weights, loss_scale)])
-
     width = len(signal_names(run.arm, net)) if recorded else len(LOSSES)
+    plain_step = _compiled_step(net, optimizer, recorded, None)
+    spiked_step = _compiled_step(net, optimizer, recorded, run.arm.spike)
+
+    def train_step(pixels: tf.Tensor, epsilon: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        if run.arm.spike is None:
+            return plain_step(pixels, epsilon)
+        # Two functions: one that could do both would round otherwise in every step.
+        return tf.cond(
+            step == run.spike_step, lambda: spiked_step(pixels, epsilon), lambda: plain_step(pixels, epsilon)
+        )
 
     @tf.function
     def block(iterator: Iterator[tf.Tensor], first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
@@ -149,27 +134,49 @@ def compiled_block(run: RunConfig, net: Net, optimizer: keras.optimizers.Optimiz
     return block  # type: ignore[no-any-return]
 
 
-def _log_var_spike(run: RunConfig, step: tf.Tensor, epsilon: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """The arm's spike on one component of the step's first image; nothing in every other step.
+def _compiled_step(
+    net: Net, optimizer: keras.optimizers.Optimizer, recorded: bool, spike: SpikeConfig | None
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """A function (uint8 pixels, epsilon) -> signals of one step of Adam, with the arm's spike in it or without."""
+    variables = net.trainable_variables
+    watcher = WeightWatcher(net, optimizer)
 
-    It takes the component with the largest |epsilon|, so that its effect is not left to a draw near zero.
+    @tf.function(jit_compile=net.arm.train.jit_compile)
+    def train_step(pixels: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
+        images = unit_range(pixels)
+        weights, loss_scale = watcher.weights() if recorded else [], watcher.loss_scale()
+        with tf.GradientTape() as tape:
+            mu, log_var = net.encode(images, training=True, log_var_spike=_log_var_spike(spike, epsilon))
+            z = net.sample(mu, log_var, epsilon)
+            image_losses = reconstruction_loss(images, net.decoder(z, training=True))
+            reconstruction = tf.reduce_mean(image_losses)
+            kl = tf.constant(0.0)
+            if net.arm.vae is not None:
+                kl = net.arm.vae.kl_weight * tf.reduce_mean(kl_divergence(mu, log_var))
+            total = reconstruction + kl
+            scaled = optimizer.scale_loss(total)
+        gradients = tape.gradient(scaled, variables)
+        if spike is not None and spike.kind == "gradient":
+            gradients = [spike.strength * gradient for gradient in gradients]
+        optimizer.apply(gradients, variables)
+        losses = [total, reconstruction, kl]
+        if not recorded:
+            return tf.stack(losses)
+        of_images = image_signals(mu, image_losses) + ([] if log_var is None else vae_signals(mu, log_var, epsilon))
+        return tf.stack([*losses, *of_images, *watcher.signals(gradients, weights, loss_scale)])
+
+    return train_step  # type: ignore[no-any-return]
+
+
+def _log_var_spike(spike: SpikeConfig | None, epsilon: tf.Tensor) -> tf.Tensor | None:
+    """What is added to log_var (batch, z_dim): the spike on one component of the first image.
+
+    It is the component with the largest |epsilon|, so that its effect is not left to a draw near zero.
     """
-    spike = run.arm.spike
     if spike is None or spike.kind != "log_var":
         return None
-    component = tf.one_hot(tf.argmax(tf.abs(epsilon[0])), tf.shape(epsilon)[1], on_value=True, off_value=False)
-    first_image = tf.one_hot(0, tf.shape(epsilon)[0], on_value=True, off_value=False)
-    chosen = first_image[:, tf.newaxis] & component & (step == run.spike_step)
-    # Selected, not added: a sum with zeros is fused with the layer before it and rounds otherwise in every step.
-    return lambda log_var: tf.where(chosen, log_var + spike.strength, log_var)
-
-
-def _with_spike(run: RunConfig, step: tf.Tensor, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-    spike = run.arm.spike
-    if spike is None or spike.kind != "gradient":
-        return gradients
-    factor = tf.where(step == run.spike_step, spike.strength, 1.0)
-    return [factor * gradient for gradient in gradients]
+    component = tf.argmax(tf.abs(epsilon[0]))
+    return tf.scatter_nd([[0, component]], [spike.strength], tf.shape(epsilon, tf.int64))
 
 
 def _after_block(run: RunConfig, progress: Progress, signals: Signals, order: npt.NDArray[np.int64]) -> Progress:

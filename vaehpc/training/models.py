@@ -41,20 +41,20 @@ class Net:
         return [*self.encoder.variables, *self.decoder.variables]
 
     def encode(
-        self, images: tf.Tensor, training: bool, disturbed: Callable[[tf.Tensor], tf.Tensor] | None = None
+        self, images: tf.Tensor, training: bool, log_var_spike: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """mu and log_var (batch, z_dim) of images in [0, 1]; log_var is None for an AE.
 
         Args:
             images: (batch, size, size, 3).
             training: whether BatchNormalization takes the batch's statistics.
-            disturbed: what becomes of log_var before it is clamped.
+            log_var_spike: (batch, z_dim), added to log_var before it is clamped.
         """
         if self.arm.vae is None:
             return self.encoder(images, training=training), None
         mu, log_var = self.encoder(images, training=training)
-        if disturbed is not None:
-            log_var = disturbed(log_var)
+        if log_var_spike is not None:
+            log_var += log_var_spike
         limit = self.arm.vae.log_var_limit
         return mu, log_var if limit is None else tf.minimum(log_var, limit)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 import zlib
 from collections import deque
@@ -68,7 +69,7 @@ class Snapshot:
 
     def __init__(self, variables: Sequence[keras.Variable], progress: Progress) -> None:
         begun = time.monotonic()
-        self.arrays: Arrays = {name: np.array(array) for name, array in state_arrays(variables).items()}
+        self.arrays: Arrays = {name: np.copy(array) for name, array in state_arrays(variables).items()}
         self.progress = progress
         self.taken = time.monotonic()
         self.seconds = self.taken - begun
@@ -116,7 +117,7 @@ class FlightRecorder:
             first = error.step + 1 - len(error.signals["total_loss"])
             self._append(first, error.signals, error.order)
             if self._run.arm.fork is None:
-                self._dump(Trigger(error.step, "nonfinite", float("nan"), float("inf")))
+                self._dump(Trigger(error.step, "nonfinite", math.nan, math.inf))
         self._open.close()
 
     def record(self, block: TrainedBlock) -> None:
@@ -124,7 +125,7 @@ class FlightRecorder:
         num_new = len(block.signals["total_loss"])
         self._append(block.progress.step - num_new, block.signals, block.order)
         trigger = self._trigger(block.progress, num_new)
-        if trigger is not None and trigger.step >= self._burn_in and self._run.arm.fork is None:
+        if trigger is not None:
             self._dump(trigger)
         newest = self._snapshots[-1]
         is_far = block.progress.step - newest.progress.step >= self._run.plan.recorder.snapshot_steps
@@ -142,23 +143,27 @@ class FlightRecorder:
         return rows.slice(max(len(rows) - num_kept, 0))
 
     def _trigger(self, progress: Progress, num_new: int) -> Trigger | None:
+        """The block's first trigger that is to be dumped: after the burn-in, and in no earlier one's ring."""
+        run, plan = self._attempt.run, self._run.plan.recorder
+        dumped = [int(path.name.partition("-")[2]) for path in run.triggers.glob("step-*")]
+        earliest = max([self._burn_in, *(step + plan.ring_steps for step in dumped)])
+        num_watched = min(num_new, progress.step - earliest)
+        if num_watched <= 0 or len(dumped) >= MAX_TRIGGERS or self._run.arm.fork is not None:
+            return None
         watched = ("step", "gradient_norm", "gradient_rms", "log_var_max")
         ring = {name: self._ring[name].to_numpy() for name in watched if name in self._ring.column_names}
-        trigger = first_trigger(ring, num_new, self._run.plan.recorder)
+        trigger = first_trigger(ring, num_watched, plan)
         probes = progress.probe[-2:]
         if trigger is None and len(probes) == 2 and probes[1].step == progress.step:
             before, now = (probe.radius_median for probe in probes)
-            trigger = probe_trigger(before, now, progress.step - 1, self._run.plan.recorder)
+            trigger = probe_trigger(before, now, progress.step - 1, plan)
         return trigger
 
     def _dump(self, trigger: Trigger) -> None:
-        """Write triggers/STEP, unless an earlier one is so near that its ring shows this step, or there are enough."""
+        """Write triggers/STEP."""
         run, plan = self._attempt.run, self._run.plan.recorder
-        earlier = [int(path.name.partition("-")[2]) for path in run.triggers.glob("step-*")]
-        if len(earlier) >= MAX_TRIGGERS or any(step <= trigger.step < step + plan.ring_steps for step in earlier):
-            return
         logger.warning("%s: %s = %g at step %d, limit %g", run.name, *_facts(trigger))
-        aside = self._attempt.path / checkpoint_name(trigger.step)
+        aside = self._attempt.path / f"trigger-{trigger.step:09d}"
         aside.mkdir()
         with pa.OSFile(str(aside / "ring.arrow"), "wb") as file, pa.ipc.new_stream(file, self._schema) as stream:
             stream.write_table(self._ring.slice(max(len(self._ring) - plan.ring_steps, 0)))
@@ -166,7 +171,7 @@ class FlightRecorder:
         write_checkpoint(aside / "snapshot", snapshot.arrays, snapshot.progress)
         write_model(aside / "trigger.json", self._record(trigger, snapshot))
         run.triggers.mkdir(exist_ok=True)
-        self._attempt.publish(aside, run.triggers / aside.name)
+        self._attempt.publish(aside, run.triggers / checkpoint_name(trigger.step))
 
     def _record(self, trigger: Trigger, snapshot: Snapshot) -> TriggerRecord:
         row = self._ring.slice(trigger.step - self._ring["step"][0].as_py(), 1).to_pylist()[0]

@@ -1,0 +1,186 @@
+"""Signals of a step against what a plain eager step computes, and that watching changes no bit of the training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.examples import run_config
+from vaehpc.config import RunConfig, SpikeConfig
+from vaehpc.training.checkpoint import state_arrays, state_hash
+from vaehpc.training.encode import noise_key, unit_range
+from vaehpc.training.fit import build_optimizer, compiled_block
+from vaehpc.training.losses import kl_divergence, reconstruction_loss
+from vaehpc.training.models import Net, build_net, layer_seeds
+from vaehpc.training.pipeline import batches
+from vaehpc.training.signals import LOSSES, VECTORS, layer_names, signal_names
+
+IMAGES = np.random.default_rng(0).integers(256, size=(48, 16, 16, 3)).astype(np.uint8)
+BATCH_SIZE = 16
+
+
+@dataclass
+class Watched:
+    """A net, and what its steps were like."""
+
+    run: RunConfig
+    net: Net
+    optimizer: keras.optimizers.Optimizer
+
+    def trained(self, num_steps: int, first_step: int = 0, recorded: bool = True) -> dict[str, np.ndarray]:
+        """Signals of some steps, each (num_steps,); the losses alone where they are not recorded."""
+        order = np.arange(48)[BATCH_SIZE * first_step :]
+        block = compiled_block(self.run, self.net, self.optimizer, recorded)
+        steps = (tf.constant(number, tf.int64) for number in (first_step, num_steps))
+        results = block(iter(batches(IMAGES, order, BATCH_SIZE)), *steps).numpy()
+        names = signal_names(self.run.arm, self.net) if recorded else LOSSES
+        return dict(zip(names, results.T, strict=True))
+
+    @property
+    def state(self) -> str:
+        return state_hash(state_arrays([*self.net.variables, *self.optimizer.variables]), 0)
+
+    def weights(self) -> list[np.ndarray]:
+        return [np.copy(np.asarray(weight)) for weight in self.net.trainable_variables]
+
+
+def watched(kind: str = "vae", spike: SpikeConfig | None = None, **train: Any) -> Watched:
+    run = run_config(kind, num_train=len(IMAGES), train={"epochs": 1, **train})
+    run = run.model_copy(update={"arm": run.arm.model_copy(update={"spike": spike})})
+    net = build_net(run.arm, 16, layer_seeds(run.key("initialisation")))
+    return Watched(run, net, build_optimizer(run.arm.train, net))
+
+
+@dataclass
+class Step:
+    """A plain eager step on the first batch."""
+
+    mu: np.ndarray
+    log_var: np.ndarray
+    epsilon: np.ndarray
+    image_losses: np.ndarray
+    gradients: list[np.ndarray]
+
+
+def plain_step(of: Watched, step: int) -> Step:
+    images = unit_range(tf.constant(IMAGES[BATCH_SIZE * step :][:BATCH_SIZE]))
+    epsilon = of.net.noise(noise_key(of.run), tf.constant(step, tf.int64), len(images))
+    with tf.GradientTape() as tape:
+        mu, log_var = of.net.encode(images, training=True)
+        losses = reconstruction_loss(images, of.net.decoder(of.net.sample(mu, log_var, epsilon), training=True))
+        total = tf.reduce_mean(losses) + 1e-5 * tf.reduce_mean(kl_divergence(mu, log_var))
+    gradients = tape.gradient(total, of.net.trainable_variables)
+    return Step(*(value.numpy() for value in (mu, log_var, epsilon, losses)), [g.numpy() for g in gradients])
+
+
+def norm(arrays: list[np.ndarray]) -> float:
+    return float(np.sqrt(sum(np.sum(array.astype(np.float64) ** 2) for array in arrays)))
+
+
+def test_signals_of_images_and_latents() -> None:
+    expected = plain_step(watched(), 0)
+    found = watched().trained(1)
+    radius = np.linalg.norm(expected.mu, axis=1)
+    of_image = {
+        "radius_mean": radius.mean(),
+        "radius_max": radius.max(),
+        "image_loss_max": expected.image_losses.max(),
+        "image_loss_row": expected.image_losses.argmax(),
+        "log_var_sum": expected.log_var.sum(axis=1).mean(),
+        "mu_square_sum": (expected.mu**2).sum(axis=1).mean(),
+        "variance_sum": np.exp(expected.log_var).sum(axis=1).mean(),
+        "epsilon_max": np.abs(expected.epsilon).max(),
+        "noise_max": np.abs(np.exp(expected.log_var / 2) * expected.epsilon).max(),
+        "log_var_min": expected.log_var.min(),
+        "log_var_mean": expected.log_var.mean(),
+        "log_var_max": expected.log_var.max(),
+        "log_var_row": expected.log_var.max(axis=1).argmax(),
+        "loss_scale": 1.0,
+    }
+    for name, value in of_image.items():
+        assert found[name][0] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    sums = -0.5 * (8 + found["log_var_sum"] - found["mu_square_sum"] - found["variance_sum"])
+    assert found["kl_loss"][0] == pytest.approx(1e-5 * sums[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("train", [{}, {"clipnorm": 0.5}, {"precision": "mixed_float16"}], ids=str)
+def test_signals_of_gradients_and_weights(train: dict[str, Any]) -> None:
+    # The second step: at the first one Adam's v is g^2 itself.
+    one = watched(**train)
+    first_gradients = plain_step(one, 0).gradients
+    one.trained(1)
+    before = one.weights()
+    second_gradients = plain_step(one, 1).gradients
+    found = one.trained(1, first_step=1)
+    after = one.weights()
+    rel = 0.02 if "precision" in train else 1e-4
+    assert found["gradient_norm"][0] == pytest.approx(norm(second_gradients), rel=rel)
+    assert found["weight_norm"][0] == pytest.approx(norm(after), rel=1e-5)
+    assert found["update_norm"][0] == pytest.approx(norm([a - b for a, b in zip(after, before, strict=True)]), rel=1e-3)
+    limit = train.get("clipnorm", np.inf)
+    clipped = [
+        [gradient * min(1.0, limit / norm(gradients)) for gradient in gradients]
+        for gradients in (first_gradients, second_gradients)
+    ]
+    assert (norm(second_gradients) > limit) == ("clipnorm" in train)  # so that it is clipped at all
+    ratios = [
+        second**2 / ((0.999 * 0.001 * first**2 + 0.001 * second**2) / (1 - 0.999**2) + 1e-37)
+        for first, second in zip(*clipped, strict=True)
+    ]
+    together = np.concatenate([ratio.ravel() for ratio in ratios])
+    if "precision" not in train:  # where half a gradient of 1e-6 is rounded, its quotient is anything
+        assert found["gradient_rms"][0] == pytest.approx(np.sqrt(together.mean()), rel=5e-3)
+        assert found["gradient_peak"][0] == pytest.approx(together.max(), rel=5e-3)
+    kernels = [i for i, weight in enumerate(one.net.trainable_variables) if len(weight.shape) > 1]
+    for layer, i in zip(layer_names(one.net), kernels, strict=False):
+        assert found[f"gradient_norm/{layer}"][0] == pytest.approx(norm([second_gradients[i]]), rel=rel), layer
+        assert found[f"weight_norm/{layer}"][0] == pytest.approx(norm([after[i]]), rel=1e-5), layer
+    vectors = [gradient for i, gradient in enumerate(second_gradients) if i not in kernels]
+    assert found[f"gradient_norm/{VECTORS}"][0] == pytest.approx(norm(vectors), rel=rel)
+
+
+def test_loss_scaling_is_told_and_taken_out() -> None:
+    one = watched(precision="mixed_float16")
+    scale = float(np.asarray(one.optimizer.dynamic_scale))
+    assert one.trained(1)["loss_scale"][0] == scale > 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_watching_changes_no_bit(precision: str) -> None:
+    plain, recorded = watched(precision=precision), watched(precision=precision)
+    losses = plain.trained(3, recorded=False)
+    signals = recorded.trained(3)
+    for name in LOSSES:
+        np.testing.assert_array_equal(losses[name], signals[name])
+    assert plain.state == recorded.state
+
+
+def test_an_ae_has_no_signals_of_noise() -> None:
+    found = watched("ae").trained(1)
+    assert not {"log_var_max", "epsilon_max", "noise_max", "gradient_norm/log_var"} & found.keys()
+    assert "gradient_norm/mu" in found
+
+
+def test_a_spiked_gradient_is_a_thousand_times_its_size_in_one_step() -> None:
+    spiked = watched(spike=SpikeConfig(kind="gradient", strength=1000, steps_before_end=2)).trained(3)
+    plain = watched().trained(3)
+    assert spiked["gradient_norm"][0] == plain["gradient_norm"][0]
+    assert spiked["gradient_norm"][1] == pytest.approx(1000 * plain["gradient_norm"][1], rel=1e-5)
+    assert spiked["total_loss"][1] == plain["total_loss"][1]
+    assert spiked["total_loss"][2] != plain["total_loss"][2]
+
+
+def test_a_spiked_log_var_is_one_component_of_one_image_in_one_step() -> None:
+    spiked = watched(spike=SpikeConfig(kind="log_var", strength=30, steps_before_end=2)).trained(3)
+    plain = watched().trained(3)
+    for name, values in plain.items():
+        assert values[0] == spiked[name][0], name
+    assert spiked["log_var_sum"][1] - plain["log_var_sum"][1] == pytest.approx(30 / BATCH_SIZE, abs=1e-3)
+    assert spiked["log_var_row"][1] == 0
+    # The component with the image's largest |epsilon|, which is above 1 in all but one of 20 images.
+    sigma = np.exp(spiked["log_var_max"][1] / 2)
+    epsilon = plain_step(watched(), 1).epsilon[0]
+    assert spiked["noise_max"][1] == pytest.approx(sigma * np.abs(epsilon).max(), rel=1e-3)
