@@ -241,6 +241,10 @@ class StudyDir:
         self.runs_table = self.path / "runs.parquet"
         self.figures = self.path / "figures"
         self.report = self.path / "report.html"
+        self.start = self.path / "start"
+        """Of a replay: the state that the forks start from, and the probe of their source run."""
+        self.replay_path = self.path / "replay.json"
+        self.replay_page = self.path / "replay.md"
 
     def config(self) -> StudyConfig:
         """What the study was asked to be."""

@@ -362,7 +362,7 @@ class ForkResult(Frozen):
 
     run: str
     radius: float | None
-    """R of its probe that went farthest the way of the source run; None if it was not finite."""
+    """R of its probe that went farthest; None if it was not finite."""
     nonfinite_step: int | None
     state_sha256: str
     jumped: bool
@@ -388,8 +388,8 @@ class ReplayResult(Frozen):
 
     study: str
     replay: ReplayConfig
-    radius_limit: float | None
-    """A fork whose R reached this radius, or went beyond it, jumped; None: only one that was not finite."""
+    factor_limit: float | None
+    """A fork whose R grew or shrank by this factor jumped; None: only one that was not finite."""
     level: float
     variants: tuple[VariantResult, ...]
     repeats_source: bool | None

@@ -10,7 +10,7 @@ from vaehpc.training.losses import draw_epsilon, kl_divergence, reconstruction_l
 KEY = tf.constant(1234567890123, tf.int64)
 
 
-def epsilon(shape: tuple[int, int], step: int = 0, key: tf.Tensor = KEY, **vae: float) -> np.ndarray:
+def epsilon(shape: tuple[int, int], step: int = 0, key: tf.Tensor = KEY, **vae: float | str) -> np.ndarray:
     return draw_epsilon(key, tf.constant(step, tf.int64), tf.constant(shape), VaeConfig(**vae)).numpy()
 
 
@@ -102,3 +102,12 @@ def test_epsilon_factor_scales_after_the_limit() -> None:
 def test_sample_latent_at_the_edges(log_var: float, sigma: float) -> None:
     z = sample_latent(tf.constant([[1.0]]), tf.constant([[log_var]]), tf.constant([[2.0]])).numpy()
     assert z[0, 0] == pytest.approx(1 + 2 * sigma, rel=1e-6)
+
+
+def test_a_limit_on_the_tensor_turns_all_of_it_where_one_component_is_beyond() -> None:
+    free = epsilon((64, 32))
+    largest = float(np.abs(free).max())
+    inside = epsilon((64, 32), epsilon_limit=largest * 1.001, epsilon_limit_on="tensor")
+    np.testing.assert_array_equal(inside, free)
+    beyond = epsilon((64, 32), epsilon_limit=largest * 0.999, epsilon_limit_on="tensor")
+    np.testing.assert_allclose(beyond, largest * 0.999 * np.sign(free), rtol=1e-6)

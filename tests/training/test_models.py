@@ -93,3 +93,35 @@ def test_batch_normalisation_against_numpy() -> None:
     inference = layer(inputs, training=False).numpy()
     expected = (inputs - np.asarray(layer.moving_mean)) / np.sqrt(np.asarray(layer.moving_variance) + 1e-3)
     np.testing.assert_allclose(inference, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "sd"), [("he", np.sqrt(2 / 72)), ("normal", 0.02), ("glorot", np.sqrt(2 / 144))]
+)
+def test_initial_kernels_have_the_spread_of_their_initializer(initializer: str, sd: float) -> None:
+    net = net_of(arm_config("vae", model={"filters": (4, 4, 8, 8), "initializer": initializer}))
+    kernel = np.asarray(net.encoder.get_layer("encoder_conv_4").kernel)
+    assert kernel.std() == pytest.approx(sd, rel=0.1)
+
+
+def test_mu_scale_scales_the_kernel_of_mu_alone() -> None:
+    plain = weights(net_of(arm_config("vae")))
+    scaled = weights(net_of(arm_config("vae", model={"mu_scale": 10.0})))
+    np.testing.assert_array_equal(scaled.pop("mu/kernel"), 10 * plain.pop("mu/kernel"))
+    for name, value in plain.items():
+        np.testing.assert_array_equal(scaled[name], value)
+
+
+def test_log_var_is_clamped_from_above_alone() -> None:
+    free, arm = net_of(arm_config("vae")), arm_config("vae")
+    images = tf.random.stateless_uniform((4, 16, 16, 3), seed=(1, 2))
+    _, log_var = free.encode(images, training=False)
+    middle = float(np.median(log_var))
+    assert arm.vae is not None
+    limited = arm.model_copy(update={"vae": arm.vae.model_copy(update={"log_var_limit": 5.0})})
+    net = net_of(limited)
+    spike = tf.fill(log_var.shape, 5.0 - middle)  # so that half of the components are beyond 5
+    _, clamped = net.encode(images, training=False, log_var_spike=spike)
+    np.testing.assert_allclose(clamped, np.minimum(log_var + spike, 5.0), rtol=1e-6)
+    assert (np.asarray(clamped) == 5.0).any()
+    assert (np.asarray(clamped) < 5.0).any()

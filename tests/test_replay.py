@@ -1,0 +1,414 @@
+"""The replay command: which forks it plans, what it refuses, and its end, with planted trainings."""
+
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.tasks.planted import PROVENANCE, study_config, write_probe, write_study
+from vaehpc import replay
+from vaehpc.config import ArmConfig, DataConfig, ForkConfig, ModelConfig, StudyConfig, TrainConfig, VaeConfig
+from vaehpc.files import RunDir, StudyDir, write_model
+from vaehpc.results import ReplayResult, TrainedRecord, TriggerRecord
+
+TRAIN = TrainConfig(epochs=400, batch_size=8)  # 400 epochs of 5 steps
+VAE = ArmConfig(name="vae-tiny", model=ModelConfig(), vae=VaeConfig(), train=TRAIN)
+AE = ArmConfig(name="ae", model=ModelConfig(), vae=None, train=TRAIN)
+JUMP = 1010
+"""The step in which the source runs jump, counted from 0."""
+PROBE = {step: 16.0 if step <= JUMP else 64.0 for step in range(50, 2001, 50)}
+JUMPED = {step: PROBE[step] for step in range(50, 1151, 50)}
+CALM = dict.fromkeys(JUMPED, 16.0)
+TRIGGER = TriggerRecord(
+    step=JUMP,
+    signal="gradient_norm",
+    value=5000.0,
+    limit=1000.0,
+    snapshot_step=900,
+    images=(3, 5, 8),
+    largest_loss_image=5,
+    largest_log_var_image=8,
+)
+
+
+@pytest.fixture(autouse=True)
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faces: DataConfig) -> StudyDir:
+    """A study of two arms in ./runs whose runs jumped in step 1010."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    config = study_config([AE, VAE], {"ae": 1, "vae-tiny": 2}).model_copy(update={"data": faces})
+    study = write_study(tmp_path / "runs" / "planted", config)
+    for run in config.runs():
+        plant_source(study.run(run.name), run.arm.vae is not None)
+    return study
+
+
+def plant_source(run: RunDir, vae: bool) -> None:
+    """What training left: probe, gradient norms, a trigger with its snapshot, some checkpoints, the marker."""
+    write_probe(run.probe, PROBE)
+    write_gradient_norms(run, {step: 3.0 if step < 800 else 100.0 for step in range(2000)})
+    plant_trigger(run, TRIGGER if vae else TRIGGER.model_copy(update={"largest_log_var_image": None}))
+    for step in (600, 900, 1000, 1200, 2000):
+        state = run.checkpoints / f"step-{step:09d}"
+        state.mkdir(parents=True)
+        (state / "variables.npz").write_text(str(step))
+    end(run)
+
+
+def plant_trigger(run: RunDir, trigger: TriggerRecord) -> None:
+    snapshot = run.triggers / f"step-{trigger.step:09d}" / "snapshot"
+    snapshot.mkdir(parents=True)
+    (snapshot / "variables.npz").write_text(f"snapshot of {trigger.snapshot_step}")
+    write_model(snapshot.parent / "trigger.json", trigger)
+
+
+def write_gradient_norms(run: RunDir, norms: Mapping[int, float]) -> None:
+    """recorder/steps.arrow, whose end was cut off as by a kill."""
+    schema = pa.schema([("step", pa.int64()), ("gradient_norm", pa.float32())])
+    with pa.OSFile(str(run.steps), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        columns = [pa.array(norms.keys(), pa.int64()), pa.array(norms.values(), pa.float32())]
+        stream.write_table(pa.Table.from_arrays(columns, schema=schema), max_chunksize=50)
+    run.steps.write_bytes(run.steps.read_bytes()[:-100])
+
+
+def end(run: RunDir, nonfinite_step: int | None = None, device: str = "AMD EPYC 7B12", threads: int = 1) -> None:
+    record = TrainedRecord(
+        run=run.name,
+        step=2000,
+        epochs=400,
+        state_sha256="0",
+        latents_sha256={},
+        nonfinite_step=nonfinite_step,
+        num_attempts=1,
+        seconds=4.0,
+        seconds_per_epoch=2.0,
+        device=device,
+        threads=threads,
+        provenance=PROVENANCE,
+    )
+    write_model(run.trained_path, record)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Plants trainings: the forks jump but those of 'clipped'; 'fresh-moments' crashes. Holds the runs so trained."""
+    done: list[str] = []
+
+    def run_stage(_: str, study: StudyDir, config: StudyConfig, *__: object) -> None:
+        for run in config.runs():
+            if not study.run(run.name).trained_path.exists() and run.arm.name != "fresh-moments":
+                write_probe(study.run(run.name).probe, CALM if run.arm.name == "clipped" else JUMPED)
+                end(study.run(run.name))
+                done.append(run.name)
+
+    monkeypatch.setattr(replay, "run_stage", run_stage)
+    return done
+
+
+COMMAND = ("planted", "--run", "vae-tiny-seed000")
+
+
+def plan(*arguments: str, command: tuple[str, ...] = COMMAND) -> StudyConfig:
+    """The study of forks that such a command makes, without running them."""
+    asked = replay.tyro.cli(replay.Replay, args=[*command, *arguments])
+    source = replay.found_study(asked.source)
+    run = replay.found_run(source, asked.run)
+    return replay.planned_replay(asked, source, run, replay.found_start(run, asked.epoch, asked.trigger))[0]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, command: tuple[str, ...] = COMMAND) -> str:
+    """The message of a replay that exits with 2 and writes nothing."""
+    try:
+        code = replay.main([*command, *arguments])
+    except SystemExit as exit_:  # the argument parser's own
+        code = exit_.code
+    message = capsys.readouterr().err
+    assert code == 2
+    assert "Traceback" not in message
+    assert [path.name for path in Path("runs").iterdir()] == ["planted"]
+    return " ".join(message.replace("│", " ").split())
+
+
+# The plan
+
+
+def test_forks_from_a_trigger_change_one_thing_each() -> None:
+    config = plan("--trigger", "1", "--repeats", "16")
+    assert config.seeds == {
+        "identical": (0, 1, 2),
+        "noise": tuple(range(16)),
+        "batches": tuple(range(16)),
+        "epsilon5": (0,),
+        "log-var-clamp": (0,),
+        "clipped": (0,),
+        "without-image": (0,),
+        "fresh-moments": (0,),
+    }
+    start = Path("runs").absolute() / "planted-replay-vae-tiny-seed000-step900" / "start"
+    fork = ForkConfig(source="planted/vae-tiny-seed000", seed=0, checkpoint=str(start), step=900, until_step=1150)
+    assert config.arms["identical"] == VAE.model_copy(update={"name": "identical", "fork": fork})
+    changes = {
+        "noise": {"fork": fork.model_copy(update={"renewed": "noise"})},
+        "batches": {"fork": fork.model_copy(update={"renewed": "shuffling"})},
+        "epsilon5": {"vae": VaeConfig(epsilon_limit=5.0)},
+        "log-var-clamp": {"vae": VaeConfig(log_var_limit=5.0)},
+        "clipped": {"train": TRAIN.model_copy(update={"clipnorm": 1000.0})},
+        "without-image": {"fork": fork.model_copy(update={"left_out": 5})},
+        "fresh-moments": {"fork": fork.model_copy(update={"fresh_moments": True})},
+    }
+    for name, change in changes.items():
+        assert config.arms[name] == config.arms["identical"].model_copy(update={"name": name, **change})
+    assert (config.root_seed, config.preset, config.plan_sha256) == (7, "demo", config.plan.sha256)
+
+
+def test_the_jump_is_taken_from_the_source_run() -> None:
+    found = plan("--trigger", "1").replay
+    assert found is not None
+    assert (found.source, found.started_from, found.step) == ("planted/vae-tiny-seed000", "trigger 1", 900)
+    assert (found.calm_step, found.calm_radius, found.until_step, found.jumped_radius) == (1000, 16.0, 1150, 64.0)
+    assert found.deterministic
+
+
+def test_an_epoch_is_followed_to_the_onset() -> None:
+    config = plan("--epoch", "120")
+    assert config.replay is not None
+    assert (config.replay.started_from, config.replay.step) == ("epoch 120", 600)
+    assert (config.replay.calm_step, config.replay.until_step) == (1000, 1150)
+    assert config.name == "planted-replay-vae-tiny-seed000-step600"
+    assert "without-image" not in config.arms  # nothing says which
+
+
+def test_an_epoch_without_an_onset_is_followed_to_the_first_trigger_after_it(source: StudyDir) -> None:
+    run = source.run("vae-tiny-seed000")
+    write_probe(run.probe, {step: 16.0 if step <= JUMP else 20.0 for step in range(50, 2001, 50)})  # not 1.5 times
+    plant_trigger(run, TRIGGER.model_copy(update={"step": 700}))
+    found = plan("--epoch", "180").replay
+    assert found is not None
+    assert (found.calm_step, found.until_step, found.jumped_radius) == (1000, 1150, 20.0)
+
+
+def test_an_epoch_without_onset_and_trigger_is_followed_to_the_end(source: StudyDir) -> None:
+    run = source.run("vae-tiny-seed000")
+    write_probe(run.probe, {step: 10.0 * math.exp(step / 2000) for step in range(50, 2001, 50)})
+    shutil.rmtree(run.triggers)
+    found = plan("--epoch", "240").replay
+    assert found is not None
+    assert (found.calm_step, found.until_step) == (1200, 2000)
+
+
+def test_a_run_that_was_not_finite_has_no_radius_there(source: StudyDir) -> None:
+    end(source.run("vae-tiny-seed000"), nonfinite_step=1012)
+    found = plan("--trigger", "1").replay
+    assert found is not None
+    assert found.jumped_radius is None
+    end(source.run("vae-tiny-seed000"), nonfinite_step=1150)  # after the forks' last step
+    found = plan("--trigger", "1").replay
+    assert found is not None
+    assert found.jumped_radius == 64.0
+
+
+@pytest.mark.parametrize(
+    ("device", "threads"), [("NVIDIA H100 80GB HBM3", 1), ("Tesla V100-SXM2-16GB", 1), ("AMD EPYC", 4)]
+)
+def test_where_nothing_repeats_to_the_bit_every_variant_is_repeated(
+    source: StudyDir, device: str, threads: int
+) -> None:
+    end(source.run("vae-tiny-seed000"), device=device, threads=threads)
+    config = plan("--trigger", "1", "--repeats", "16")
+    assert {name: len(seeds) for name, seeds in config.seeds.items()} == dict.fromkeys(config.arms, 16) | {
+        "identical": 3
+    }
+    assert config.replay is not None
+    assert not config.replay.deterministic
+
+
+def test_a_trigger_on_log_var_suspects_the_image_with_the_largest(source: StudyDir) -> None:
+    run = source.run("vae-tiny-seed000")
+    write_model(run.triggers / "step-000001010" / "trigger.json", TRIGGER.model_copy(update={"signal": "log_var_max"}))
+    of_arm = plan("--trigger", "1").arms["without-image"].fork
+    assert of_arm is not None
+    assert of_arm.left_out == 8
+
+
+def test_an_image_can_be_named() -> None:
+    for arguments in (("--trigger", "1"), ("--epoch", "120")):
+        fork = plan(*arguments, "--image", "17").arms["without-image"].fork
+        assert fork is not None
+        assert fork.left_out == 17
+
+
+def test_an_ae_has_no_variants_of_noise() -> None:
+    config = plan("--trigger", "1", command=("planted", "--run", "ae-seed000"))
+    assert list(config.arms) == ["identical", "batches", "clipped", "without-image", "fresh-moments"]
+
+
+def test_a_limit_of_the_arm_is_never_widened(source: StudyDir) -> None:
+    run = source.run("vae-tiny-seed000")
+    vae = VaeConfig(epsilon_limit=2.0, log_var_limit=3.0)
+    arm = VAE.model_copy(update={"vae": vae, "train": TRAIN.model_copy(update={"clipnorm": 50.0}), "start_from": "ae"})
+    write_model(run.config_path, run.config().model_copy(update={"arm": arm}))
+    arms = plan("--trigger", "1").arms
+    assert (arms["epsilon5"].vae, arms["log-var-clamp"].vae, arms["clipped"].train.clipnorm) == (vae, vae, 50.0)
+    assert arms["identical"].start_from is None  # the forks' state is the source run's own
+
+
+def test_repeats_have_the_source_runs_keys_but_for_what_is_drawn_anew(source: StudyDir) -> None:
+    config = plan("--trigger", "1", command=("planted", "--run", "vae-tiny-seed001"))
+    original = source.run("vae-tiny-seed001").config()
+    forks = {run.name: run for run in config.runs()}
+
+    def keys(run: str) -> list[bool]:
+        return [forks[run].key(stream).spawn_key == original.key(stream).spawn_key for stream in ("noise", "shuffling")]
+
+    assert keys("identical-seed002") == [True, True]
+    assert keys("noise-seed001") == [False, True]
+    assert keys("batches-seed001") == [True, False]
+    assert forks["noise-seed000"].key("noise").spawn_key != forks["noise-seed001"].key("noise").spawn_key
+
+
+# What is refused
+
+
+def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'planted'" in refused(capsys, "--trigger", "1", command=("plantd", "--run", "ae-seed000"))
+    found = refused(capsys, "--trigger", "1", command=("planted", "--run", "vae-tiny-seed01"))
+    assert "did you mean 'vae-tiny-seed001'" in found
+    assert "either --trigger N or --epoch N" in refused(capsys)
+    assert "either --trigger N or --epoch N" in refused(capsys, "--trigger", "1", "--epoch", "120")
+    assert "has the triggers 1 at step 1010. Or take --epoch" in refused(capsys, "--trigger", "2")
+    assert "has the triggers 1 at step 1010. Or take --epoch" in refused(capsys, "--trigger", "0")
+    assert "but of the epochs 120, 180, 200, 240, 400" in refused(capsys, "--epoch", "121")
+    assert "With fewer than 6 forks the 95% interval" in refused(capsys, "--trigger", "1", "--repeats", "5")
+    assert "positions in the training split are 0 to 39" in refused(capsys, "--trigger", "1", "--image", "40")
+    assert "a name takes letters" in refused(capsys, "--trigger", "1", "--study", "a/b")
+    assert "fresh-moments" in refused(capsys, "--trigger", "1", "--variants", "fresh")
+    assert "say which with --image" in refused(capsys, "--epoch", "120", "--variants", "without-image")
+    of_ae = ("planted", "--run", "ae-seed000")
+    assert "is an AE" in refused(capsys, "--trigger", "1", "--variants", "noise", command=of_ae)
+
+
+def test_where_nothing_jumped_nothing_is_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+    found = refused(capsys, "--epoch", "240")
+    assert "did not jump after epoch 240: its median R was 64.00 at step 1200 and went to 64.00 at most until" in found
+    assert "the triggers 1 at step 1010" in found
+    assert "no probe both before and after" in refused(capsys, "--epoch", "400")
+
+
+def test_a_run_without_an_end_a_record_or_data_is_refused(capsys: pytest.CaptureFixture[str], source: StudyDir) -> None:
+    run = source.run("vae-tiny-seed000")
+    run.steps.unlink()
+    assert "Name the variants but 'clipped'" in refused(capsys, "--trigger", "1")
+    write_probe(run.probe, {step: radius for step, radius in PROBE.items() if step != 1150})
+    assert "no record of step 1150" in refused(capsys, "--trigger", "1")
+    run.trained_path.unlink()
+    assert "not trained to its end" in refused(capsys, "--trigger", "1")
+    moved = run.config().data.model_copy(update={"path": "/nowhere"})
+    write_model(run.config_path, run.config().model_copy(update={"data": moved}))
+    assert "/nowhere holds no data set" in refused(capsys, "--trigger", "1")
+
+
+def test_a_fork_is_not_forked_again(capsys: pytest.CaptureFixture[str], source: StudyDir) -> None:
+    run = source.run("vae-tiny-seed000")
+    arm = plan("--trigger", "1").arms["noise"]
+    write_model(run.config_path, run.config().model_copy(update={"arm": arm}))
+    assert "is itself a fork" in refused(capsys, "--trigger", "1")
+
+
+# From the command to the verdict
+
+FORKS = "planted-replay-vae-tiny-seed000-step900"
+LINE = (*COMMAND, "--trigger", "1", "--repeats", "8", "--executor", "debug")
+WITHOUT_CRASH = ("identical", "noise", "batches", "log-var-clamp", "clipped")
+
+
+def verdict_of(folder: str = FORKS) -> ReplayResult:
+    return ReplayResult.model_validate_json((Path("runs") / folder / "replay.json").read_bytes())
+
+
+def test_forks_are_trained_and_judged(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 0
+    assert len(trained) == 3 + 8 + 8 + 1 + 1
+    assert verdict_of().verdict == "gradient spike"
+    said = capsys.readouterr().out
+    assert "from step 900, trigger 1 (gradient_norm at step 1010)" in said
+    assert "clipped, 1 x: gradient norm limited to 1000.0" in said
+    assert "Verdict: gradient spike. identical (nothing): 3 of 3 jump, persists." in said
+    assert str(Path("runs").absolute() / FORKS / "replay.md") in said
+    start = Path("runs") / FORKS / "start"
+    assert (start / "variables.npz").read_text() == "snapshot of 900"
+    assert {path.name for path in start.iterdir()} == {"variables.npz", "probe.arrow"}
+
+
+@pytest.mark.usefixtures("trained")
+def test_missing_forks_are_said_and_exit_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay.main(LINE) == 3
+    assert verdict_of().verdict == "gradient spike"  # decided before the fork that crashed is asked
+    missing = {of.variant: of.num_missing for of in verdict_of().variants if of.num_missing}
+    assert missing == {"fresh-moments": 1}
+    assert "undecided" in capsys.readouterr().out
+
+
+def test_the_same_line_again_trains_what_is_missing(trained: list[str]) -> None:
+    line = [*LINE, "--variants", *WITHOUT_CRASH]
+    assert replay.main(line) == 0
+    before = verdict_of()
+    shutil.rmtree(Path("runs") / FORKS / "noise-seed003")
+    trained.clear()
+    assert replay.main(line) == 0
+    assert trained == ["noise-seed003"]
+    assert verdict_of() == before
+
+
+def test_more_repeats_and_variants_widen_the_replay(trained: list[str]) -> None:
+    assert replay.main([*LINE, "--variants", "identical", "noise", "batches"]) == 0
+    assert (verdict_of().verdict, len(trained)) == ("not decided", 3 + 8 + 8)
+    trained.clear()
+    assert replay.main([*COMMAND, "--trigger", "1", "--repeats", "10", "--executor", "debug"]) == 3
+    assert set(trained) == {"epsilon5-seed000", "log-var-clamp-seed000", "clipped-seed000", "without-image-seed000"} | {
+        f"{variant}-seed{seed:03d}" for variant in ("noise", "batches") for seed in (8, 9)
+    }
+    assert verdict_of().verdict == "gradient spike"
+
+
+@pytest.mark.usefixtures("trained")
+def test_another_jump_is_not_mixed_into_a_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 0
+    assert replay.main([*COMMAND, "--epoch", "120", "--executor", "debug", "--study", FORKS]) == 2
+    assert "study.replay.started_from: it has trigger 1, asked for epoch 120" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("trained")
+def test_study_and_out_say_where_the_forks_lie() -> None:
+    assert replay.main([*LINE, "--variants", *WITHOUT_CRASH, "--study", "why", "--out", "elsewhere"]) == 0
+    assert Path("elsewhere/why/replay.json").exists()
+    assert replay.main(["runs/planted", *LINE[1:], "--variants", *WITHOUT_CRASH]) == 0
+    assert verdict_of().verdict == "gradient spike"
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay.main([*LINE, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "R of the probe was 16.00 at step 1000 and went to 64.00 by step 1150" in said
+    assert "noise, 8 x: new noise" in said
+    assert "24 of 24 forks are left to train" in said
+    assert [path.name for path in Path("runs").iterdir()] == ["planted"]
+    assert trained == []
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_verdict_that_fails_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 0
+    monkeypatch.setattr("vaehpc.tasks.verdict.judged", None)
+    assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 1
+    assert "the verdict failed" in capsys.readouterr().err
+
+
+def test_the_command_imports_no_tensorflow_and_no_scipy() -> None:
+    code = "import sys, vaehpc.replay; print([m for m in ('tensorflow', 'scipy', 'pyarrow') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
