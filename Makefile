@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint check-long locks
+.PHONY: demo test lint bench check-long locks
 
 demo: .venv/ready
 	$(BIN)/vaehpc launch --preset demo --executor local
@@ -10,8 +10,11 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
+bench: .venv/ready
+	$(BIN)/python -m tests.benchmarks.cost_of_records $(BENCH_ARGS)
+
 check-long: .venv/ready
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m long -s
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import tyro
 
+from vaehpc import explain, prepare
 from vaehpc.launch import Launch, parsed
-from vaehpc.prepare import Arguments
+from vaehpc.replay import Replay
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+OTHERS = {"vaehpc.prepare": prepare.Arguments, "vaehpc.replay": Replay, "vaehpc.explain": explain.Arguments}
 COMMANDS = sorted(set(re.findall(r"python -m vaehpc\.\w+[^`\n]*", README)))
 
 
@@ -22,8 +24,7 @@ def test_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest
     if module == "vaehpc.launch":
         assert isinstance(parsed(arguments), Launch)
     else:
-        assert module == "vaehpc.prepare"
-        assert isinstance(tyro.cli(Arguments, args=arguments), Arguments)
+        tyro.cli(OTHERS[module], args=arguments)
 
 
 def test_commands_were_found() -> None:

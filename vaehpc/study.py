@@ -14,6 +14,8 @@ from vaehpc.provenance import provenance
 
 ROOT_SEED = 20221127
 """Root of every random stream; a study keeps its own."""
+BYTES_OF_STEP = 470
+"""In recorder/steps.arrow, of a VAE."""
 
 
 def found_study(asked: Path) -> StudyDir:
@@ -222,10 +224,13 @@ def missing_runs(study: StudyDir, config: StudyConfig, marker: str) -> Iterator[
 
 
 def expected_bytes(run: RunConfig) -> int:
-    """Disk that a run fills, roughly: latents in float32, and two checkpoints and a half-written third."""
+    """Disk that a run fills, roughly: latents in float32, checkpoints that stay and come and go, the record of steps."""
     latents = (1 if run.arm.vae is None else 3) * 4 * run.data.num_train * run.arm.model.z_dim
-    checkpoints = 3 * 3 * 4 * num_weights(run)  # weights and Adam's two moments
-    return latents + checkpoints + 2_000_000
+    kept = run.arm.train.epochs // run.arm.train.keep_every_epochs + 1
+    if run.arm.fork is not None:
+        latents, kept = 0, 0
+    checkpoints = (kept + 3) * 3 * 4 * num_weights(run)  # weights and Adam's two moments
+    return latents + checkpoints + BYTES_OF_STEP * run.num_steps + 2_000_000
 
 
 def num_weights(run: RunConfig) -> int:
