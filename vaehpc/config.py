@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
@@ -101,6 +101,11 @@ class SpikeConfig(Frozen):
     steps_before_end: PositiveInt
     """The disturbed step, counted back from the end; 1 is the last."""
 
+    def __str__(self) -> str:
+        """'gradient x 1000, 150 steps before the end'."""
+        sign = "x" if self.kind == "gradient" else "+"
+        return f"{self.kind} {sign} {self.strength:g}, {self.steps_before_end} steps before the end"
+
 
 class ForkConfig(Frozen):
     """Where a replayed run starts, and the one thing that it does otherwise."""
@@ -164,6 +169,18 @@ class ArmConfig(Frozen):
     def kind(self) -> ArmKind:
         """Whether this arm is an AE or a VAE."""
         return "ae" if self.vae is None else "vae"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that makes the arm, as they are named on the command line; an AE has none of 'vae.*'."""
+        sections = {"model": self.model, "vae": self.vae, "train": self.train}
+        flat = {
+            f"{section}.{key}": value
+            for section, values in sections.items()
+            if values is not None
+            for key, value in values
+        }
+        return {"kind": self.kind, **flat, "spike": self.spike, "start_from": self.start_from}
 
     def is_control_of(self, arm: ArmConfig) -> bool:
         """Whether this is an AE arm equal to `arm` in everything that an AE has.

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pydantic
 
 from vaehpc.config import Frozen, RunConfig, StudyConfig
-from vaehpc.results import EpochRecord, LatentStatistics, Manifest, StudySummary, TrainedRecord
+from vaehpc.results import EpochRecord, LatentStatistics, Manifest, StudySummary, TrainedRecord, TriggerRecord
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -221,6 +221,10 @@ class RunDir:
         if not self.history_path.exists():
             return []
         return [EpochRecord.model_validate_json(line) for line in self.history_path.read_text().splitlines()]
+
+    def trigger_records(self) -> list[TriggerRecord]:
+        """The flight recorder's triggers in the order of their steps."""
+        return [read_model(path, TriggerRecord) for path in sorted(self.triggers.glob("*/trigger.json"))]
 
     def all_attempts(self) -> list[Attempt]:
         """Every start of a task on this run, oldest first."""

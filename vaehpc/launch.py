@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, SpikeConfig, StudyConfig, run_name
+from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, run_name
 from vaehpc.files import DataDir, StudyDir, UserError, WorkerKilledError
 from vaehpc.presets import (
     DEMO_IMAGE_SIZE,
@@ -283,9 +283,6 @@ def _table_of_exceptions(control: Mapping[str, str], shown: Mapping[str, Mapping
 
 def _in_words(value: object) -> str:
     """A setting as a table shows it."""
-    if isinstance(value, SpikeConfig):
-        sign = "x" if value.kind == "gradient" else "+"
-        return f"{value.kind} {sign} {value.strength:g}, {value.steps_before_end} before end"
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)

@@ -276,8 +276,7 @@ def observed_jump(run: RunDir, config: RunConfig, start: Start, trained: Trained
 
 def _first_trigger(run: RunDir, step: int) -> int | None:
     """Step, counted from 0, of the first trigger that is not before `step`."""
-    records = [read_model(path / "trigger.json", TriggerRecord) for path in trigger_paths(run)]
-    return next((record.step for record in records if record.step >= step), None)
+    return next((record.step for record in run.trigger_records() if record.step >= step), None)
 
 
 def _suspect(image: int | None, trigger: TriggerRecord | None, num_train: int) -> int | None:

@@ -218,6 +218,13 @@ class Interval(Frozen):
     method: str
 
 
+class TriggerMark(Frozen):
+    """That the flight recorder fired, at which step, counted from 0, and by which signal."""
+
+    step: int
+    signal: TriggerSignal
+
+
 class RunSummary(Frozen):
     """One run in summary.json. A run without results is missing: class and radius are None."""
 
@@ -233,6 +240,8 @@ class RunSummary(Frozen):
     ever_diverged: bool | None
     reconstruction_loss: float | None
     kl_loss: float | None
+    triggers: tuple[TriggerMark, ...] = ()
+    """Of the flight recorder, in the order of their steps."""
     missing_stage: Literal["train", "statistics"] | None
     last_words: str | None
     """End of the log of a run that is missing."""

@@ -110,16 +110,10 @@ def differences(arms: Mapping[str, ArmConfig]) -> dict[str, dict[str, Any]]:
 
     What only a VAE has is compared between the VAEs; an AE has no value of it.
     """
-    of_arms = {name: _settings(arm) for name, arm in arms.items()}
+    of_arms = {name: arm.settings for name, arm in arms.items()}
     keys = dict.fromkeys(key for of_arm in of_arms.values() for key in of_arm)
     rows = {key: {name: of_arm[key] for name, of_arm in of_arms.items() if key in of_arm} for key in keys}
     return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
-
-
-def _settings(arm: ArmConfig) -> dict[str, Any]:
-    """The arm's settings as 'train.epochs': value; a spike is one value."""
-    sections = arm.model_dump(include={"model", "vae", "train"})
-    return {"kind": arm.kind} | _flat(sections) | {"spike": arm.spike, "start_from": arm.start_from}
 
 
 def controls(arms: Mapping[str, ArmConfig]) -> dict[str, str | None]:
@@ -224,7 +218,7 @@ def missing_runs(study: StudyDir, config: StudyConfig, marker: str) -> Iterator[
 
 
 def expected_bytes(run: RunConfig) -> int:
-    """Disk that a run fills, roughly: latents in float32, checkpoints that stay and come and go, the record of steps."""
+    """Disk that a run fills, roughly: latents in float32, checkpoints, the record of its steps."""
     latents = (1 if run.arm.vae is None else 3) * 4 * run.data.num_train * run.arm.model.z_dim
     kept = run.arm.train.epochs // run.arm.train.keep_every_epochs + 1
     if run.arm.fork is not None:

@@ -20,7 +20,15 @@ from vaehpc.config import (
 )
 from vaehpc.files import StudyDir, declaration, write_model, write_text
 from vaehpc.presets import PresetName, analysis_plan
-from vaehpc.results import EpochRecord, LatentStatistics, LogVarCensus, RunClass, StudySummary, TrainedRecord
+from vaehpc.results import (
+    EpochRecord,
+    LatentStatistics,
+    LogVarCensus,
+    RunClass,
+    StudySummary,
+    TrainedRecord,
+    TriggerMark,
+)
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.stats.radius import radius_statistics
@@ -109,6 +117,7 @@ def write_run(study: StudyDir, run: RunConfig, run_class: RunClass | None) -> Fo
         statistics=latent_statistics(run, run_class),
         history=history(run, run_class),
         probe=probe(run, run_class),
+        triggers=[TriggerMark(step=396, signal="gradient_norm")] if run_class == "diverged" else [],
     )
     write_text(directory.history_path, "".join(f"{record.model_dump_json()}\n" for record in found.history))
     write_model(directory.trained_path, found.trained)

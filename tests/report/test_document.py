@@ -54,17 +54,19 @@ def test_every_run_is_in_the_run_table(mixed, page):
     _, summary = mixed
     table = page.table("run", "class")
     assert list(table) == list(summary.runs)
-    assert table["ae-seed001"] == ["regular", "16.07", "16.25", NO_VALUE, "4,586.9", "0", "3"]
-    assert table["vae-tiny-seed001"] == ["diverged", "65.98", "≥ 35", "400 abrupt", "4,586.9", "0.01780", "3"]
-    assert table["vae-tiny-seed002"] == ["missing", *[NO_VALUE] * 5, "1"]
-    assert table["vae-eps5-seed001"] == ["nonfinite", NO_VALUE, NO_VALUE, NO_VALUE, "4,586.9", "0.01780", "3"]
+    assert table["ae-seed001"] == ["regular", "16.07", "16.25", NO_VALUE, NO_VALUE, "4,586.9", "0", "3"]
+    fired = "gradient_norm at 396"
+    assert table["vae-tiny-seed001"] == ["diverged", "65.98", "≥ 35", "400 abrupt", fired, "4,586.9", "0.01780", "3"]
+    assert table["vae-tiny-seed002"] == ["missing", *[NO_VALUE] * 6, "1"]
+    assert table["vae-eps5-seed001"] == ["nonfinite", *[NO_VALUE] * 4, "4,586.9", "0.01780", "3"]
+    assert words.recorded(summary).replace(words.NBSP, " ") in page.text.replace(words.NBSP, " ")
 
 
 def test_runs_are_sorted_by_numbers_and_not_by_what_is_printed(page):
     keys = [attributes["data-value"] for attributes in page.of("td") if "data-value" in attributes]
     assert "Infinity" in keys
     assert {key for key in keys if key and not re.fullmatch(r"Infinity|\d+(\.\d+)?(e-?\d+)?", key)} == set()
-    assert float(keys[5]) == 1
+    assert float(keys[6]) == 1
 
 
 def test_the_abstract_is_made_of_the_summary(mixed, page):

@@ -17,9 +17,10 @@ def plain(text: str) -> str:
     return text.replace(words.NBSP, " ")
 
 
-def run(run_class: RunClass | None) -> RunSummary:
+def run(run_class: RunClass | None, *steps: int) -> RunSummary:
     fields = dict.fromkeys(RunSummary.model_fields) | {"arm": "vae-tiny", "seed": 0, "run_class": run_class}
-    return RunSummary.model_validate(fields | {"ever_diverged": run_class == "diverged"})
+    triggers = [{"step": step, "signal": "log_var_max"} for step in steps]
+    return RunSummary.model_validate(fields | {"ever_diverged": run_class == "diverged", "triggers": triggers})
 
 
 def arm(*classes: RunClass | None, control: Control = AE) -> ArmSummary:
@@ -191,3 +192,20 @@ def test_arms_that_differ_alike_from_the_article_are_told_once():
 
 def test_enumeration():
     assert [words.enumeration(list(letters)) for letters in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [((), "–"), ((27_874,), "log_var_max at 27,874"), ((300, 600, 900), "log_var_max at 300, 2 more")],
+)
+def test_triggers_of_a_run(steps, text):
+    assert words.triggers(run("regular", *steps)) == text
+
+
+def test_where_the_recorder_fired_is_told_by_arm(tmp_path):
+    _, summary = make_study(
+        tmp_path / "fired", {"ae": ["regular", "regular"], "vae-tiny": ["diverged", "regular", None]}
+    )
+    assert plain(words.recorded(summary)).startswith("The flight recorder fired in 1 of 4 ended runs: 1 of vae-tiny.")
+    calm = summary.model_copy(update={"runs": {"ae-seed000": run("regular")}})
+    assert plain(words.recorded(calm)) == "The flight recorder fired in none of 1 ended run."

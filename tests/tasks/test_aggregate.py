@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_probe, write_study
 
-from vaehpc.files import Attempt, RunDir, StudyDir, UserError
+from vaehpc.files import Attempt, RunDir, StudyDir, UserError, write_model
+from vaehpc.results import TriggerRecord
 from vaehpc.tasks import aggregate, statistics
 
 CONTROL_RADII = (15.0, 15.5, 16.0, 16.0, 16.0, 16.5, 16.5, 17.0)
@@ -47,7 +48,18 @@ def planted(tmp_path_factory) -> StudyDir:
         train(run_dir, run, mu, nonfinite_step=7 if what == "nonfinite in training" else None, probe=PROBES.get(what))
         if what != "unmeasured":
             statistics.run(str(run_dir.path))
+    for step in (701, 349):
+        write_trigger(study.run(SEEDS["diverged"]), step)
     return study
+
+
+def write_trigger(run_dir: RunDir, step: int) -> None:
+    """The record of a trigger."""
+    folder = run_dir.triggers / f"step-{step:09d}"
+    folder.mkdir(parents=True)
+    facts = {"signal": "gradient_norm", "value": 1e4, "limit": 400.0, "images": [], "largest_log_var_image": None}
+    record = TriggerRecord.model_validate({"step": step, "snapshot_step": 300, "largest_loss_image": 0, **facts})
+    write_model(folder / "trigger.json", record)
 
 
 def settled(*medians: float) -> Mapping[int, float]:
@@ -156,12 +168,14 @@ def test_runs_table_has_one_row_per_run(planted, summary):
     assert [row["run"] for row in rows] == list(summary["runs"])
     by_run = {row["run"]: row for row in rows}
     for name, run in planted.summary().runs.items():
-        columns = run.model_dump(by_alias=True)
+        columns = run.model_dump(by_alias=True, exclude={"triggers"})
         assert {column: by_run[name][column] for column in columns} == columns
     diverged = by_run[SEEDS["diverged"]]
     assert diverged["radius_max"] == pytest.approx(66, rel=1e-6)
     assert diverged["offset"] ** 2 + diverged["spread"] ** 2 == pytest.approx(66**2, rel=1e-6)
     assert (diverged["radius_mode"], diverged["log_var_mean"], diverged["device"]) == (math.inf, -14, "cpu")
+    assert diverged["num_triggers"] == 2
+    assert [mark["step"] for mark in summary["runs"][SEEDS["diverged"]]["triggers"]] == [349, 701]
     assert {column for column, value in diverged.items() if value is None} == {
         "missing_stage",
         "last_words",

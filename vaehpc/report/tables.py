@@ -52,14 +52,8 @@ def num_attempts(run: RunDir, found: RunSummary) -> int:
 
 
 def settings(arm: ArmConfig) -> dict[str, str]:
-    """Settings of an arm as they are named on the command line; an AE has none of `vae.*`."""
-    sections = {"model": arm.model, "vae": arm.vae, "train": arm.train}
-    return {"kind": arm.kind} | {
-        f"{section}.{key}": setting(value)
-        for section, values in sections.items()
-        if values is not None
-        for key, value in values
-    }
+    """Settings of an arm in words."""
+    return {key: setting(value) for key, value in arm.settings.items()}
 
 
 def setting(value: Any) -> str:

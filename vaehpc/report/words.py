@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from vaehpc.config import ClassPlan, RadiusPlan, StudyConfig
 from vaehpc.results import ArmSummary, Comparison, DataSummary, RunSummary, StudySummary
@@ -198,6 +199,27 @@ def mode(radius_mode: float | None, plan: RadiusPlan) -> str:
 def onset(run: RunSummary) -> str:
     """'27,909 abrupt'."""
     return NO_VALUE if run.onset_step is None else f"{run.onset_step:,} {run.onset_kind}"
+
+
+def triggers(run: RunSummary) -> str:
+    """'gradient_norm at 27,874'; how many more there were."""
+    if not run.triggers:
+        return NO_VALUE
+    first = f"{run.triggers[0].signal} at {run.triggers[0].step:,}"
+    return first if len(run.triggers) == 1 else f"{first}, {len(run.triggers) - 1} more"
+
+
+def recorded(summary: StudySummary) -> str:
+    """In how many of the ended runs of which arms the flight recorder fired."""
+    ended_runs = [run for run in summary.runs.values() if run.run_class is not None]
+    fired = Counter(run.arm for run in ended_runs if run.triggers)
+    if not fired:
+        return f"The flight recorder fired in none of {counted(len(ended_runs), 'ended run')}."
+    arms = enumeration([f"{count} of {arm}" for arm, count in fired.items()])
+    return (
+        f"The flight recorder fired in {fired.total()} of {counted(len(ended_runs), 'ended run')}: {arms}."
+        " vaehpc explain shows which signal left its band first, vaehpc replay looks for the cause."
+    )
 
 
 def sort_value(value: float | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vaehpc.config import RunConfig
-from vaehpc.results import EpochRecord, LatentStatistics, TrainedRecord
+from vaehpc.results import EpochRecord, LatentStatistics, TrainedRecord, TriggerMark
 from vaehpc.stats.divergence import ProbeCurve
 
 
@@ -20,6 +20,7 @@ class MeasuredRun:
     statistics: LatentStatistics
     history: Sequence[EpochRecord]
     probe: ProbeCurve
+    triggers: Sequence[TriggerMark] = ()
 
     @property
     def is_nonfinite(self) -> bool:

@@ -105,6 +105,7 @@ def summarise_run(run: FoundRun, control: Control) -> RunSummary:
         ever_diverged=ever_diverged(run.probe, radius.median, limit, steps_per_epoch, plan.probe),
         reconstruction_loss=last_epoch and _none_if_nan(last_epoch.reconstruction_loss),
         kl_loss=last_epoch and _none_if_nan(last_epoch.kl_loss),
+        triggers=tuple(run.triggers),
         missing_stage=None,
         last_words=None,
     )

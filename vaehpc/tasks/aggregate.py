@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from vaehpc.config import RunConfig
 from vaehpc.files import RunDir, StudyDir, UserError, declaration, explained, tail, write_model
 from vaehpc.report.document import write_report
-from vaehpc.results import StudySummary
+from vaehpc.results import StudySummary, TriggerMark
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
@@ -44,6 +44,7 @@ RUNS_TABLE = pa.schema(
         ("ever_diverged", pa.bool_()),
         ("reconstruction_loss", pa.float64()),
         ("kl_loss", pa.float64()),
+        ("num_triggers", pa.int64()),
         ("missing_stage", pa.string()),
         ("last_words", pa.string()),
         ("radius_mean", pa.float64()),
@@ -98,6 +99,7 @@ def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
             statistics=run_dir.statistics(),
             history=run_dir.history(),
             probe=read_probe(run_dir.probe),
+            triggers=[TriggerMark(step=record.step, signal=record.signal) for record in run_dir.trigger_records()],
         )
     except UserError as damage:
         return MissingRun(config, "statistics", str(damage))
@@ -133,7 +135,11 @@ def read_reference() -> Reference:
 def runs_table(summary: StudySummary, runs: Sequence[FoundRun]) -> pa.Table:
     """One row per run, in the order of the study."""
     rows = [
-        {"run": run.config.name, **summary.runs[run.config.name].model_dump(by_alias=True), **statistics_of(run)}
+        {
+            "run": run.config.name,
+            **summary.runs[run.config.name].model_dump(by_alias=True, exclude={"triggers"}),
+            **statistics_of(run),
+        }
         for run in runs
     ]
     return pa.Table.from_pylist(rows, schema=RUNS_TABLE)
@@ -150,6 +156,7 @@ def statistics_of(run: FoundRun) -> Mapping[str, Any]:
         "radius_max": statistics.radius_mu.max,
         "offset": statistics.offset,
         "spread": statistics.spread,
+        "num_triggers": len(run.triggers),
         "num_nonfinite": statistics.num_nonfinite,
         "nonfinite_step": run.trained.nonfinite_step,
         "log_var_min": log_var and log_var.min,

@@ -69,7 +69,8 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
     first = restore_newest(attempt.run, variables)
     if first is None:
         first = first_state(run, attempt.run, net, optimizer)
-        save_checkpoint(attempt, variables, first)  # so that there is a last good state whatever happens
+        if run.arm.fork is None:  # so that there is a last good state whatever happens; a fork's is its start
+            save_checkpoint(attempt, variables, first)
     logger.info("%s starts at step %d on %s", run.name, first.step, device)
     nonfinite_step = None
     begun = time.monotonic()
