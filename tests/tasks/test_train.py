@@ -125,6 +125,15 @@ def test_an_ae_has_no_log_var_and_its_z_is_mu(faces: DataConfig, tmp_path: Path)
     assert run.z.samefile(run.mu)
 
 
+def test_tensorboard_changes_no_bit(undisturbed: RunDir, faces: DataConfig, tmp_path: Path) -> None:
+    run = new_run(tmp_path, faces, tensorboard=True)
+    train(run)
+    assert digests(run) == digests(undisturbed)
+    found = {str(path.relative_to(run.tensorboard)) for path in run.tensorboard.rglob("*") if path.is_file()}
+    assert {"events.out.tfevents.0001", "projector_config.pbtxt", "projector/mu.tsv", "projector/sprite.png"} <= found
+    assert len([name for name in found if name.startswith("images/")]) == 40
+
+
 def test_a_trained_run_is_left_alone(undisturbed: RunDir) -> None:
     before = digests(undisturbed)
     train(undisturbed)
