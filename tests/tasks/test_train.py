@@ -42,7 +42,10 @@ def start(run: RunDir) -> subprocess.Popen[bytes]:
 
 def train(run: RunDir, timeout: float = TIMEOUT) -> None:
     process = start(run)
-    _, errors = process.communicate(timeout=timeout)
+    try:
+        _, errors = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
     assert process.returncode == 0, errors.decode()
 
 
@@ -150,7 +153,7 @@ def kill_and_finish(run: RunDir, num_kills: int, rng: random.Random, longest: fl
         assert process.poll() is None, f"the run had ended before kill {attempt}: it proves less than it says"
         process.kill()
         process.communicate()
-    train(run)
+    train(run, timeout=600)
 
 
 def test_kill_9_at_random_moments_changes_nothing(undisturbed: RunDir, interrupted: RunDir) -> None:
@@ -161,9 +164,9 @@ def test_kill_9_at_random_moments_changes_nothing(undisturbed: RunDir, interrupt
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_twenty_kills_change_nothing(faces: DataConfig, tmp_path: Path, precision: str) -> None:
-    whole = new_run(tmp_path / "whole", faces, epochs=1000, precision=precision)
-    train(whole)
-    killed = new_run(tmp_path / "killed", faces, epochs=1000, precision=precision)
+    whole = new_run(tmp_path / "whole", faces, epochs=300, precision=precision)
+    train(whole, timeout=600)
+    killed = new_run(tmp_path / "killed", faces, epochs=300, precision=precision)
     kill_and_finish(killed, 20, random.Random(), longest=0.3)
     assert digests(killed) == digests(whole)
     print(f"\n{precision}: {whole.trained().state_sha256} after {whole.trained().step} steps and 20 kills")
