@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import tyro
 
+from vaehpc.command import exit_code
 from vaehpc.files import RunDir, UserError, read_model, write_text
 from vaehpc.report.explanation import Explained, coverage, event_figure, event_words, overview_figure, page
 from vaehpc.report.figures import svg
@@ -38,19 +39,20 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: explained; 2: asked wrongly; 130: Ctrl-C."""
-    try:
-        arguments = tyro.cli(Arguments, args=argv, prog="vaehpc explain")
-        run_dir = found_run(found_study(arguments.study), arguments.run)
-        explained = read_explained(run_dir)
-        print(words_of(explained))
-        for path in write_explanation(run_dir, explained):
-            print(path)
-    except (UserError, OSError) as error:
-        print(f"vaehpc: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nvaehpc: interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: explain(tyro.cli(Arguments, args=argv, prog="vaehpc explain")), "interrupted")
+
+
+def explain(asked: Arguments) -> int:
+    """Read, say and draw what happened.
+
+    Returns:
+        The exit code.
+    """
+    run_dir = found_run(found_study(asked.study), asked.run)
+    explained = read_explained(run_dir)
+    print(words_of(explained))
+    for path in write_explanation(run_dir, explained):
+        print(path)
     return 0
 
 

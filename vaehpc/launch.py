@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from vaehpc.command import exit_code
 from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, run_name
-from vaehpc.files import DataDir, StudyDir, UserError, WorkerKilledError
+from vaehpc.files import DataDir, StudyDir, UserError
 from vaehpc.presets import (
     DEMO_IMAGE_SIZE,
     DEMO_IMAGES,
@@ -34,7 +34,7 @@ from vaehpc.presets import (
     read_toml,
 )
 from vaehpc.progress import say
-from vaehpc.stages import claim, end_study, require_only_launcher, run_stage
+from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.study import controls, create_study, data_config, differences, planned_study, require_sources, widened
 from vaehpc.submit import job_config, local_slots
 
@@ -78,24 +78,7 @@ class Launch:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)
-    try:
-        return launch(parsed(sys.argv[1:] if argv is None else argv), Console())
-    except (UserError, OSError) as error:  # OSError: a folder that may not be written, a file where a folder should be
-        print(f"vaehpc: {error}", file=sys.stderr)
-        return 2
-    except WorkerKilledError as error:
-        print(f"vaehpc: {error}", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        print("\nvaehpc: interrupted; everything was stopped. The same line goes on where it left.", file=sys.stderr)
-        return 130
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    return exit_code(lambda: launch(parsed(sys.argv[1:] if argv is None else argv), Console()), INTERRUPTED)
 
 
 # Arguments

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from vaehpc.command import exit_code
 from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
-from vaehpc.files import DataDir, RunDir, StudyDir, UserError, read_model, tail
+from vaehpc.files import DataDir, RunDir, StudyDir, UserError, read_model
 from vaehpc.progress import say
 from vaehpc.provenance import provenance
 from vaehpc.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
-from vaehpc.stages import FAILED_LOG_LINES, claim, require_only_launcher, run_stage
+from vaehpc.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.study import create_study, found_run, found_study, missing_runs, widened
-from vaehpc.submit import Task, job_config, run_debug, run_local, site_config
+from vaehpc.submit import job_config
 
 IDENTICAL_REPEATS = 3
 """Forks that change nothing: they show that the jump can be repeated."""
@@ -71,21 +71,7 @@ class Replay:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)
-    try:
-        return replay(tyro.cli(Replay, args=argv, prog="vaehpc replay"), Console())
-    except (UserError, OSError) as error:  # OSError: a folder that may not be written, a file where a folder should be
-        print(f"vaehpc: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nvaehpc: interrupted; everything was stopped. The same line goes on where it left.", file=sys.stderr)
-        return 130
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    return exit_code(lambda: replay(tyro.cli(Replay, args=argv, prog="vaehpc replay"), Console()), INTERRUPTED)
 
 
 def replay(asked: Replay, console: Console) -> int:
@@ -407,20 +393,9 @@ def _say_plan(config: StudyConfig, run: RunDir, start: Start, console: Console) 
 
 def _end(study: StudyDir, executor: str, console: Console) -> int:
     """Judge the forks, say what was found, and list the forks that are missing."""
-    found = study.replay_path
-    found.unlink(missing_ok=True)
-    job = job_config("verdict")
-    task = Task(job.entry_point, str(study.path))
-    if executor == "debug":
-        run_debug([task], lambda _: None)
-    else:
-        run_local([task], job, site_config("local"), study.jobs, lambda _: None)
-    if not found.exists():
-        newest_log = max(study.jobs.glob("*.err"), key=lambda path: path.stat().st_mtime, default=None)
-        ended = "\n  ".join(tail(newest_log, FAILED_LOG_LINES)) if newest_log else "it left no log"
-        print(f"vaehpc: the verdict failed; the end of its log:\n  {ended}", file=sys.stderr)
+    if not run_study_job("verdict", study, study.replay_path, executor):
         return 1
-    result = read_model(found, ReplayResult)
+    result = read_model(study.replay_path, ReplayResult)
     _print_result(result, console)
     say(console, f"Replay: {study.replay_page}")
     return 3 if any(variant.num_missing for variant in result.variants) else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ from vaehpc.study import missing_runs, source_of
 from vaehpc.submit import Task, job_config, launcher_record, run_debug, run_local, running_launcher, site_config
 
 FAILED_LOG_LINES = 12
+INTERRUPTED = "interrupted; everything was stopped. The same line goes on where it left."
 
 
 def require_only_launcher(study: StudyDir) -> None:
@@ -82,15 +84,22 @@ def _run_tasks(
         run_local(tasks, job, site_config("local"), study.jobs, show)
 
 
+def run_study_job(stage: str, study: StudyDir, result: Path, executor: str) -> bool:
+    """Run a job on the whole study; whether it wrote `result`, and if not, the end of its log is shown."""
+    before = result.stat().st_mtime_ns if result.exists() else None
+    job = job_config(stage)
+    _run_tasks([Task(job.entry_point, str(study.path))], job, study, executor, lambda _: None)
+    if result.exists() and result.stat().st_mtime_ns != before:
+        return True
+    newest_log = max(study.jobs.glob("*.err"), key=lambda path: path.stat().st_mtime, default=None)
+    ended = "\n  ".join(tail(newest_log, FAILED_LOG_LINES)) if newest_log else "it left no log"
+    print(f"vaehpc: the {stage} failed; the end of its log:\n  {ended}", file=sys.stderr)
+    return False
+
+
 def end_study(study: StudyDir, executor: str, console: Console) -> int:
     """Aggregate, say what was found and where the report is, and list the runs that are missing."""
-    before = study.report.stat().st_mtime_ns if study.report.exists() else None
-    job = job_config("aggregate")
-    _run_tasks([Task(job.entry_point, str(study.path))], job, study, executor, lambda _: None)
-    if not study.report.exists() or study.report.stat().st_mtime_ns == before:
-        newest_log = max(study.jobs.glob("*.err"), key=lambda path: path.stat().st_mtime, default=None)
-        ended = "\n  ".join(tail(newest_log, FAILED_LOG_LINES)) if newest_log else "it left no log"
-        print(f"vaehpc: the aggregate failed; the end of its log:\n  {ended}", file=sys.stderr)
+    if not run_study_job("aggregate", study, study.report, executor):
         return 1
     summary = study.summary()
     _print_rates(summary, console)
