@@ -125,7 +125,7 @@ def test_synthetic_demo_says_what_it_is(tmp_path):
     study, summary = make_study(tmp_path / "demo", {"ae": ["regular"] * 4, "vae-tiny": ["regular"] * 4})
     assert words.caveats(study.config(), summary) == [
         "Built-in synthetic faces: the study shows the machinery and says nothing about CelebA.",
-        "The demo preset shows the machinery, not science: few seeds, few steps, provisional classes.",
+        "The demo preset shows the machinery, not science: a small net, few and small images, few steps.",
         "The classes of ae and vae-tiny are provisional: the plan asks for at least 8\N{NO-BREAK SPACE}control runs,"
         " and there are fewer.",
         "Rates of different arms were not tested against each other: no difference is claimed.",

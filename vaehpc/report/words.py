@@ -151,7 +151,7 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
     if summary.data.synthetic:
         found.append("Built-in synthetic faces: the study shows the machinery and says nothing about CelebA.")
     if config.preset == "demo":
-        found.append("The demo preset shows the machinery, not science: few seeds, few steps, provisional classes.")
+        found.append("The demo preset shows the machinery, not science: a small net, few and small images, few steps.")
     if provisional := [name for name, arm in arms.items() if arm.provisional and arm.rate is not None]:
         found.append(
             f"The classes of {enumeration(provisional)} are provisional: the plan asks for at least"
