@@ -92,6 +92,7 @@ def test_run_directory_is_the_one_of_the_readme(finished: StudyDir) -> None:
         "checkpoints/step-N/checkpoint.json",
         "history.jsonl",
         "recorder/probe.arrow",
+        "recorder/steps.arrow",
         "latents/mu.npy",
         "latents/z.npy",
         "trained.json",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -67,6 +68,18 @@ def digests(run: RunDir) -> dict[str, str]:
     for name in rows.column_names:
         steps.update(rows[name].to_numpy().tobytes())
     return found | {"state": run.trained().state_sha256, "steps": steps.hexdigest()}
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["vaehpc.tasks.train"])
+"""Processes that need not import TensorFlow each."""
+
+
+def train_here(path: str) -> None:
+    """The training task, in a process of its own."""
+    from vaehpc.tasks.train import run
+
+    run(path)
 
 
 def outcome(run: RunDir, attempt: int) -> str:
@@ -164,12 +177,25 @@ def test_kill_9_at_random_moments_changes_nothing(undisturbed: RunDir, interrupt
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_twenty_kills_change_nothing(faces: DataConfig, tmp_path: Path, precision: str) -> None:
-    whole = new_run(tmp_path / "whole", faces, epochs=300, precision=precision)
+    asked = {"epochs": 40, "batch_size": 2, "checkpoint_seconds": 0.05, "precision": precision}
+    whole, killed = (new_run(tmp_path / name, faces, **asked) for name in ("whole", "killed"))
     train(whole, timeout=600)
-    killed = new_run(tmp_path / "killed", faces, epochs=300, precision=precision)
-    kill_and_finish(killed, 20, random.Random(), longest=0.3)
+    rng, first_steps = random.Random(), []
+    for attempt in range(1, 21):
+        process = FORKS.Process(target=train_here, args=(str(killed.path),))
+        process.start()
+        heartbeat = killed.attempts / f"{attempt:04d}" / "heartbeat.json"
+        while process.is_alive() and not heartbeat.exists():
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.2))
+        assert process.is_alive(), f"the run had ended before kill {attempt}: it proves less than it says"
+        process.kill()
+        process.join()
+        newest = killed.all_attempts()[-1]
+        first_steps.append(int(newest.log.read_text().partition("starts at step ")[2].split()[0]))
+    train(killed, timeout=600)
     assert digests(killed) == digests(whole)
-    print(f"\n{precision}: {whole.trained().state_sha256} after {whole.trained().step} steps and 20 kills")
+    print(f"\n{precision}: {whole.trained().state_sha256}, {whole.trained().step} steps, starts at {first_steps}")
 
 
 @pytest.mark.long
