@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -190,6 +191,11 @@ class ArmConfig(Frozen):
         if self.vae is not None or self.spike is not None or self.train.clipnorm not in (None, arm.train.clipnorm):
             return False
         return self.model == arm.model and self.train == arm.train.model_copy(update={"clipnorm": self.train.clipnorm})
+
+
+def control_of(arm: ArmConfig, arms: Mapping[str, ArmConfig]) -> str | None:
+    """The first of these arms that is the control of `arm`; None where there is none."""
+    return next((name for name, other in arms.items() if other.is_control_of(arm)), None)
 
 
 class DataConfig(Frozen):

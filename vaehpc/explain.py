@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,16 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow as pa
 import tyro
 
 from vaehpc.command import exit_code
-from vaehpc.files import RunDir, UserError, read_model, write_text
+from vaehpc.files import RunDir, UserError, write_text
 from vaehpc.report.explanation import Explained, coverage, event_figure, event_words, overview_figure, page
 from vaehpc.report.figures import svg
 from vaehpc.report.words import NBSP
-from vaehpc.results import TriggerRecord
 from vaehpc.stats.departures import NOT_SIGNALS, StepRecord, event
+from vaehpc.streams import read_stream
 from vaehpc.study import found_run, found_study
 from vaehpc.tasks.aggregate import read_probe
 
@@ -66,30 +64,25 @@ def read_explained(run_dir: RunDir) -> Explained:
         UserError: it holds no steps, or a trigger's record is damaged.
     """
     config = run_dir.config()
-    triggers = [
-        (path.parent, read_model(path, TriggerRecord)) for path in sorted(run_dir.triggers.glob("*/trigger.json"))
-    ]
     record = read_steps(run_dir.steps)
-    for folder, _ in triggers:
+    for folder in run_dir.trigger_dirs():
         record = record.joined(read_steps(folder / "ring.arrow"))
     if not len(record.steps):
         raise UserError(
             f"run {run_dir.name} has no recorded steps in {run_dir.steps}: it has not begun to train, or the file was"
             " removed. `vaehpc launch` trains what is missing."
         )
-    events = [event(number, trigger, record, config.plan) for number, (_, trigger) in enumerate(triggers, start=1)]
+    events = [
+        event(number, trigger, record, config.plan) for number, trigger in enumerate(run_dir.trigger_records(), start=1)
+    ]
     return Explained(config, record, read_probe(run_dir.probe), events)
 
 
 def read_steps(path: Path) -> StepRecord:
     """The steps up to the last batch of records that is whole; empty if there is none."""
-    batches: list[pa.RecordBatch] = []
-    with contextlib.suppress(OSError, pa.ArrowInvalid), path.open("rb") as file:
-        for batch in pa.ipc.open_stream(file):
-            batches.append(batch)
-    if not batches:
+    table = read_stream(path)
+    if table is None:
         return StepRecord(np.array([], np.int64), {})
-    table = pa.Table.from_batches(batches)
     signals = [name for name in table.column_names if name not in NOT_SIGNALS]
     return StepRecord(
         table["step"].to_numpy(), {name: np.asarray(table[name].to_numpy(), np.float64) for name in signals}

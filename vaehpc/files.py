@@ -224,7 +224,11 @@ class RunDir:
 
     def trigger_records(self) -> list[TriggerRecord]:
         """The flight recorder's triggers in the order of their steps."""
-        return [read_model(path, TriggerRecord) for path in sorted(self.triggers.glob("*/trigger.json"))]
+        return [read_model(path / "trigger.json", TriggerRecord) for path in self.trigger_dirs()]
+
+    def trigger_dirs(self) -> list[Path]:
+        """Their directories, in the same order."""
+        return sorted(self.triggers.glob("step-*"))
 
     def all_attempts(self) -> list[Attempt]:
         """Every start of a task on this run, oldest first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -127,7 +126,7 @@ def found_start(run: RunDir, epoch: int | None, trigger: int | None) -> Start:
     if epoch is not None:
         return _start_at_epoch(run, epoch)
     assert trigger is not None
-    paths = trigger_paths(run)
+    paths = run.trigger_dirs()
     if not 1 <= trigger <= len(paths):
         raise UserError(f"--trigger {trigger}: run {run.name} has {_triggers_in_words(run)}. Or take --epoch N.")
     path = paths[trigger - 1]
@@ -148,13 +147,8 @@ def _start_at_epoch(run: RunDir, epoch: int) -> Start:
     return Start(f"epoch {epoch}", epoch * steps_per_epoch, path, None)
 
 
-def trigger_paths(run: RunDir) -> list[Path]:
-    """Directories of the flight recorder's triggers, by step."""
-    return sorted(run.triggers.glob("step-*"))
-
-
 def _triggers_in_words(run: RunDir) -> str:
-    paths = trigger_paths(run)
+    paths = run.trigger_dirs()
     steps = ", ".join(f"{n} at step {int(path.name.removeprefix('step-'))}" for n, path in enumerate(paths, start=1))
     return f"the triggers {steps}" if steps else "no trigger"
 
@@ -302,14 +296,15 @@ def usual_gradient_norm(run: RunDir, calm_step: int, config: RunConfig) -> float
         UserError: no such step was recorded.
     """
     import numpy as np
-    import pyarrow as pa
 
-    norms: list[float] = []
-    with contextlib.suppress(OSError, pa.ArrowInvalid), run.steps.open("rb") as file:
-        for batch in pa.ipc.open_stream(file):
-            rows = zip(batch["step"].to_pylist(), batch["gradient_norm"].to_pylist(), strict=True)
-            norms += [norm for step, norm in rows if calm_step - config.plan.recorder.ring_steps <= step < calm_step]
-    if not norms:
+    from vaehpc.streams import read_stream
+
+    norms = np.array([])
+    if (rows := read_stream(run.steps)) is not None:
+        steps = rows["step"].to_numpy()
+        before = (calm_step - config.plan.recorder.ring_steps <= steps) & (steps < calm_step)
+        norms = rows["gradient_norm"].to_numpy()[before]
+    if not len(norms):
         raise UserError(
             f"{run.steps} holds no steps before step {calm_step}, whose gradients would say where to clip them."
             " Name the variants but 'clipped' after --variants."

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vaehpc.config import ArmConfig, DataConfig, RunConfig, StudyConfig, run_name
+from vaehpc.config import ArmConfig, DataConfig, RunConfig, StudyConfig, control_of, run_name
 from vaehpc.files import DataDir, RunDir, StudyDir, UserError, require_space, write_model
 from vaehpc.presets import analysis_plan, nearest
 from vaehpc.provenance import provenance
@@ -118,7 +118,7 @@ def differences(arms: Mapping[str, ArmConfig]) -> dict[str, dict[str, Any]]:
 
 def controls(arms: Mapping[str, ArmConfig]) -> dict[str, str | None]:
     """The arm that each arm's radii are compared with, None where the study has no such arm."""
-    return {name: next((other for other in arms if arms[other].is_control_of(arm)), None) for name, arm in arms.items()}
+    return {name: control_of(arm, arms) for name, arm in arms.items()}
 
 
 def require_sources(arms: Mapping[str, ArmConfig]) -> None:

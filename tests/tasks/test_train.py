@@ -157,7 +157,7 @@ def test_a_trained_run_is_left_alone(undisturbed: RunDir) -> None:
     assert len(undisturbed.all_attempts()) == 1
 
 
-def kill_and_finish(run: RunDir, num_kills: int, rng: random.Random, longest: float = 0.8) -> None:
+def kill_and_finish(run: RunDir, num_kills: int, rng: random.Random, longest: float) -> None:
     """Kill a run so many times, at random moments up to `longest` seconds after its first block, and finish it."""
     for attempt in range(1, num_kills + 1):
         process = start(run)

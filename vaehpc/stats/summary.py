@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vaehpc.config import ArmConfig, DataConfig, StudyConfig
+from vaehpc.config import ArmConfig, DataConfig, StudyConfig, control_of
 from vaehpc.results import DataSummary, RunSummary, StudySummary
 from vaehpc.stats.comparison import Reference, compare
 from vaehpc.stats.divergence import (
@@ -63,7 +63,7 @@ def summarise_data(data: DataConfig) -> DataSummary:
 
 def find_control(arm: ArmConfig, config: StudyConfig, runs: Sequence[MeasuredRun]) -> Control:
     """The control of an arm and its scale; without one in the study the article's, where that applies."""
-    name = next((other.name for other in config.arms.values() if other.is_control_of(arm)), None)
+    name = control_of(arm, config.arms)
     if name is None:
         scale = article_scale(arm, config.data, config.plan.classes)
         return Control(None if scale is None else "article", scale, num_runs=0)

@@ -5,7 +5,6 @@ May run at any time, also beside trainings: a run without results is missing, an
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import tomllib
@@ -25,6 +24,7 @@ from vaehpc.stats.comparison import Reference
 from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
+from vaehpc.streams import read_stream
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +115,10 @@ def last_words(run_dir: RunDir) -> str | None:
 
 def read_probe(path: Path) -> ProbeCurve:
     """The probe's curve up to the last batch of records that is whole; empty if there is none."""
-    steps: list[int] = []
-    medians: list[float] = []
-    with contextlib.suppress(OSError, pa.ArrowInvalid), path.open("rb") as file:
-        for batch in pa.ipc.open_stream(file):
-            steps += batch["step"].to_pylist()
-            medians += batch["radius_median"].to_pylist()
-    return ProbeCurve(np.array(steps, np.int64), np.array(medians, np.float64))
+    rows = read_stream(path)
+    if rows is None:
+        return ProbeCurve(np.array([], np.int64), np.array([], np.float64))
+    return ProbeCurve(rows["step"].to_numpy(), rows["radius_median"].to_numpy())
 
 
 def read_reference() -> Reference:

@@ -83,7 +83,7 @@ def judged(study: StudyDir) -> ReplayResult:
     return ReplayResult(
         study=config.name,
         replay=replay,
-        factor_limit=replay.jumped_radius and factor_limit(replay.calm_radius, replay.jumped_radius),
+        factor_limit=None if replay.jumped_radius is None else factor_limit(replay.calm_radius, replay.jumped_radius),
         level=config.plan.level,
         variants=tuple(variants),
         repeats_source=repeats_source,

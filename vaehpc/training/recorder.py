@@ -22,6 +22,7 @@ from vaehpc.config import RunConfig
 from vaehpc.files import Attempt, write_model
 from vaehpc.results import ProbeRecord, TriggerRecord
 from vaehpc.stats.triggers import Trigger, first_trigger, probe_trigger
+from vaehpc.streams import read_stream
 from vaehpc.training.checkpoint import Arrays, NonFiniteError, Progress, checkpoint_name, state_arrays, write_checkpoint
 from vaehpc.training.encode import noise_key
 from vaehpc.training.fit import Signals, TrainedBlock
@@ -145,7 +146,7 @@ class FlightRecorder:
     def _trigger(self, progress: Progress, num_new: int) -> Trigger | None:
         """The block's first trigger that is to be dumped: after the burn-in, and in no earlier one's ring."""
         run, plan = self._attempt.run, self._run.plan.recorder
-        dumped = [int(path.name.partition("-")[2]) for path in run.triggers.glob("step-*")]
+        dumped = [int(path.name.partition("-")[2]) for path in run.trigger_dirs()]
         earliest = max([self._burn_in, *(step + plan.ring_steps for step in dumped)])
         num_watched = min(num_new, progress.step - earliest)
         if num_watched <= 0 or len(dumped) >= MAX_TRIGGERS or self._run.arm.fork is not None:
@@ -162,7 +163,8 @@ class FlightRecorder:
     def _dump(self, trigger: Trigger) -> None:
         """Write triggers/STEP."""
         run, plan = self._attempt.run, self._run.plan.recorder
-        logger.warning("%s: %s = %g at step %d, limit %g", run.name, *_facts(trigger))
+        facts = (trigger.signal, trigger.value, trigger.step, trigger.limit)
+        logger.warning("%s: %s = %g at step %d, limit %g", run.name, *facts)
         aside = self._attempt.path / f"trigger-{trigger.step:09d}"
         aside.mkdir()
         with pa.OSFile(str(aside / "ring.arrow"), "wb") as file, pa.ipc.new_stream(file, self._schema) as stream:
@@ -185,10 +187,6 @@ class FlightRecorder:
             largest_loss_image=row["image_loss_image"],
             largest_log_var_image=row.get("log_var_image"),
         )
-
-
-def _facts(trigger: Trigger) -> tuple[str, float, int, float]:
-    return trigger.signal, trigger.value, trigger.step, trigger.limit
 
 
 # Rows
@@ -236,13 +234,8 @@ def steps_batch(
 
 def read_steps(path: Path, schema: pa.Schema) -> pa.Table:
     """The rows of steps.arrow up to its last whole batch; none where there is no such file or it has other columns."""
-    batches = []
-    with contextlib.suppress(OSError, pa.ArrowInvalid), path.open("rb") as file:
-        stream = pa.ipc.open_stream(file)
-        if stream.schema == schema:
-            for batch in stream:
-                batches.append(batch)
-    return pa.Table.from_batches(batches, schema=schema)
+    rows = read_stream(path)
+    return schema.empty_table() if rows is None or rows.schema != schema else rows
 
 
 def _rows_before(rows: pa.Table, step: int) -> pa.Table:
