@@ -1,7 +1,8 @@
 """What signals, probe, epoch-end evaluation and checkpoints cost, as shares of the training step.
 
-`make bench` runs it. CPU seconds of this process, on one thread; steps with and without signals take turns, and their
-ratios are taken pair by pair, so that a busy machine disturbs both alike.
+`make bench` runs it. CPU seconds of this process, on one thread; what is compared takes turns, and differences are
+taken pair by pair, so that a busy machine disturbs both alike. A whole step varies by more than its signals cost; their
+share is therefore measured around Adam's step alone, and that of whole steps with and without them is shown beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import binom
 
 from tests.examples import run_config
 from vaehpc.config import ModelConfig, RunConfig, TrainConfig
@@ -31,6 +33,7 @@ from vaehpc.training.fit import Block, build_optimizer, compiled_block
 from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import batches
 from vaehpc.training.recorder import Snapshot
+from vaehpc.training.signals import WeightWatcher, image_signals, vae_signals
 
 NUM_IMAGES = 1024
 ARTICLE_STEPS = 1329
@@ -40,7 +43,7 @@ LIMITS = {"signals": 0.03, "probe": 0.015, "epoch end": 0.025}
 
 @dataclass(frozen=True)
 class Share:
-    """A cost as a share of the step: median, and the quartiles of what was measured."""
+    """A cost as a share of the step: median of what was measured, and the median's 95 % interval."""
 
     name: str
     median: float
@@ -55,10 +58,11 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Median, lower and upper quartile."""
-    low, median, high = statistics.quantiles(values, n=4)
-    return median, low, high
+def median_interval(values: list[float]) -> tuple[float, float, float]:
+    """Median and the limits of its 95 % interval, which are two of the values: the sign test's, whatever their law."""
+    ordered = sorted(values)
+    rank = int(binom.ppf(0.025, len(values), 0.5))
+    return statistics.median(values), ordered[rank - 1], ordered[-rank]
 
 
 def built(run: RunConfig) -> tuple[Net, keras.optimizers.Optimizer]:
@@ -81,6 +85,40 @@ def stepper(block: Block, images: np.ndarray, batch_size: int) -> Callable[[int]
     return train
 
 
+def adam_step(run: RunConfig, recorded: bool) -> Callable[[], object]:
+    """A function that does one step of Adam with gradients of no meaning, and the signals around it or not."""
+    net, optimizer = built(run)
+    watcher, random = WeightWatcher(net, optimizer), np.random.default_rng(0)
+    weights = net.trainable_variables
+    gradients = [tf.constant(random.normal(size=weight.shape).astype(np.float32)) for weight in weights]
+    shape = (run.arm.train.batch_size, run.arm.model.z_dim)
+    mu, log_var, epsilon = (tf.constant(random.normal(size=shape).astype(np.float32)) for _ in range(3))
+
+    @tf.function
+    def step(gradients: list[tf.Tensor], mu: tf.Tensor, log_var: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
+        before, loss_scale = watcher.weights() if recorded else [], watcher.loss_scale()
+        optimizer.apply(gradients, weights)
+        if not recorded:
+            return loss_scale
+        of_images = image_signals(mu, mu[:, 0]) + vae_signals(mu, log_var, epsilon)
+        return tf.stack([*of_images, *watcher.signals(gradients, before, loss_scale)])
+
+    return lambda: step(gradients, mu, log_var, epsilon).numpy()
+
+
+def differences(
+    recorded: Callable[[], object], plain: Callable[[], object], num_pairs: int
+) -> tuple[list[float], list[float]]:
+    """CPU seconds that the recorded work takes more than the plain, pair by pair; and those of the plain."""
+    more, alone = [], []
+    for pair in range(num_pairs):
+        first, second = (recorded, plain) if pair % 2 else (plain, recorded)
+        took = {first: cpu_seconds(first), second: cpu_seconds(second)}
+        more.append(took[recorded] - took[plain])
+        alone.append(took[plain])
+    return more, alone
+
+
 def measured(run: RunConfig, num_steps: int, num_pairs: int) -> tuple[float, list[Share]]:
     """CPU seconds of a step, and the shares."""
     size, batch_size = run.data.image_size, run.arm.train.batch_size
@@ -93,13 +131,13 @@ def measured(run: RunConfig, num_steps: int, num_pairs: int) -> tuple[float, lis
     for train in trained.values():
         train(1)
         train(2)
-    ratios, plain = [], []
-    for pair in range(num_pairs):
-        order = (True, False) if pair % 2 else (False, True)
-        took = {recorded: cpu_seconds(lambda recorded=recorded: trained[recorded](num_steps)) for recorded in order}
-        ratios.append(took[True] / took[False] - 1)
-        plain.append(took[False] / num_steps)
-    step = statistics.median(plain)
+    more, plain = differences(lambda: trained[True](num_steps), lambda: trained[False](num_steps), num_pairs)
+    step = statistics.median(plain) / num_steps
+    adam = {recorded: adam_step(run, recorded) for recorded in (True, False)}
+    for work in adam.values():
+        work()
+        work()
+    signals, _ = differences(adam[True], adam[False], 4 * num_pairs)
     net, optimizer = nets[True]
     encode = compiled_encoder(net, batch_size)
     encode(images, batch_size)
@@ -114,13 +152,14 @@ def measured(run: RunConfig, num_steps: int, num_pairs: int) -> tuple[float, lis
         ]
     copies = [cpu_seconds(lambda: Snapshot(variables, Progress())) for _ in range(num_pairs)]
     scaled = {
-        "signals": ratios,
+        "signals": [cost / step for cost in signals],
+        "whole steps with and without": [cost / alone for cost, alone in zip(more, plain, strict=True)],
         "probe": [512 * cost / (50 * step) for cost in per_image],
         "epoch end": [20_000 * cost / (ARTICLE_STEPS * step) for cost in per_image],
         "checkpoint": [cost / (ARTICLE_STEPS * step) for cost in saves],
         "snapshot": [cost / (100 * step) for cost in copies],
     }
-    return step, [Share(name, *quartiles(values)) for name, values in scaled.items()]
+    return step, [Share(name, *median_interval(values)) for name, values in scaled.items()]
 
 
 def main() -> None:
@@ -141,8 +180,9 @@ def main() -> None:
         model={"z_dim": 64, "filters": (8, 16, 32, 64)},
         train={"batch_size": 32},
     )
-    pairs = 8 if arguments.quick else 24
-    table = Table("net", "cost", "share of the step", "quartiles", "wanted", title="What the record costs, CPU time")
+    pairs = 8 if arguments.quick else 40
+    columns = ("net", "cost", "share of the step", "95 % interval", "wanted")
+    table = Table(*columns, title="What the record costs, CPU time")
     figures = {}
     for name, run, num_steps in (("article, 96 x 96, batch 128", article, 2), ("demo, 48 x 48, batch 32", demo, 40)):
         step, shares = measured(run, num_steps, pairs)
