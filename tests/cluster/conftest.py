@@ -1,0 +1,45 @@
+"""Real clusters for tests. Each process of pytest-xdist has its own: they take seconds, and tests break them."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+
+
+def install() -> None:
+    """Slurm's packages, if they are missing."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: for Slurm's installation, and for a cluster to which other users submit")
+    subprocess.run([Path(__file__).with_name("install.sh")], check=True)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    install()
+    with Cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_cluster_without_accounting() -> Iterator[Cluster]:
+    install()
+    with Cluster(accounting=False) as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    """A cluster with nothing queued and all nodes idle; a test may do anything to it."""
+    yield shared_cluster
+    shared_cluster.mend()
+
+
+@pytest.fixture
+def cluster_without_accounting(shared_cluster_without_accounting: Cluster) -> Iterator[Cluster]:
+    """The same without slurmdbd: no sacct, no accounts."""
+    yield shared_cluster_without_accounting
+    shared_cluster_without_accounting.mend()
