@@ -20,6 +20,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new user's folder, without settings of this machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VAEHPC_DATA", raising=False)
+    monkeypatch.setenv("PATH", "")  # no Slurm, whatever this machine has
     return tmp_path
 
 
@@ -44,7 +45,10 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str], 
     assert "a name takes letters" in refused(capsys, "--study", "../demo", "--dry-run")
     assert "demo" in refused(capsys, "--preset", "dmeo")
     assert "needs data" in refused(capsys, "--preset", "article")
-    assert "--executor slurm is not in this version" in refused(capsys, "--executor", "slurm")
+    assert "on Slurm a study needs data" in refused(capsys, "--executor", "slurm")
+    (tmp_path / "site.toml").write_text('executor = "slurm"')
+    site = ("--site", str(tmp_path / "site.toml"))
+    assert "is for executor slurm, not for --executor local" in refused(capsys, *site, "--executor", "local")
     assert f"{tmp_path / 'none'} holds no data set" in refused(capsys, "--data", str(tmp_path / "none"))
     assert "does not exist" in refused(capsys, "--celeba", str(tmp_path / "celeba.zip"))
 

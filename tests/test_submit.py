@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -10,20 +11,11 @@ from pathlib import Path
 import pytest
 
 from vaehpc.config import JobConfig, SiteConfig
-from vaehpc.submit import (
-    Task,
-    count_gpus,
-    job_config,
-    launcher_record,
-    local_slots,
-    process_start,
-    run_debug,
-    run_local,
-    running_launcher,
-    site_config,
-)
+from vaehpc.processes import launcher_record, process_start, running_launcher
+from vaehpc.sites import built_in_site, job_config
+from vaehpc.submit import Pack, Task, count_gpus, local_slots, run_debug, run_local
 
-JOBS = ("prepare", "train", "statistics", "aggregate")
+JOBS = ("prepare", "launch", "train", "statistics", "aggregate", "verdict", "probe")
 
 
 def record(directory: str) -> None:
@@ -67,7 +59,7 @@ def test_tasks_run_bounded_with_the_sites_environment(tmp_path: Path, monkeypatc
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     shown: list[int] = []
-    run_local(tasks_in(tmp_path, 4), job("statistics"), site_config("local"), tmp_path / "jobs", counted(shown))
+    run_local(tasks_in(tmp_path, 4), job("statistics"), built_in_site("local"), tmp_path / "jobs", counted(shown))
     times = [tuple(map(float, seen(tmp_path, number)[:2])) for number in range(4)]
     at_once = [sum(start <= moment < stop for start, stop in times) for moment, _ in times]
     assert max(at_once) <= 2
@@ -90,7 +82,7 @@ def test_each_gpu_takes_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # what the user has set wins over the site
-    run_local(tasks_in(tmp_path, 3), job("train"), site_config("local"), tmp_path / "jobs", lambda _: None)
+    run_local(tasks_in(tmp_path, 3), job("train"), built_in_site("local"), tmp_path / "jobs", lambda _: None)
     assert {seen(tmp_path, number)[3] for number in range(3)} == {"'0'", "'1'"}
     assert {seen(tmp_path, number)[2] for number in range(3)} == {"3"}
 
@@ -110,6 +102,43 @@ def test_a_task_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.Mo
     (good,) = tasks_in(tmp_path, 1)
     run_debug([Task("tests.test_submit:fail", str(tmp_path)), good], lambda _: None)
     assert (tmp_path / "0" / "seen").exists()
+
+
+def in_new_process(callable_: object) -> subprocess.CompletedProcess[bytes]:
+    """Runs a pickled task as submitit does: in a process of its own."""
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer)()"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(callable_), capture_output=True, env=environment, check=False
+    )
+
+
+def test_a_pack_runs_all_its_tasks_whatever_becomes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    good = tasks_in(tmp_path, 4)
+    done = in_new_process(Pack((good[0], Task("tests.test_submit:fail", "nowhere"), *good[1:]), at_once=2))
+    assert done.returncode != 0
+    assert b"RuntimeError: 1 of 5 tasks failed: nowhere (exit status 1)" in done.stderr
+    times = [tuple(map(float, seen(tmp_path, number)[:2])) for number in range(4)]
+    at_once = [sum(start <= moment < stop for start, stop in times) for moment, _ in times]
+    assert max(at_once) <= 2
+    assert {seen(tmp_path, number)[3] for number in range(4)} == {"'0'"}  # they share the GPU
+
+
+def meet(directory: str) -> None:
+    """A task that ends when another one runs at the same time."""
+    own = Path(directory)
+    own.touch()
+    deadline = time.monotonic() + 60
+    while len(list(own.parent.glob("met-*"))) < 2:
+        assert time.monotonic() < deadline, "alone"
+        time.sleep(0.05)
+
+
+def test_tasks_of_a_pack_run_at_once(tmp_path: Path) -> None:
+    tasks = tuple(Task("tests.test_submit:meet", str(tmp_path / f"met-{number}")) for number in range(2))
+    assert in_new_process(Pack(tasks, at_once=2)).returncode == 0
 
 
 def test_environment_of_the_launcher_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from vaehpc.presets import nearest
 
 VERBS = {
     "launch": "train, measure and report a study",
+    "status": "say what every run of a study is doing, why some failed, what they used",
+    "doctor": "check site, Slurm, folder, Python, GPU and data before anything is queued",
     "replay": "fork a run before it jumped, and say what made it jump",
     "explain": "say what happened around each trigger of a run",
     "prepare": "make a data set of CelebA's images, or of built-in faces",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from vaehpc.files import UserError, WorkerKilledError
+from vaehpc.files import UserError, WorkerKilledError, explained
 
 
 def exit_code(work: Callable[[], int], interrupted: str) -> int:
@@ -14,7 +15,7 @@ def exit_code(work: Callable[[], int], interrupted: str) -> int:
 
     Args:
         work: returns the exit code.
-        interrupted: what to say if the work was interrupted.
+        interrupted: what to say if the work was interrupted and does not say so itself.
 
     Returns:
         What `work` returns; 2 if it was asked wrongly, 3 if the system killed a worker, 130 if it was interrupted.
@@ -25,13 +26,14 @@ def exit_code(work: Callable[[], int], interrupted: str) -> int:
     try:
         return work()
     except (UserError, OSError) as error:  # OSError: a folder that may not be written, a file where a folder should be
-        print(f"vaehpc: {error}", file=sys.stderr)
+        known = explained(error, Path(error.filename)) if isinstance(error, OSError) and error.filename else error
+        print(f"vaehpc: {known}", file=sys.stderr)
         return 2
     except WorkerKilledError as error:
         print(f"vaehpc: {error}", file=sys.stderr)
         return 3
-    except KeyboardInterrupt:
-        print(f"\nvaehpc: {interrupted}", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nvaehpc: {interrupt.args[0] if interrupt.args else interrupted}", file=sys.stderr)
         return 130
 
 

@@ -385,22 +385,69 @@ def run_name(arm: str, seed: int) -> str:
 
 
 class JobConfig(Frozen):
-    """A batch job as jobs/*.toml declares it; resources are those of one array element."""
+    """A batch job as jobs/*.toml declares it; resources are those of one array element with one task."""
 
     entry_point: Annotated[str, Field(pattern=r"^[a-z_.]+:[a-z_]+$")]
     """module:function, called with one directory."""
-    directory: Literal["data", "run", "study"]
+    directory: Literal["data", "run", "study", "batch"]
     marker: str | None = None
     """File that says that there is nothing left to do."""
+    checkpoints: bool = False
+    """Whether its task leaves a checkpoint and ends where a file `stop` appears in its directory."""
     cpus: PositiveInt
     gpus: Annotated[int, Field(ge=0)]
-    memory_gb: PositiveInt
-    hours: PositiveInt
+    memory_gb: PositiveFloat
+    hours: PositiveFloat
+
+
+class ResourcesConfig(Frozen):
+    """What a site gives a job instead of what jobs/*.toml declares."""
+
+    cpus: PositiveInt | None = None
+    gpus: Annotated[int | None, Field(ge=0)] = None
+    memory_gb: PositiveFloat | None = None
+    hours: PositiveFloat | None = None
+
+
+class SlurmConfig(Frozen):
+    """How jobs are put into Slurm's queue. What is None is not said to Slurm."""
+
+    gpu_partition: str | None = None
+    """Partition of jobs that ask for GPUs."""
+    cpu_partition: str | None = None
+    """Partition of all other jobs."""
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    """Nodes never to be used, as Slurm writes them: node[3-5]."""
+    mail_user: str | None = None
+    mail_type: str | None = None
+    gpu_request: Literal["gres", "gpus"] = "gres"
+    """--gres=gpu:1, or --gpus-per-node=1."""
+    gpu_type: str | None = None
+    tasks_per_gpu: PositiveInt = 1
+    """Runs that are trained at once on one GPU, by one array element."""
+    at_once: PositiveInt = 256
+    """Elements of an array that run at the same time."""
+    warn_seconds: PositiveInt = 180
+    """Before its time limit an element is asked to write checkpoints and is put back into the queue."""
+    max_restarts: Annotated[int, Field(ge=0)] = 100
+    """Times that an element goes back into the queue after its time limit; never twice without progress."""
+    max_crashes: Annotated[int, Field(ge=0)] = 1
+    """Times that an element is tried again, on another node where there is one, after its task failed."""
+    python: str | None = None
+    """Command that starts Python on a node. None: the launcher's own."""
+    options: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=.*)?$")], ...] = ()
+    """More options of sbatch, such as --nice=100."""
 
 
 class SiteConfig(Frozen):
     """Where jobs run (jobs/sites/*.toml)."""
 
-    executor: Literal["local"]
+    executor: Literal["local", "slurm"]
     environment: dict[str, str] = {}
     """Environment variables of every task."""
+    slurm: SlurmConfig = SlurmConfig()
+    jobs: dict[Literal["prepare", "launch", "train", "statistics", "aggregate", "verdict"], ResourcesConfig] = {}
+    """Resources of a job at this site."""

@@ -12,12 +12,14 @@ import importlib.resources
 import json
 import logging
 import os
+import resource
 import shutil
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +28,15 @@ import numpy.typing as npt
 import pydantic
 
 from vaehpc.config import Frozen, RunConfig, StudyConfig
-from vaehpc.results import EpochRecord, LatentStatistics, Manifest, StudySummary, TrainedRecord, TriggerRecord
+from vaehpc.results import (
+    BatchRecord,
+    EpochRecord,
+    LatentStatistics,
+    Manifest,
+    StudySummary,
+    TrainedRecord,
+    TriggerRecord,
+)
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -268,6 +278,60 @@ class StudyDir:
         """The directory of one run."""
         return RunDir(self.path / name)
 
+    def batches(self) -> list[BatchDir]:
+        """Every array that was handed to Slurm, or was about to be, oldest first."""
+        found = [BatchDir(path.parent) for path in self.jobs.glob("*/batch.json")]
+        return sorted(found, key=lambda batch: batch.record().created)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the batch script of an array element noted on its node."""
+
+    time: float
+    """Unix time, s."""
+    node: str
+    kind: str
+    """start, done, requeue, crash, ended (by Slurm: cancelled, preempted, put back), left (by hand), given-up."""
+    detail: str
+
+
+class BatchDir:
+    """One array of a stage: runs/STUDY/jobs/STAGE-NNNN, with its script and logs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.name = path.name
+        self.record_path = self.path / "batch.json"
+        self.elements = self.path / "elements"
+        """One line per element: the directories of its tasks, separated by tabs. The batch script reads it."""
+        self.job_path = self.path / "job"
+        """Slurm's number of the array, once it was accepted."""
+
+    def record(self) -> BatchRecord:
+        """What was to be submitted."""
+        return read_model(self.record_path, BatchRecord)
+
+    def job(self) -> str | None:
+        """Slurm's number of the array, None if it was never accepted as far as is known."""
+        return self.job_path.read_text().strip() if self.job_path.exists() else None
+
+    def element_id(self, number: int) -> str | None:
+        """Slurm's name of an element: 4711_0, or 4711 where the array has only one."""
+        job, is_array = self.job(), len(self.record().elements) > 1
+        return f"{job}_{number}" if job and is_array else job
+
+    def events(self, number: int) -> list[Event]:
+        """What the element's batch script noted, oldest first."""
+        path = self.path / f"{number}.events"
+        lines = path.read_text().splitlines() if path.exists() else []
+        whole = [parts for line in lines if len(parts := line.split("\t")) == 4]  # a full disk tears the last one
+        return [Event(float(time), node, kind, detail) for time, node, kind, detail in whole]
+
+    def log(self, number: int) -> Path:
+        """What submitit's part of the task wrote to stderr; the task's own output lies in its attempt's folder."""
+        return self.path / f"{self.element_id(number)}_0_log.err"
+
 
 class Attempt:
     """One start of a task on a run. Only the newest attempt of a run may publish.
@@ -298,8 +362,9 @@ class Attempt:
             except FileExistsError:
                 continue
         attempt = cls(run, path)
+        node, gpus = os.environ.get("SLURMD_NODENAME"), os.environ.get("CUDA_VISIBLE_DEVICES")
         started = {"stage": stage, "host": socket.gethostname(), "pid": os.getpid(), "job": job_id()}
-        write_record(attempt.start_path, started)
+        write_record(attempt.start_path, started | {"node": node, "cuda_visible_devices": gpus})
         return attempt
 
     def __enter__(self) -> Attempt:
@@ -313,7 +378,8 @@ class Attempt:
             traceback.print_exception(error)
         elif error is not None:
             logging.getLogger(__name__).info("%s", error)
-        write_record(self.exit_path, {"outcome": outcome, "error": None if error is None else str(error)})
+        ended = {"outcome": outcome, "error": None if error is None else str(error)}
+        write_record(self.exit_path, ended | resources_used())
         self._output.__exit__(None, None, None)
         return outcome != "failed"
 
@@ -341,7 +407,7 @@ class Attempt:
 
     def beat(self, **state: Any) -> None:
         """Say that this attempt is alive and how far it is."""
-        write_record(self.heartbeat_path, state)
+        write_record(self.heartbeat_path, state | resources_used())
 
 
 _OUTCOMES: dict[type[BaseException], str] = {SupersededError: "superseded", StoppedError: "stopped"}
@@ -374,6 +440,12 @@ def output_to(path: Path) -> Iterator[None]:
 def write_record(path: Path, value: dict[str, Any]) -> None:
     """A small record of an attempt, with the time."""
     write_text(path, json.dumps({"time": time.time(), **value}, indent=2) + "\n")
+
+
+def resources_used() -> dict[str, float]:
+    """Of this process so far: its largest resident set in GiB, and its CPU time in seconds."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {"peak_memory_gb": used.ru_maxrss / 2**20, "cpu_seconds": used.ru_utime + used.ru_stime}
 
 
 def job_id() -> str | None:

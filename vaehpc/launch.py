@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
-import shutil
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from vaehpc.command import exit_code
 from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, run_name
+from vaehpc.enqueue import line_path, queue_preparation, queue_study, write_scripts
 from vaehpc.files import DataDir, StudyDir, UserError
 from vaehpc.presets import (
     DEMO_IMAGE_SIZE,
@@ -34,9 +36,10 @@ from vaehpc.presets import (
     read_toml,
 )
 from vaehpc.progress import say
+from vaehpc.sites import Executor, chosen_site, job_config
 from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.study import controls, create_study, data_config, differences, planned_study, require_sources, widened
-from vaehpc.submit import job_config, local_slots
+from vaehpc.submit import local_slots
 
 TITLE = "How the arms differ"
 WIDEST = 10_000
@@ -65,20 +68,41 @@ class Launch:
     """Prepared data set (also $VAEHPC_DATA)."""
     celeba: Path | None = None
     """CelebA's zip or folder, prepared first, into --data if that is given, else into a folder 'data' beside --out."""
-    executor: Literal["auto", "slurm", "local", "debug"] = "auto"
-    """local: processes on this machine, as many as processors or GPUs; debug: in this process; auto: slurm or local."""
+    executor: Literal["auto"] | Executor = "auto"
+    """slurm: arrays in its queue; local: processes on this machine, as many as processors or GPUs; debug: in this
+    process; auto: what --site says, else slurm where sbatch is, else local."""
+    site: Path | None = None
+    """TOML file that says where jobs run: your copy of jobs/sites/slurm.toml."""
     config: Path | None = None
     """TOML file with any of these: preset, study, seeds, arms, and tables [model], [vae], [train]."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say what would be done and write nothing."""
+    """Say what would be done, on Slurm with the exact batch scripts, and write nothing."""
+    write: Path | None = None
+    """On Slurm: leave batch scripts and a submit.sh that chains them in this folder, and submit nothing."""
     wait: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Return when the study has ended; local and debug always do."""
+    """Return when the study has ended; local and debug always do, on Slurm the launcher leaves otherwise."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    return exit_code(lambda: launch(parsed(sys.argv[1:] if argv is None else argv), Console()), INTERRUPTED)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return exit_code(lambda: launch(parsed(arguments), arguments, Console()), INTERRUPTED)
+
+
+def again(directory: str) -> None:
+    """Entry point of the job that follows a preparation on Slurm: the line that asked for it, once more.
+
+    Args:
+        directory: of the job's batch, where the line was noted.
+
+    Raises:
+        RuntimeError: the launch failed; it has said why.
+    """
+    line = json.loads(line_path(Path(directory)).read_text())
+    os.chdir(line["directory"])
+    if code := main(line["arguments"]):
+        raise RuntimeError(f"vaehpc launch {shlex.join(line['arguments'])} ended with {code}")
 
 
 # Arguments
@@ -88,7 +112,8 @@ def parsed(argv: Sequence[str]) -> Launch:
     """The command line over the TOML file over the preset.
 
     Raises:
-        UserError: the TOML file is not there or says something unknown.
+        UserError: the TOML file is not there or says something unknown; or there are no data, and nobody asked for
+            built-in faces on a cluster.
         SystemExit: with 2, after a message, where the command line is wrong.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -96,8 +121,9 @@ def parsed(argv: Sequence[str]) -> Launch:
         first.add_argument(option)
     early, _ = first.parse_known_args(argv)
     from_file = _settings_of_file(Path(early.config)) if early.config else {}
+    asked = early.preset or from_file.get("preset")
     data_given = early.data or early.celeba or os.environ.get("VAEHPC_DATA")
-    name = early.preset or from_file.get("preset") or ("article" if data_given else "demo")
+    name = asked or ("article" if data_given else "demo")
     # A wrong name given on the command line is left to the full parser, which lists the right ones.
     preset: PresetName = "article" if name == "article" else "demo"
     tables = {key: value for key, value in from_file.items() if isinstance(value, dict)}
@@ -109,7 +135,12 @@ def parsed(argv: Sequence[str]) -> Launch:
         data=Path(os.environ["VAEHPC_DATA"]) if os.environ.get("VAEHPC_DATA") else None,
         settings=overridden(PRESETS[preset].settings, tables, early.config or ""),
     )
-    return tyro.cli(Launch, args=argv, default=defaults, prog="vaehpc launch")
+    arguments = tyro.cli(Launch, args=argv, default=defaults, prog="vaehpc launch")
+    if not asked and preset == "demo" and chosen_site(arguments.site, arguments.executor)[1] == "slurm":
+        raise UserError(
+            "on Slurm a study needs data: give --celeba PATH or --data DIR, or take built-in faces with --preset demo"
+        )
+    return arguments
 
 
 def _settings_of_file(path: Path) -> dict[str, Any]:
@@ -131,16 +162,21 @@ def _settings_of_file(path: Path) -> dict[str, Any]:
 # The study
 
 
-def launch(asked: Launch, console: Console) -> int:
-    """Plan, prepare, train, measure, report.
+def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
+    """Plan, prepare, train, measure, report; on Slurm, put all that into the queue.
+
+    Args:
+        asked: what `argv` says.
+        argv: is given again, on Slurm, when data had to be prepared first.
+        console: what is said.
 
     Returns:
         The exit code.
     """
+    data_given = asked.data or asked.celeba
     assert asked.preset is not None
     preset = PRESETS[asked.preset]
-    executor = _chosen_executor(asked.executor)
-    data_given = asked.data or asked.celeba
+    site, executor = chosen_site(asked.site, asked.executor)
     if asked.preset == "article" and not data_given:
         raise UserError("preset 'article' needs data: give --celeba PATH or --data DIR, or take --preset demo")
     source = f"data of {data_given}" if data_given else "built-in faces, because no data are given"
@@ -154,35 +190,38 @@ def launch(asked: Launch, console: Console) -> int:
     arms = configured_arms(named, asked.settings)
     present = study.config().arms if study.config_path.exists() else {}
     require_sources({**present, **arms})
-    if asked.dry_run:
+    if asked.dry_run and executor != "slurm":
         say(console, f"As it stands the preset is: {preset.expectation}.")
         say(console, f"Settings: {asked.settings.model_dump()}")
         for arm in named:
             say(console, f"  {arm}: {named[arm].question}")
         show_arms({**present, **arms}, console)
         return _describe(study, arms, num_seeds, console)
-    data = _prepared_data(asked, console)
+    data, request = _wanted_data(asked)
+    if request is not None and executor == "slurm" and not data.manifest_path.exists():
+        if asked.dry_run or asked.write:
+            raise UserError(
+                f"{data.path} is not prepared yet, and the scripts depend on it: make it with"
+                " `python -m vaehpc.prepare`, or launch without --dry-run and --write"
+            )
+        return queue_preparation(study, data, request, argv, site, console)
+    if request is not None:
+        _prepare(data, request, console)
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
     if study.config_path.exists():
         config = widened(study.config(), config)
     require_only_launcher(study)
+    if executor == "slurm" and (asked.dry_run or asked.write):
+        return write_scripts(study, config, site, asked.write, console)
     create_study(study, config)
     claim(study)
     show_arms(config.arms, console)
     _say_what_it_can_show(config, console)
+    if executor == "slurm":
+        return queue_study(study, config, site, asked.wait, console)
     for stage in ("train", "statistics"):
         run_stage(stage, study, config, executor, console)
     return end_study(study, executor, console)
-
-
-def _chosen_executor(asked: str) -> Literal["local", "debug"]:
-    has_slurm = shutil.which("sbatch") is not None
-    if asked == "slurm" or (asked == "auto" and has_slurm):
-        raise UserError(
-            "--executor slurm is not in this version of vaehpc: it runs on one machine."
-            " Take --executor local here or inside an allocation (salloc, srun --pty)."
-        )
-    return "debug" if asked == "debug" else "local"
 
 
 def _num_seeds(asked: Launch, preset: Preset) -> int:
@@ -205,25 +244,25 @@ def _describe(study: StudyDir, arms: Mapping[str, ArmConfig], num_seeds: int, co
     return 0
 
 
-def _prepared_data(asked: Launch, console: Console) -> DataDir:
-    """The data set of this launch, made first where it is not there yet."""
+def _wanted_data(asked: Launch) -> tuple[DataDir, dict[str, object] | None]:
+    """The data set of this launch, and what its preparation has to be asked for where this launch may make it."""
     beside = asked.out.absolute().parent / "data"
     if asked.celeba:
-        out = asked.data or beside / "celeba-96"
-        request: dict[str, object] = {"celeba": asked.celeba}
-    elif asked.data:
-        return DataDir(asked.data)
-    else:
-        out = beside / "demo-faces"
-        request = {"synthetic": DEMO_IMAGES, "size": DEMO_IMAGE_SIZE}
+        return DataDir(asked.data or beside / "celeba-96"), {"celeba": str(asked.celeba.absolute())}
+    if asked.data:
+        return DataDir(asked.data), None
+    return DataDir(beside / "demo-faces"), {"synthetic": DEMO_IMAGES, "size": DEMO_IMAGE_SIZE}
+
+
+def _prepare(data: DataDir, request: dict[str, object], console: Console) -> None:
+    """Make the data set, or check that it is what is asked for."""
     # Imported here: the launcher starts without what only the preparation needs.
     from vaehpc.prepare import shown_progress
     from vaehpc.tasks.prepare import Request, prepare
 
     with shown_progress() as on_progress:
-        prepare(Request.model_validate(request), out, on_progress)
-    say(console, f"Data: {out}")
-    return DataDir(out)
+        prepare(Request.model_validate(request), data.path, on_progress)
+    say(console, f"Data: {data.path}")
 
 
 def show_arms(arms: Mapping[str, ArmConfig], console: Console) -> None:

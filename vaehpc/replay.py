@@ -17,13 +17,14 @@ from rich.table import Table
 
 from vaehpc.command import exit_code
 from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
+from vaehpc.enqueue import queue_study
 from vaehpc.files import DataDir, RunDir, StudyDir, UserError, read_model
 from vaehpc.progress import say
 from vaehpc.provenance import provenance
 from vaehpc.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
+from vaehpc.sites import chosen_site, job_config
 from vaehpc.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.study import create_study, found_run, found_study, missing_runs, widened
-from vaehpc.submit import job_config
 
 IDENTICAL_REPEATS = 3
 """Forks that change nothing: they show that the jump can be repeated."""
@@ -62,8 +63,13 @@ class Replay:
     """Name of the study of forks. Default: STUDY-replay-RUN-stepN."""
     out: Path | None = None
     """Folder of the study of forks. Default: beside the source study."""
-    executor: Literal["local", "debug"] = "local"
-    """local: processes on this machine, as many as processors or GPUs; debug: in this process."""
+    executor: Literal["slurm", "local", "debug"] | None = None
+    """slurm: arrays in its queue; local: processes on this machine, as many as processors or GPUs; debug: in this
+    process. Default: slurm with --site, else local."""
+    site: Path | None = None
+    """TOML file that says where jobs run: your copy of jobs/sites/slurm.toml."""
+    wait: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """On Slurm, return when the forks have ended and are judged."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Say what would be done and write nothing."""
 
@@ -79,6 +85,7 @@ def replay(asked: Replay, console: Console) -> int:
     Returns:
         The exit code.
     """
+    site, executor = chosen_site(asked.site, asked.executor or ("auto" if asked.site else "local"))
     source = found_study(asked.source)
     run = found_run(source, asked.run)
     start = found_start(run, asked.epoch, asked.trigger)
@@ -95,8 +102,10 @@ def replay(asked: Replay, console: Console) -> int:
     create_study(study, config)
     keep_start(study, run, start)
     claim(study)
-    run_stage("train", study, config, asked.executor, console)
-    return _end(study, asked.executor, console)
+    if executor == "slurm":
+        return queue_study(study, config, site, asked.wait, console, show_verdict)
+    run_stage("train", study, config, executor, console)
+    return _end(study, executor, console)
 
 
 # The source
@@ -390,6 +399,15 @@ def _end(study: StudyDir, executor: str, console: Console) -> int:
     """Judge the forks, say what was found, and list the forks that are missing."""
     if not run_study_job("verdict", study, study.replay_path, executor):
         return 1
+    return show_verdict(study, console)
+
+
+def show_verdict(study: StudyDir, console: Console) -> int:
+    """Say what a replay found, and where it is written; the exit code.
+
+    Raises:
+        UserError: the forks are not judged yet.
+    """
     result = read_model(study.replay_path, ReplayResult)
     _print_result(result, console)
     say(console, f"Replay: {study.replay_page}")

@@ -406,3 +406,21 @@ class ReplayResult(Frozen):
     verdict: Verdict
     explanation: str
     provenance: Provenance
+
+
+class BatchRecord(Frozen):
+    """An array of one stage, written before it is submitted."""
+
+    stage: str
+    elements: tuple[tuple[str, ...], ...]
+    """Directories of the tasks of each element."""
+    after: tuple[str, ...]
+    """Names of the batches that it waits for."""
+    created: float
+    """Unix time, s."""
+    cpus: int
+    gpus: int
+    memory_gb: float
+    minutes: int
+    """Resources of one element."""
+    partition: str | None

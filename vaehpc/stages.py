@@ -11,10 +11,12 @@ from rich.table import Table
 
 from vaehpc.config import JobConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, tail, write_text
+from vaehpc.processes import launcher_record, running_launcher
 from vaehpc.progress import say, stage_view
 from vaehpc.results import RunSummary, StudySummary
+from vaehpc.sites import built_in_site, job_config
 from vaehpc.study import missing_runs, source_of
-from vaehpc.submit import Task, job_config, launcher_record, run_debug, run_local, running_launcher, site_config
+from vaehpc.submit import Task, run_debug, run_local
 
 FAILED_LOG_LINES = 12
 INTERRUPTED = "interrupted; everything was stopped. The same line goes on where it left."
@@ -81,7 +83,7 @@ def _run_tasks(
     if executor == "debug":
         run_debug(tasks, show)
     else:
-        run_local(tasks, job, site_config("local"), study.jobs, show)
+        run_local(tasks, job, built_in_site("local"), study.jobs, show)
 
 
 def run_study_job(stage: str, study: StudyDir, result: Path, executor: str) -> bool:
@@ -101,6 +103,15 @@ def end_study(study: StudyDir, executor: str, console: Console) -> int:
     """Aggregate, say what was found and where the report is, and list the runs that are missing."""
     if not run_study_job("aggregate", study, study.report, executor):
         return 1
+    return show_results(study, console)
+
+
+def show_results(study: StudyDir, console: Console) -> int:
+    """Say what a study found, where the report is, and which runs are missing; the exit code.
+
+    Raises:
+        UserError: the study has no summary.
+    """
     summary = study.summary()
     _print_rates(summary, console)
     missing = [name for name, run in summary.runs.items() if run.missing_stage is not None]

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shlex
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import time
-import tomllib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import submitit
 
-from vaehpc.config import JobConfig, SiteConfig
-from vaehpc.files import declaration
+from vaehpc.config import JobConfig, SiteConfig, SlurmConfig
+from vaehpc.processes import process_stat
+from vaehpc.slurm import SlurmError
 
 POLL_SECONDS = 0.2
 MAX_MINUTES = 60 * 24 * 365
@@ -40,20 +42,40 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Pack:
+    """Several tasks as one, each in a process of its own, so many at once; all run, whatever becomes of the others."""
+
+    tasks: tuple[Task, ...]
+    at_once: int
+
+    def __call__(self) -> None:
+        """Run the tasks.
+
+        Raises:
+            RuntimeError: some failed; their logs say why.
+        """
+        signal.signal(signal.SIGTERM, lambda *_: None)  # the tasks are told too; this process waits for them
+        waiting, failed = deque(self.tasks), list[str]()
+        running: dict[subprocess.Popen[bytes], Task] = {}
+        while waiting or running:
+            while waiting and len(running) < self.at_once:
+                task = waiting.popleft()
+                command = [sys.executable, "-c", f"from {__name__} import Task; {task!r}()"]
+                running[subprocess.Popen(command)] = task
+            for process in [process for process in running if process.poll() is not None]:
+                task = running.pop(process)
+                if process.returncode:
+                    failed.append(f"{task.directory} (exit status {process.returncode})")
+            time.sleep(POLL_SECONDS)
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(self.tasks)} tasks failed: {', '.join(failed)}")
+
+
+@dataclass(frozen=True)
 class LocalSlot:
     """Room for one task on this machine: a processor, or a GPU."""
 
     gpu: int | None
-
-
-def job_config(name: str) -> JobConfig:
-    """A job's declaration, jobs/NAME.toml."""
-    return JobConfig.model_validate(tomllib.loads(declaration(f"jobs/{name}.toml")))
-
-
-def site_config(name: str) -> SiteConfig:
-    """A site's declaration, jobs/sites/NAME.toml."""
-    return SiteConfig.model_validate(tomllib.loads(declaration(f"jobs/sites/{name}.toml")))
 
 
 def local_slots(job: JobConfig) -> list[LocalSlot]:
@@ -148,36 +170,118 @@ def _stop(jobs: Sequence[submitit.Job[None]]) -> None:
 
 def _children(parent: int) -> list[int]:
     pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if (stat := _process_stat(pid)) and int(stat[1]) == parent]
+    return [pid for pid in pids if (stat := process_stat(pid)) and int(stat[1]) == parent]
 
 
-# One launcher at a time
+# Slurm
 
 
-def running_launcher(record: Path) -> str | None:
-    """'process 4711 on node3' if the launcher in this record still runs on this machine, else None."""
-    if not record.exists():
-        return None
-    host, pid, started = record.read_text().split()
-    alive = host == socket.gethostname() and started == process_start(int(pid)) and int(pid) != os.getpid()
-    return f"process {pid} on {host}" if alive else None
+@dataclass(frozen=True)
+class Array:
+    """An array as Slurm is asked for it. One with a single element becomes a plain job."""
+
+    name: str
+    folder: Path
+    """For the script and its logs."""
+    num_elements: int
+    entry_point: str
+    arguments: str
+    """The directories of an element's tasks, as the batch script's shell finds them."""
+    tasks_at_once: int
+    """Of one element."""
+    cpus: int
+    gpus: int
+    memory_gb: float
+    minutes: int
+    partition: str | None
+    setup: tuple[str, ...]
+    teardown: tuple[str, ...]
+    """Lines of the batch script before and after its tasks; they run outside of any container."""
+    dependency: str | None = None
+    kill_on_invalid_dependency: bool = False
 
 
-def launcher_record() -> str:
-    """Host, process and its start time: a process number alone is used again."""
-    return f"{socket.gethostname()} {os.getpid()} {process_start(os.getpid())}\n"
+class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
+    """submitit's executor; its script can be read before anything is submitted, and where there is no Slurm."""
+
+    def __init__(self, array: Array, slurm: SlurmConfig) -> None:
+        super().__init__(array.folder, python=slurm.python)
+        self._array = array
+        self.update_parameters(**_parameters(array, slurm))
+        if array.num_elements > 1:
+            self.parameters["map_count"] = array.num_elements
+
+    @classmethod
+    def affinity(cls) -> int:
+        """submitit asks for a client of Slurm when the executor is made; scripts are written without."""
+        return 2
+
+    def script(self) -> str:
+        """The batch script, to the letter."""
+        text: str = self._make_submission_file_text(self._submitit_command_str, "")
+        return text
+
+    def submitted(self) -> str:
+        """Submit the array; Slurm's number of it.
+
+        Raises:
+            SlurmError: Slurm refused; nothing is queued.
+        """
+        try:
+            job = self._submit_command(self._submitit_command_str)
+        except submitit.core.utils.FailedJobError as error:
+            raise SlurmError(str(error)) from error
+        number: str = job.job_id
+        return number
+
+    @property
+    def _submitit_command_str(self) -> str:
+        """What the script runs. No pickles: a launcher killed between sbatch and their renaming would leave none."""
+        entry_point, at_once = self._array.entry_point, self._array.tasks_at_once
+        code = f"import sys; from {__name__} import run_pack; run_pack({entry_point!r}, {at_once}, sys.argv[1:])"
+        return f"{self.python} -u -c {shlex.quote(code)} {self._array.arguments}"
 
 
-def process_start(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot, None if there is no such process."""
-    stat = _process_stat(pid)
-    return stat[19] if stat else None
+def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None:
+    """Run one task on each directory, so many at once.
+
+    Raises:
+        RuntimeError: some of several failed; a single one fails as it does.
+    """
+    tasks = tuple(Task(entry_point, directory) for directory in directories)
+    pack = Pack(tasks, at_once) if len(tasks) > 1 else tasks[0]
+    pack()
 
 
-def _process_stat(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat behind the command's name: state, parent, ..."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return stat.rpartition(")")[2].split()
+def _parameters(array: Array, slurm: SlurmConfig) -> dict[str, Any]:
+    """submitit's parameters of an array. None is not said to Slurm."""
+    options = dict(option.removeprefix("--").partition("=")[::2] for option in slurm.options)
+    gpus = f"{slurm.gpu_type}:{array.gpus}" if slurm.gpu_type else str(array.gpus)
+    if array.gpus and slurm.gpu_request == "gpus":
+        options["gpus-per-node"] = gpus
+    if array.kill_on_invalid_dependency:
+        options["kill-on-invalid-dep"] = "yes"
+    return {
+        "job_name": array.name,
+        "partition": array.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "exclude": slurm.exclude,
+        "mail_user": slurm.mail_user,
+        "mail_type": slurm.mail_type,
+        "comment": str(array.folder),
+        "wckey": None,
+        "ntasks_per_node": 1,
+        "cpus_per_task": array.cpus,
+        "mem": f"{round(1024 * array.memory_gb)}M",
+        "gres": f"gpu:{gpus}" if array.gpus and slurm.gpu_request == "gres" else None,
+        "time": array.minutes,
+        "dependency": array.dependency,
+        "array_parallelism": slurm.at_once,
+        "setup": list(array.setup),
+        "teardown": list(array.teardown),
+        # To the batch shell alone: what runs in the container is asked by a file.
+        "additional_parameters": {"requeue": True, "signal": f"B:USR2@{slurm.warn_seconds}"}
+        | {key: value or True for key, value in options.items()},
+    }

@@ -146,6 +146,7 @@ def _fit(
     """Go through the blocks: record them, say how far the run is, checkpoint when due, leave when asked to."""
     progress = first
     variables = [*net.variables, *optimizer.variables]
+    states = {"start_step": first.step, "start_sha256": state_hash(state_arrays(variables), first.step)}
     begun, saved = time.monotonic(), time.monotonic()
     kept_epochs = range(0, run.arm.train.epochs + 1, run.arm.train.keep_every_epochs)
     kept_steps = [] if run.arm.fork else [epoch * run.steps_per_epoch for epoch in kept_epochs]
@@ -160,7 +161,8 @@ def _fit(
             stopping = attempt.run.stop.exists() or stop_asked.is_set()
             epoch_ended = progress.step % run.steps_per_epoch == 0
             if epoch_ended or stopping or time.monotonic() - saved > run.arm.train.checkpoint_seconds:
-                save_checkpoint(attempt, variables, progress, kept_steps)
+                digest = save_checkpoint(attempt, variables, progress, kept_steps)
+                states |= {"checkpoint_step": progress.step, "checkpoint_sha256": digest}
                 publish_record(attempt, progress)
                 saved = time.monotonic()
             attempt.beat(
@@ -170,6 +172,7 @@ def _fit(
                 steps_per_second=(progress.step - first.step) / (time.monotonic() - begun),
                 reconstruction_loss=progress.epochs[-1].reconstruction_loss if progress.epochs else None,
                 radius_median=progress.probe[-1].radius_median if progress.probe else None,
+                **states,
             )
             if board is not None:
                 board.write_block(block)

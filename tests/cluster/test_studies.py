@@ -1,0 +1,347 @@
+"""Studies on a real Slurm, while it fails: every one ends with the results of one that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.celeba_files import write_celeba
+from tests.cluster.cluster import Cluster
+from tests.cluster.studies import Place, new_place
+from vaehpc.config import DataConfig
+
+RUN = "vae-tiny-seed000"
+Results = dict[str, Any]
+
+
+@pytest.fixture
+def place(cluster: Cluster, faces: DataConfig) -> Place:
+    return new_place(cluster, faces.path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shared_cluster: Cluster, faces: DataConfig) -> Results:
+    """Results of RUN in a study that ran on one machine, outside of Slurm."""
+    place = new_place(shared_cluster, faces.path)
+    line = place.line().replace("--site site.toml", "--executor local")
+    shared_cluster.user(line, cwd=place.folder, seconds=300)
+    return place.results(RUN)
+
+
+def test_end_to_end(place: Place) -> None:
+    """8 seeds x 2 arms: more runs than an array may have elements (9)."""
+    place.settings(epochs=2)
+    assert "train-0002: 7 elements" in place.launch(seeds=8, arms=["ae", "vae-tiny"]).stdout
+    place.wait_until_ended(420)
+    summary = place.summary()
+    assert {name: arm["num_runs"] for name, arm in summary["arms"].items()} == {"ae": 8, "vae-tiny": 8}
+    assert all(arm["num_missing"] == 0 for arm in summary["arms"].values())
+    assert place.study.report.exists()
+    for chunk, size in (("0001", 9), ("0002", 7)):
+        for number in range(size):
+            assert set(place.nodes(f"train-{chunk}", number)) <= {"g1", "g2"}
+            assert set(place.nodes(f"statistics-{chunk}", number)) <= {"c1", "c2"}
+    gpus = {started_with(place, run.name) for run in place.study.config().runs()}
+    assert gpus == {"0", "1"}  # a node's two, as Slurm hands them out
+    again = place.launch(seeds=8, arms=["ae", "vae-tiny"]).stdout
+    assert "nothing left to do" in again
+    assert str(place.study.report) in again
+    assert len(place.study.batches()) == 5
+
+
+def started_with(place: Place, run: str) -> str | None:
+    """CUDA_VISIBLE_DEVICES of a run's training."""
+    return json.loads(place.run(run).all_attempts()[0].start_path.read_text())["cuda_visible_devices"]
+
+
+def test_time_limit(place: Place, undisturbed: Results) -> None:
+    place.site(hours=1 / 60)
+    place.launch()
+    place.wait_until_ended()
+    assert place.kinds("train-0001").count("requeue") >= 1
+    assert place.kinds("train-0001")[-1] == "done"
+    assert place.first_step(RUN, 2) > 0
+    assert place.results(RUN) == undisturbed
+
+
+def test_put_back_by_hand(place: Place, undisturbed: Results) -> None:
+    """Two elements, of which one is put back; only that one is started again."""
+    place.launch(seeds=2)
+    place.wait_for_step(RUN, 50)
+    place.shell(f"scontrol requeue {place.element('train-0001', 0)}")
+    place.wait_for_step(RUN, 50, attempt=2)
+    assert "hash of the state matches" in place.status()
+    place.wait_until_ended()
+    assert place.kinds("train-0001", 0).count("start") == 2
+    assert place.kinds("train-0001", 1) == ["start", "done"]
+    assert place.first_step(RUN, 2) > 0
+    assert place.results(RUN) == undisturbed
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+
+
+def test_asked_for_a_checkpoint(place: Place, undisturbed: Results) -> None:
+    """Three times in a row, by the signal that Slurm sends before the time limit."""
+    place.launch()
+    for attempt in (1, 2, 3):
+        place.wait_for_step(RUN, 100 * attempt, attempt)
+        place.shell(f"scancel --batch --signal=USR2 {place.element('train-0001')}")
+    place.wait_until_ended()
+    assert place.kinds("train-0001") == ["start", "requeue"] * 3 + ["start", "done"]
+    assert place.results(RUN) == undisturbed
+
+
+def test_preempted(place: Place, undisturbed: Results) -> None:
+    place.launch()
+    place.wait_for_step(RUN, 50)
+    place.cluster.submit("sleep 3", "--partition=gpu-high --nodes=2 --exclusive --time=1")
+    place.wait_until_ended()
+    assert place.kinds("train-0001").count("start") == 2
+    assert place.first_step(RUN, 2) > 0
+    assert place.results(RUN) == undisturbed
+
+
+def test_killed_task_is_tried_on_another_node(place: Place, undisturbed: Results) -> None:
+    place.launch()
+    place.wait_for_step(RUN, 50)
+    place.kill_task(RUN)
+    place.wait_until_ended()
+    assert place.kinds("train-0001") == ["start", "crash", "requeue", "start", "done"]
+    assert len(set(place.nodes("train-0001"))) == 2
+    assert place.results(RUN) == undisturbed
+
+
+def test_too_little_memory(place: Place, undisturbed: Results) -> None:
+    place.site(memory_gb=0.2)
+    place.launch(seeds=2)
+    place.wait_until_ended()
+    assert place.kinds("train-0001") == ["start", "crash", "requeue", "start", "crash", "given-up"]
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 2
+    assert place.kinds("statistics-0001") == []  # cancelled, not left pending
+    failures = place.status("--failures")
+    assert "out of memory" in failures
+    assert "limit 0.2 GB" in failures
+    assert "memory_gb" in failures
+    place.site()
+    place.launch(seeds=2)
+    place.wait_until_ended()
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+    assert place.results(RUN) == undisturbed
+
+
+def test_node_lost_while_its_orphan_goes_on(place: Place, undisturbed: Results) -> None:
+    place.launch()
+    place.wait_for_step(RUN, 50)
+    (node,) = place.nodes("train-0001")
+    place.cluster.lose_node(node)
+    place.wait_for_step(RUN, 50, attempt=2)
+    assert "resumed at step" in place.status()
+    place.wait_until_ended()
+    assert place.nodes("train-0001")[0] == node
+    assert place.nodes("train-0001")[1] != node
+    assert place.results(RUN) == undisturbed
+    assert place.kinds("train-0001").count("requeue") == 0  # the orphan's script must not stop the new start
+
+
+def test_cancelled_element(place: Place, undisturbed: Results) -> None:
+    place.launch(seeds=2)
+    place.wait_for_step(RUN, 50)
+    place.shell(f"scancel {place.element('train-0001', 0)}")
+    place.wait_until_ended()
+    missing = place.summary()["runs"][RUN]
+    assert missing["missing_stage"] == "train"
+    assert "1 MISSING" in place.status()
+    assert "cancelled" in place.status()
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 1
+    place.launch(seeds=2)
+    place.wait_until_ended()
+    assert place.results(RUN) == undisturbed
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+
+
+def test_controller_restarted(place: Place, undisturbed: Results) -> None:
+    place.launch()
+    place.wait_for_step(RUN, 50)
+    place.cluster.stop_controller()
+    refused = place.launch(check=False)
+    assert refused.returncode == 2
+    assert "Slurm does not answer" in refused.stderr
+    assert "training" in place.status()  # from its heartbeat
+    place.cluster.start_controller()
+    place.wait_until_ended()
+    assert place.results(RUN) == undisturbed
+
+
+def test_database_down(place: Place, undisturbed: Results) -> None:
+    place.cluster.stop_database()
+    place.launch()
+    place.wait_for_step(RUN, 50)
+    place.kill_task(RUN)
+    place.wait_until_ended()
+    assert place.results(RUN) == undisturbed
+
+
+def test_launcher_killed_between_two_submissions(place: Place, undisturbed: Results) -> None:
+    """The second sbatch kills the launcher; the same line again submits the rest, and nothing twice."""
+    wrapper = place.folder / "bin/sbatch"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--test-only*) ;; *)\n'
+        f"  echo call >> {place.folder}/calls\n"
+        f"  [ $(wc -l < {place.folder}/calls) != 2 ] || kill -9 $PPID;;\n"
+        "esac\n"
+        'exec /usr/bin/sbatch "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    place.write("calls", "")
+    (place.folder / "calls").chmod(0o666)
+    line = f"PATH={wrapper.parent}:$PATH {place.line(seeds=2)}"
+    killed = place.cluster.user(line, cwd=place.folder, seconds=120, check=False)
+    assert killed.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    place.launch(seeds=2)
+    place.wait_until_ended()
+    assert [len(batch.record().elements) for batch in place.study.batches() if batch.record().stage == "train"] == [2]
+    assert all(place.kinds("train-0001", number) == ["start", "done"] for number in (0, 1))
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+    assert place.results(RUN) == undisturbed
+
+
+@pytest.fixture
+def small_disk(cluster: Cluster) -> Iterator[Path]:
+    """A folder of the user's on a file system of 24 MB."""
+    folder = cluster.new_folder()
+    owner = folder.stat()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size=24m,uid={owner.st_uid},gid={owner.st_gid}", "vaehpc", folder], check=True
+    )
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_full_disk(place: Place, small_disk: Path, undisturbed: Results) -> None:
+    (place.folder / "runs").symlink_to(small_disk)
+    place.site(slurm="max_crashes = 0")
+    place.launch()
+    place.wait_for_step(RUN, 50)
+    filler = small_disk / "filler"
+    place.shell(f"dd if=/dev/zero of={filler} bs=64k", check=False)
+    place.wait_until_ended()
+    assert not place.run(RUN).trained_path.exists()
+    assert "no space left on the disk" in place.status("--failures")
+    filler.unlink()
+    place.launch()
+    place.wait_until_ended()
+    assert place.results(RUN) == undisturbed
+
+
+def test_scripts_by_hand(place: Place) -> None:
+    place.settings(epochs=2)
+    place.site(slurm="tasks_per_gpu = 2")
+    place.launch("--write scripts", seeds=3)
+    assert place.cluster.root("squeue --noheader") == ""
+    place.shell("sh scripts/submit.sh")
+    place.wait_until_ended()
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+    assert [len(element) for element in place.batch("train-0001").record().elements] == [2, 1]
+    assert "nothing left to do" in place.launch(seeds=3).stdout
+
+
+def test_preparation_comes_first(place: Place) -> None:
+    place.settings(epochs=2)
+    celeba = write_celeba(place.folder / "celeba", 60)
+    for path in (place.folder / "celeba", *(place.folder / "celeba").rglob("*")):
+        os.chown(path, place.folder.stat().st_uid, place.folder.stat().st_gid)
+    data = f"--celeba {celeba} --data data"
+    assert "prepared first" in place.launch(data=data).stdout
+    assert "are in the queue already" in place.launch(data=data).stdout
+    place.wait_until_ended()
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+
+
+def test_without_accounting(cluster_without_accounting: Cluster, faces: DataConfig, undisturbed: Results) -> None:
+    place = new_place(cluster_without_accounting, faces.path)
+    place.launch()
+    place.wait_for_step(RUN, 50)
+    place.kill_task(RUN)
+    place.wait_until_ended()
+    assert place.results(RUN) == undisturbed
+
+
+ARMS = """
+[control]
+base = "spike-gradient"
+[control.spike]
+steps_before_end = 100
+"""
+
+
+@pytest.mark.long
+def test_replay(cluster: Cluster) -> None:
+    """A positive control, and its forks, as arrays."""
+    place = Place(cluster, cluster.new_folder())
+    place.site()
+    place.write("arms.toml", ARMS)
+    place.shell("python -m vaehpc.prepare --synthetic 380 --size 32 --num-train 320 --workers 1 --out faces")
+    net = "--preset demo --model.filters 8 8 16 16 --model.z-dim 16 --train.batch-size 16 --train.epochs 24"
+    place.shell(f"python -m vaehpc.launch --study study --data faces --seeds 1 --arms arms.toml --site site.toml {net}")
+    place.wait_until_ended()
+    line = (
+        "python -m vaehpc.replay study --run control-seed000 --trigger 1 --variants identical clipped --site site.toml"
+        " --study forks"
+    )
+    place.shell(line)
+    place.wait_until_ended(400)
+    told = place.shell(line).stdout
+    assert "nothing left to do" in told
+    assert "identical (nothing): 3 of 3 jump" in told
+    assert "done" in place.shell("python -m vaehpc.status forks").stdout
+
+
+def refused(place: Place, *more: str, slurm: str = "", hours: float = 0.2) -> str:
+    """The message of a launch that exits with 2 and queues nothing."""
+    place.site(slurm=slurm, hours=hours)
+    done = place.launch(*more, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert place.cluster.root("squeue --noheader") == ""
+    return done.stderr
+
+
+def test_what_slurm_refuses_is_said_before_anything_is_queued(place: Place) -> None:
+    place.settings(epochs=2)
+    message = refused(place, slurm='account = "facse"')
+    assert "Invalid account" in message
+    assert "faces" in message
+    message = refused(place, slurm='constraint = "a100"')
+    assert "Invalid feature" in message
+    message = refused(place, hours=72)
+    assert "4320 minutes, and partition gpu allows 2880" in message
+    assert "hours = 48 in [jobs.train]" in message
+    place.site()
+    site = (place.folder / "site.toml").read_text()
+    place.write("site.toml", site.replace('"gpu"', '"gup"'))
+    done = place.launch(check=False)
+    assert done.returncode == 2
+    assert "invalid partition" in done.stderr
+    assert "Valid partitions: cpu, gpu, gpu-high" in done.stderr
+    assert "no usable vaehpc" in refused(place, slurm='python = "/usr/bin/python3 -S"')
+    assert "may not write" in refused(place, "--out /usr/runs")
+
+
+def test_submit_limit(place: Place) -> None:
+    """The account 'small' may have 3 elements in the queue: a training, its statistics, the aggregate."""
+    place.settings(epochs=2)
+    place.site(slurm='account = "small"')
+    assert "2 runs do not fit" in place.launch(seeds=3).stdout
+    place.wait_until_ended()
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 2
+    assert "1 runs do not fit" in place.launch(seeds=3).stdout
+    place.wait_until_ended()
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 1

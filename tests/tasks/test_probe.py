@@ -1,0 +1,227 @@
+"""What a probe finds on its machine, for real where this machine can show it, from recorded output where it cannot."""
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from vaehpc.config import DataConfig
+from vaehpc.files import read_model, write_model
+from vaehpc.tasks.probe import (
+    CONVOLVED_ONES,
+    ProbeDir,
+    ProbeReport,
+    ProbeRequest,
+    data_report,
+    installed_versions,
+    is_met,
+    machine_report,
+    nvidia_smi,
+    parsed_tensorflow,
+    requirements,
+    run,
+    tensorflow_report,
+    unmet_requirements,
+)
+
+NO_DRIVER = """\
+I0000 00:00:1795354479.340460   21483 cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.
+I0000 00:00:1795354482.109419   21483 dso_loader.cc:144] Could not load dynamic library 'libcuda.so.1'; dlerror: libcuda.so.1: cannot open shared object file: No such file or directory
+E0000 00:00:1795354482.109479   21483 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)
+"""  # noqa: E501
+"""TensorFlow 2.21 with CUDA on a machine without a driver."""
+NO_LIBRARY = """\
+I0000 00:00:1795354508.930603   22115 dso_loader.cc:133] Successfully opened dynamic library libcuda.so.1
+I0000 00:00:1795354508.931065   22115 dso_loader.cc:144] Could not load dynamic library 'libnvidia-ml.so.1'; dlerror: libnvidia-ml.so.1: cannot open shared object file: No such file or directory; LD_LIBRARY_PATH: /opt
+"""  # noqa: E501
+"""The same with a driver, but without one of its libraries."""
+
+
+def answered(gpus: list[str], total: float = CONVOLVED_ONES) -> str:
+    return f"something else\n{json.dumps({'version': '2.21.0', 'gpus': gpus, 'sum': total})}\n"
+
+
+def ask(folder: Path, data: str | None = None, seconds: float = 30.0) -> ProbeDir:
+    probe = ProbeDir(folder)
+    request = ProbeRequest(tensorflow=False, extras=(), environment=("SEEN",), data=data, answer_seconds=seconds)
+    write_model(probe.request_path, request)
+    return probe
+
+
+# The job
+
+
+def test_a_probe_reports_its_machine_the_data_and_how_long_an_answer_took(
+    tmp_path: Path, faces: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEN", "by the task")
+    monkeypatch.setenv("SLURMD_NODENAME", "g1")
+    probe = ask(tmp_path, faces.path)
+    job = threading.Thread(target=run, args=(str(tmp_path),))
+    job.start()
+    while not probe.started.exists():
+        time.sleep(0.01)
+    probe.answer.touch()
+    job.join()
+    report = read_model(probe.result_path, ProbeReport)
+    assert report.answer_seconds is not None
+    assert (report.machine.host, report.machine.environment) == ("g1", {"SEEN": "by the task"})
+    assert report.machine.executable == sys.executable
+    assert report.machine.processors == len(os.sched_getaffinity(0))
+    assert report.machine.memory_bytes > 2**20
+    assert report.machine.tensorflow is None
+    assert report.data is not None
+    assert report.data.problem is None
+    assert report.data.manifest is not None
+    assert report.data.manifest.sha256 == faces.sha256
+
+
+def test_a_probe_that_nobody_answers_says_so(tmp_path: Path) -> None:
+    probe = ask(tmp_path, seconds=0.1)
+    run(str(tmp_path))
+    assert read_model(probe.result_path, ProbeReport).answer_seconds is None
+
+
+# Packages
+
+
+def test_this_environment_has_what_the_package_asks_for() -> None:
+    for extras in ((), ("train-cpu", "train-gpu"), ("analysis",)):
+        assert unmet_requirements(requirements(), installed_versions(), extras) == []
+
+
+NEEDED = [
+    "numpy>=2.1",
+    'scipy>=1.15; extra == "analysis"',
+    "tensorflow-cpu==2.21.*; extra == 'train-cpu'",
+    "keras==3.15.*; extra == 'train-cpu'",
+    "tensorflow[and-cuda]==2.21.*; extra == 'train-gpu'",
+    "keras==3.15.*; extra == 'train-gpu'",
+]
+
+
+@pytest.mark.parametrize(
+    ("installed", "extras", "problems"),
+    [
+        ({"numpy": "2.4.6"}, (), []),
+        ({"numpy": "1.26.4"}, (), ["numpy>=2.1 is needed, 1.26.4 is installed"]),
+        ({}, (), ["numpy>=2.1 is not installed"]),
+        ({"numpy": "2.4.6"}, ("analysis",), ["scipy>=1.15 is not installed"]),
+        ({"numpy": "2.4.6", "tensorflow": "2.21.0", "keras": "3.15.1"}, ("train-cpu", "train-gpu"), []),
+        ({"numpy": "2.4.6", "tensorflow-cpu": "2.21.0", "keras": "3.15.1"}, ("train-cpu", "train-gpu"), []),
+        (
+            {"numpy": "2.4.6", "tensorflow": "2.20.0", "keras": "3.15.1"},
+            ("train-cpu", "train-gpu"),
+            ["tensorflow-cpu==2.21.* is not installed"],
+        ),
+    ],
+)
+def test_packages_that_are_missing_or_old_are_named(
+    installed: dict[str, str], extras: tuple[str, ...], problems: list[str]
+) -> None:
+    assert unmet_requirements(NEEDED, installed, extras) == problems
+
+
+@pytest.mark.parametrize(
+    ("version", "limit", "met"),
+    [
+        ("2.10", ">=2.9", True),
+        ("2.8.1", ">=2.9", False),
+        ("3.15.1", "==3.15.*", True),
+        ("3.16.0", "==3.15.*", False),
+        ("2.21.0", "==2.21.0", True),
+        ("2.0rc1", ">=2", True),
+        ("3.14", "<3.14", False),
+    ],
+)
+def test_versions_are_compared_as_numbers(version: str, limit: str, met: bool) -> None:
+    assert is_met(version, limit) is met
+
+
+# TensorFlow and GPUs
+
+
+def test_tensorflow_computes_here() -> None:
+    report = tensorflow_report()
+    assert report.version is not None
+    assert report.error is None
+
+
+def test_a_tensorflow_that_cannot_be_imported_has_the_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('libstdc++.so.6: version GLIBCXX_3.4.30 not found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = tensorflow_report()
+    assert report.version is None
+    assert report.error is not None
+    assert report.error.endswith("ImportError: libstdc++.so.6: version GLIBCXX_3.4.30 not found")
+
+
+def test_gpus_are_named() -> None:
+    report = parsed_tensorflow(answered(["NVIDIA H100"]), "", None)
+    assert (report.version, report.gpus, report.error) == ("2.21.0", ("NVIDIA H100",), None)
+
+
+def test_a_missing_driver_and_a_missing_library_are_named() -> None:
+    report = parsed_tensorflow(answered([]), NO_DRIVER, None)
+    assert report.missing_libraries == ("libcuda.so.1",)
+    assert report.driver_error == "INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)"
+    report = parsed_tensorflow(answered([]), 2 * NO_LIBRARY, None)
+    assert (report.missing_libraries, report.driver_error) == (("libnvidia-ml.so.1",), None)
+
+
+def test_tensorrt_which_nobody_needs_is_not_named() -> None:
+    assert (
+        parsed_tensorflow(answered([]), "Could not load dynamic library 'libnvinfer.so.7'", None).missing_libraries
+        == ()
+    )
+
+
+def test_a_gpu_that_computes_wrongly_is_an_error() -> None:
+    assert (
+        parsed_tensorflow(answered(["NVIDIA H100"], 2903.0), "", None).error
+        == "a convolution of ones gave 2903.0 and not 2904"
+    )
+
+
+def test_nvidia_smi_is_asked_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert nvidia_smi() is None
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho NVIDIA H100, 550.54, 81559 MiB\n")
+    program.chmod(0o755)
+    assert nvidia_smi() == ("NVIDIA H100, 550.54, 81559 MiB",)
+    program.write_text("#!/bin/sh\necho Failed to initialize NVML; exit 18\n")
+    assert nvidia_smi() == ()
+
+
+def test_a_report_without_tensorflow_does_not_import_it() -> None:
+    before = "tensorflow" in sys.modules
+    assert machine_report((), (), tensorflow=False).tensorflow is None
+    assert ("tensorflow" in sys.modules) is before
+
+
+# Data
+
+
+def test_a_damaged_a_missing_and_no_data_set(own_faces: DataConfig) -> None:
+    folder = Path(own_faces.path)
+    report = data_report(folder)
+    assert report.problem is None
+    assert report.manifest is not None
+    shard = folder / report.manifest.shards[0].file
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:100] + b"x" + whole[101:])
+    assert data_report(folder).problem == f"{shard} is damaged: its SHA-256 is not the manifest's"
+    shard.unlink()
+    num_files = 2 + len(report.manifest.shards)
+    assert data_report(folder).problem == f"1 of the {num_files} files of {folder} are missing, {shard.name} first"
+    shutil.rmtree(folder)
+    assert "holds no data set" in str(data_report(folder).problem)
+    assert data_report(folder).manifest is None

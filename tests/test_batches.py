@@ -1,0 +1,250 @@
+"""Which arrays a launch submits to Slurm, and what their scripts say. What Slurm makes of them: tests/cluster."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.planted_jobs import plant_batch
+from tests.tasks.planted import AE, VAE, arm, study_config, write_study
+from vaehpc.batches import Batch, Limits, Queue, planned, preparation, script, study_queue, write_batches
+from vaehpc.config import SiteConfig, StudyConfig, VaeConfig
+from vaehpc.files import DataDir, StudyDir, UserError
+from vaehpc.slurm import QueuedElement
+
+SITE = SiteConfig.model_validate({"executor": "slurm", "slurm": {"gpu_partition": "gpu", "cpu_partition": "cpu"}})
+NO_LIMITS = Limits(array_size=1000, submitted=1000)
+EMPTY = Queue({}, {})
+
+
+@pytest.fixture
+def config() -> StudyConfig:
+    """Two arms with three seeds each."""
+    return study_config([AE, VAE], {"ae": 3, "vae-tiny": 3})
+
+
+@pytest.fixture
+def study(tmp_path: Path, config: StudyConfig) -> StudyDir:
+    """The study as it was launched."""
+    return write_study(tmp_path / "study", config)
+
+
+def runs_of(batch: Batch) -> list[str]:
+    """Names of a batch's runs, or of the study."""
+    return [directory.name for element in batch.elements for directory in element]
+
+
+def mark(study: StudyDir, name: str, *markers: str) -> None:
+    """A run has done these stages."""
+    for marker in markers:
+        (study.path / name / marker).write_text("{}")
+
+
+def in_queue(study: StudyDir, batch: str, job: str, numbers: range, state: str = "RUNNING") -> list[QueuedElement]:
+    """Elements of a batch as squeue shows them."""
+    comment = str(study.jobs / batch)
+    return [QueuedElement(f"{job}_{number}", state, "g1", "None", None, comment) for number in numbers]
+
+
+def test_new_study(study: StudyDir, config: StudyConfig) -> None:
+    (train, statistics, aggregate), num_left = planned(study, config, SITE, EMPTY, NO_LIMITS)
+    names = [f"{arm}-seed{seed:03d}" for seed in range(3) for arm in ("ae", "vae-tiny")]
+    assert (train.name, runs_of(train), train.of, train.after) == ("train-0001", names, None, ())
+    assert (statistics.name, runs_of(statistics), statistics.of) == ("statistics-0001", names, "train-0001")
+    assert (aggregate.name, runs_of(aggregate), aggregate.after) == ("aggregate-0001", ["study"], ("statistics-0001",))
+    assert num_left == 0
+
+
+def test_only_what_is_missing(study: StudyDir, config: StudyConfig) -> None:
+    for run in config.runs():
+        mark(study, run.name, "trained.json", "statistics.json")
+    mark(study, "ae-seed001", "trained.json")
+    (study.path / "ae-seed001" / "statistics.json").unlink()
+    (study.path / "vae-tiny-seed002" / "trained.json").unlink()
+    (study.path / "vae-tiny-seed002" / "statistics.json").unlink()
+    batches, _ = planned(study, config, SITE, EMPTY, NO_LIMITS)
+    assert [(batch.stage, runs_of(batch), batch.of) for batch in batches] == [
+        ("train", ["vae-tiny-seed002"], None),
+        ("statistics", ["vae-tiny-seed002"], "train-0001"),
+        ("statistics", ["ae-seed001"], None),
+        ("aggregate", ["study"], None),
+    ]
+    assert batches[-1].after == ("statistics-0001", "statistics-0002")
+
+
+def test_what_is_queued_is_left_alone(study: StudyDir, config: StudyConfig) -> None:
+    names = [run.name for run in config.runs()]
+    plant_batch(study, "train-0001", [[name] for name in names], job="11")
+    plant_batch(study, "statistics-0001", [[name] for name in names], job="12")
+    plant_batch(study, "aggregate-0001", [[""]], job="13")
+    # Elements 2 to 5 still wait or run; those of the first two failed, and their statistics were cancelled.
+    elements = in_queue(study, "train-0001", "11", range(2, 6)) + in_queue(study, "statistics-0001", "12", range(2, 6))
+    queue = study_queue(study, elements)
+    batches, _ = planned(study, config, SITE, queue, NO_LIMITS)
+    assert [(batch.name, runs_of(batch)) for batch in batches] == [
+        ("train-0002", names[:2]),
+        ("statistics-0002", names[:2]),
+        ("aggregate-0002", ["study"]),
+    ]
+    assert set(batches[-1].after) == {"statistics-0001", "statistics-0002"}
+
+
+def test_launcher_killed_between_two_submissions(study: StudyDir, config: StudyConfig) -> None:
+    names = [run.name for run in config.runs()]
+    train = plant_batch(study, "train-0001", [[name] for name in names], job=None)  # killed before it noted the number
+    queue = study_queue(study, in_queue(study, "train-0001", "11", range(6)))
+    assert train.job() == "11"
+    (statistics, aggregate), _ = planned(study, config, SITE, queue, NO_LIMITS)
+    assert (statistics.stage, runs_of(statistics), statistics.of) == ("statistics", names, "train-0001")
+    plant_batch(study, "statistics-0001", [[name] for name in names], job="12")
+    elements = in_queue(study, "train-0001", "11", range(6)) + in_queue(study, "statistics-0001", "12", range(6))
+    (aggregate,), _ = planned(study, config, SITE, study_queue(study, elements), NO_LIMITS)
+    assert (aggregate.stage, aggregate.after) == ("aggregate", ("statistics-0001",))
+
+
+def test_a_study_is_known_by_whatever_path(study: StudyDir, config: StudyConfig, tmp_path: Path) -> None:
+    """Home folders are often links: what was queued through one is found through another."""
+    names = [run.name for run in config.runs()]
+    plant_batch(study, "train-0001", [[name] for name in names], job="11")
+    (tmp_path / "link").symlink_to(tmp_path)
+    linked = StudyDir(tmp_path / "link" / "study")
+    assert study_queue(linked, in_queue(study, "train-0001", "11", range(6))).numbers == {"train-0001": set(range(6))}
+    other = write_study(tmp_path / "other", config)
+    assert study_queue(other, in_queue(study, "train-0001", "11", range(6))) == EMPTY
+
+
+def test_finished_study_is_left_alone(study: StudyDir, config: StudyConfig) -> None:
+    for run in config.runs():
+        mark(study, run.name, "trained.json", "statistics.json")
+    assert [batch.stage for batch in planned(study, config, SITE, EMPTY, NO_LIMITS)[0]] == ["aggregate"]
+    study.report.write_text("")
+    assert planned(study, config, SITE, EMPTY, NO_LIMITS) == ([], 0)
+
+
+def test_chunks_and_limits(study: StudyDir, config: StudyConfig) -> None:
+    batches, num_left = planned(study, config, SITE, EMPTY, Limits(array_size=4, submitted=1000))
+    assert [(batch.name, len(batch.elements), batch.of) for batch in batches] == [
+        ("train-0001", 4, None),
+        ("train-0002", 2, None),
+        ("statistics-0001", 4, "train-0001"),
+        ("statistics-0002", 2, "train-0002"),
+        ("aggregate-0001", 1, None),
+    ]
+    batches, num_left = planned(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=10))
+    assert sum(len(batch.elements) for batch in batches) == 9  # 4 trainings, 4 statistics, the aggregate
+    assert num_left == 2
+
+
+def test_several_trainings_on_a_gpu(study: StudyDir, config: StudyConfig) -> None:
+    site = SITE.model_copy(update={"slurm": SITE.slurm.model_copy(update={"tasks_per_gpu": 4})})
+    (train, statistics, _), _ = planned(study, config, site, EMPTY, NO_LIMITS)
+    assert [len(element) for element in train.elements] == [4, 2]
+    assert statistics.elements == train.elements
+    assert "--cpus-per-task=16" in script(study, train, site)  # 4 x jobs/train.toml's
+    assert "--mem=65536M" in script(study, train, site)
+    assert "--gres=gpu:1" in script(study, train, site)
+    assert "--time=1440" in script(study, train, site)
+    assert "--time=480" in script(study, statistics, site)  # one after the other: 4 x 2 hours
+
+
+def test_runs_that_start_from_others_wait(tmp_path: Path) -> None:
+    from_ae = arm("vae-from-ae", VaeConfig()).model_copy(update={"start_from": "ae"})
+    config = study_config([AE, from_ae], {"ae": 2, "vae-from-ae": 2})
+    study = write_study(tmp_path / "study", config)
+    (first, second, *_), _ = planned(study, config, SITE, EMPTY, NO_LIMITS)
+    assert runs_of(first) == ["ae-seed000", "ae-seed001"]
+    assert (runs_of(second), second.after) == (["vae-from-ae-seed000", "vae-from-ae-seed001"], ("train-0001",))
+    assert "--dependency=afterany:'<train-0001>'" in script(study, second, SITE).replace(
+        "'afterany:<train-0001>'", "afterany:'<train-0001>'"
+    )
+
+
+def test_forks_of_a_replay_are_judged_without_statistics(study: StudyDir, config: StudyConfig) -> None:
+    forks = config.model_copy(update={"replay": "of something"})
+    mark(study, "ae-seed000", "trained.json")
+    (train, verdict), _ = planned(study, forks, SITE, EMPTY, NO_LIMITS)
+    assert (train.stage, len(train.elements)) == ("train", 5)
+    assert (verdict.stage, runs_of(verdict), verdict.after) == ("verdict", ["study"], ("train-0001",))
+    for run in config.runs():
+        mark(study, run.name, "trained.json")
+    assert [batch.stage for batch in planned(study, forks, SITE, EMPTY, NO_LIMITS)[0]] == ["verdict"]
+    study.replay_path.write_text("")
+    assert planned(study, forks, SITE, EMPTY, NO_LIMITS) == ([], 0)
+
+
+def test_preparation_comes_before_the_launch(study: StudyDir, tmp_path: Path) -> None:
+    prepare, launch = preparation(study, DataDir(tmp_path / "faces"))
+    assert prepare.elements == ((tmp_path / "faces",),)
+    assert launch.of == "prepare-0001"
+    assert "afterok:<prepare-0001>" in script(study, launch, SITE)
+
+
+def test_script_says_what_the_site_says(study: StudyDir, config: StudyConfig) -> None:
+    site = SiteConfig.model_validate(
+        {
+            "executor": "slurm",
+            "environment": {"GREETING": "two words"},
+            "slurm": {
+                "gpu_partition": "gpu",
+                "account": "faces",
+                "qos": "long",
+                "constraint": "a100",
+                "exclude": "node[3-5]",
+                "mail_user": "me@example.org",
+                "mail_type": "FAIL",
+                "gpu_request": "gpus",
+                "gpu_type": "h100",
+                "warn_seconds": 77,
+                "at_once": 3,
+                "python": "/shared/env/bin/python",
+                "options": ["--nice=100", "--exclusive"],
+            },
+            "jobs": {"train": {"hours": 0.5, "memory_gb": 1.5}},
+        }
+    )
+    (train, *_), _ = planned(study, config, site, EMPTY, NO_LIMITS)
+    text = script(study, train, site)
+    for line in (
+        "#SBATCH --account=faces",
+        "#SBATCH --array=0-5%3",
+        "#SBATCH --constraint=a100",
+        "#SBATCH --exclude='node[3-5]'",
+        "#SBATCH --exclusive",
+        "#SBATCH --gpus-per-node=h100:1",
+        "#SBATCH --mail-type=FAIL",
+        "#SBATCH --mail-user=me@example.org",
+        "#SBATCH --mem=1536M",
+        "#SBATCH --nice=100",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --qos=long",
+        "#SBATCH --signal=B:USR2@77",
+        "#SBATCH --time=30",
+        "export GREETING='two words'",
+        "warn_seconds=77",
+    ):
+        assert line in text.splitlines()
+    assert "--gres" not in text
+    assert "wckey" not in text  # submitit's own habit
+    assert "/shared/env/bin/python -u -c" in text
+
+
+def test_written_scripts_chain_and_need_no_launcher(study: StudyDir, config: StudyConfig, tmp_path: Path) -> None:
+    batches, _ = planned(study, config, SITE, EMPTY, NO_LIMITS)
+    write_batches(study, batches, SITE, tmp_path / "scripts")
+    fake = tmp_path / "bin" / "sbatch"
+    fake.parent.mkdir()
+    # Stands for sbatch: notes what it was asked, and says a number.
+    fake.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nwc -l < {tmp_path}/asked\n')
+    fake.chmod(0o755)
+    subprocess.run(["sh", tmp_path / "scripts" / "submit.sh"], check=True, env={"PATH": f"{fake.parent}:/usr/bin:/bin"})
+    scripts = tmp_path / "scripts"
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        f"--parsable {scripts}/train-0001.sh",
+        f"--parsable --dependency=aftercorr:1 {scripts}/statistics-0001.sh",
+        f"--parsable --dependency=afterany:2 {scripts}/aggregate-0001.sh",
+    ]
+    assert [batch.job() for batch in study.batches()] == ["1", "2", "3"]
+    for path in scripts.glob("*-0001.sh"):
+        subprocess.run(["bash", "-n", path], check=True)
+    with pytest.raises(UserError, match="not empty"):
+        write_batches(study, batches, SITE, scripts)

@@ -1,0 +1,131 @@
+"""The command: this machine examined for real, exit codes, and what stays behind."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vaehpc import doctor
+from vaehpc.checks.finding import right, unchecked, wrong
+from vaehpc.config import DataConfig
+
+ROOT = Path(__file__).parent.parent
+SLURM_SITE = ROOT / "jobs/sites/slurm.toml"
+
+
+def lines_of(output: str) -> dict[str, str]:
+    """State and found text by the name of the check."""
+    parts = [(line[:11].strip(), *line[13:].split(": ", 1)) for line in output.splitlines()[:-1]]
+    return {name: f"{state}: {found}" for state, name, found in parts}
+
+
+def examine(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, str], str]:
+    code = doctor.main(list(arguments))
+    output = capsys.readouterr().out
+    return code, lines_of(output), output.splitlines()[-1]
+
+
+def test_this_machine_with_data(tmp_path: Path, faces: DataConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "runs"
+    site = str(ROOT / "jobs/sites/local.toml")
+    code, found, last = examine(capsys, "--site", site, "--data", faces.path, "--out", str(out))
+    if found["GPU here"].startswith("WRONG"):  # a machine with GPUs, but with TensorFlow for processors
+        assert code == 3
+    else:
+        assert code == 0, found
+        assert last == f"Nothing wrong, 0 not checked, of {len(found)}."
+    assert {"site", "Python here", "packages here", "analysis here", "TensorFlow here", "GPU here"} <= set(found)
+    assert found["data here"].startswith("ok: built-in faces (synthetic): 40 of 48 images train, 16 x 16")
+    assert not out.exists()
+
+
+def test_a_typing_error_in_the_sites_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text('executor = "slurm"\n[slurm]\ngpu_partitoin = "gpu"\n')
+    code, found, last = examine(capsys, "--site", str(site), "--out", str(tmp_path / "runs"))
+    assert code == 3
+    assert "unknown setting 'slurm.gpu_partitoin' (did you mean 'gpu_partition'?)" in found["site"]
+    assert last.startswith("1 wrong (site), ")
+    assert list(tmp_path.iterdir()) == [site]
+
+
+def test_a_damaged_data_set(tmp_path: Path, own_faces: DataConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    next(Path(own_faces.path).glob("*.tfrecord")).unlink()
+    site = tmp_path / "site.toml"
+    site.write_text("executor = 'nowhere'")  # so that TensorFlow is not imported
+    code, found, _ = examine(capsys, "--site", str(site), "--data", own_faces.path, "--out", str(tmp_path))
+    assert code == 3
+    assert found["data here"].startswith("WRONG: 1 of the ")
+
+
+def test_without_slurms_client_a_slurm_site_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, found, _ = examine(capsys, "--site", str(SLURM_SITE), "--out", str(tmp_path / "runs"), "--probe")
+    assert code == 3
+    assert found["Slurm"] == (
+        "WRONG: sinfo is not on this machine -> run this on a login node, or load Slurm's module there"
+    )
+    assert found["sbatch"] == "not checked: Slurm does not answer"
+    assert found["probe"] == "not checked: nothing can be submitted"
+
+
+@pytest.mark.skipif(shutil.which("sinfo") is None, reason="Slurm's client is not installed")
+def test_a_client_with_a_wrong_configuration_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration = tmp_path / "slurm.conf"
+    configuration.write_text("Nonsense=1\n")
+    monkeypatch.setenv("SLURM_CONF", str(configuration))
+    code, found, _ = examine(capsys, "--site", str(SLURM_SITE), "--out", str(tmp_path / "runs"))
+    assert code == 3
+    assert found["Slurm"].startswith("WRONG: sinfo")
+
+
+def test_a_folder_that_cannot_be_made_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    site = tmp_path / "site.toml"
+    site.write_text("executor = 'nowhere'")
+    code, found, _ = examine(capsys, "--site", str(site), "--out", str(tmp_path / "file/runs"))
+    assert code == 3
+    assert found["folder"].startswith(f"WRONG: {tmp_path}/file/runs: Not a directory")
+
+
+FINDINGS = [
+    right("Slurm", "slurm-wlm 22.05.8, cluster vaetest"),
+    wrong("gpu_partition", "Slurm has no partition 'gpuu'", "name one in [slurm]. Partitions: gpu"),
+    unchecked("data", "none are given", "--data DIR"),
+]
+
+
+def test_a_table_in_a_terminal_and_lines_in_a_pipe() -> None:
+    terminal, pipe = io.StringIO(), io.StringIO()
+    doctor.show(FINDINGS, Console(file=terminal, force_terminal=True, width=80, color_system=None))
+    doctor.show(FINDINGS, Console(file=pipe, width=80))
+    assert all(len(line) <= 80 for line in terminal.getvalue().splitlines())
+    assert "-> name one in [slurm]. Partitions: gpu" in terminal.getvalue()
+    assert pipe.getvalue().splitlines() == [
+        "ok           Slurm: slurm-wlm 22.05.8, cluster vaetest",
+        "WRONG        gpu_partition: Slurm has no partition 'gpuu' -> name one in [slurm]. Partitions: gpu",
+        "not checked  data: none are given -> --data DIR",
+        "1 wrong (gpu_partition), 1 not checked, of 3.",
+    ]
+
+
+def test_asked_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(["--minutes", "0"]) == 2
+    assert "--minutes 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        doctor.main(["--sit", "x"])
+    assert stopped.value.code == 2
+
+
+def test_the_doctor_imports_no_tensorflow() -> None:
+    code = "import sys, vaehpc.doctor; sys.exit('tensorflow' in sys.modules or 'scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode == 0

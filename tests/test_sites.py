@@ -1,0 +1,44 @@
+"""Sites: where jobs run, and with which resources there."""
+
+from pathlib import Path
+
+import pytest
+
+from vaehpc.files import UserError
+from vaehpc.sites import built_in_site, job_config, read_site
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    """The message for a site's file with this text."""
+    (tmp_path / "site.toml").write_text(text)
+    with pytest.raises(UserError) as error:
+        read_site(tmp_path / "site.toml")
+    return str(error.value)
+
+
+def test_shipped_sites_are_valid() -> None:
+    assert built_in_site("local").executor == "local"
+    assert built_in_site("slurm").executor == "slurm"
+
+
+def test_a_site_gives_a_job_other_resources(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text('executor = "slurm"\n[jobs.train]\nhours = 0.5\n')
+    site = read_site(tmp_path / "site.toml")
+    declared = job_config("train")
+    assert job_config("train", site) == declared.model_copy(update={"hours": 0.5})
+    assert job_config("statistics", site) == job_config("statistics")
+
+
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+    assert "did you mean 'gpu_partition'?" in refused(tmp_path, 'executor = "slurm"\n[slurm]\ngpu_partitoin = "gpu"')
+    assert "did you mean 'slurm'?" in refused(tmp_path, 'executor = "slurm"\n[slrum]\naccount = "a"')
+    assert "did you mean 'hours'?" in refused(tmp_path, 'executor = "slurm"\n[jobs.train]\nhour = 3')
+    assert "jobs.trian" in refused(tmp_path, 'executor = "slurm"\n[jobs.trian]\nhours = 3')
+    assert "slurm.options.0 = 'nice=100' is not allowed" in refused(
+        tmp_path, 'executor = "slurm"\n[slurm]\noptions = ["nice=100"]'
+    )
+    assert "executor" in refused(tmp_path, 'executor = "pbs"')
+    assert "executor" in refused(tmp_path, "")
+    assert "is not TOML" in refused(tmp_path, "executor = slurm")
+    with pytest.raises(UserError, match="No such file"):
+        read_site(tmp_path / "none.toml")

@@ -1,0 +1,118 @@
+"""What Slurm's clients answer, read from recorded outputs (Slurm 22.05; cpus, nodes and times as it prints them)."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.planted_jobs import Clients
+from vaehpc.slurm import (
+    SlurmError,
+    accounted,
+    cancel,
+    client,
+    cpu_seconds,
+    gibibytes,
+    has_slurm,
+    queued,
+    read_accounts,
+    seconds,
+)
+
+SQUEUE = """\
+4711_0|RUNNING|g1|None|3:12|/home/me/runs/demo/jobs/train-0001
+4711_1|COMPLETING|g2|None|0:00|/home/me/runs/demo/jobs/train-0001
+4711_2|PENDING||JobArrayTaskLimit|1-00:00:00|/home/me/runs/a|b/jobs/train-0001
+4712|PENDING||Nodes required for job are DOWN, DRAINED or reserved|UNLIMITED|(null)
+"""
+SACCT = """\
+4711_0|COMPLETED|0:0|g1|7203|1-00:00:00|4|01:59:30||
+4711_0.batch|COMPLETED|0:0|g1|7203||4|00:02.345|11140K|cpu=00:00:02,energy=0,fs/disk=73928,mem=11140K,pages=0,vmem=1K
+4711_0.extern|COMPLETED|0:0|g1|7203||4|00:00:00|0|cpu=00:00:00,energy=0
+4711_0.0|COMPLETED|0:0|g1|7200||4|01:59:28|5266672K|cpu=01:59:28,gres/gpumem=4096M,gres/gpuutil=87,mem=5266672K
+4711_1|CANCELLED by 1000|0:15|g2|61|1-00:00:00|4|00:12.016||
+4711_1.batch|CANCELLED|0:15|g2|62||4|00:12.016|1.50G|cpu=00:00:12,mem=1.50G
+4711_1.extern|CANCELLED|0:15|g2|62||4|00:00:00|12K|cpu=00:00:00
+4711_[2-9%4]|PENDING|0:0|None assigned|0|1-00:00:00|0|00:00:00||
+4713|PENDING|0:0|None assigned|0|UNLIMITED|0|00:00:00||
+"""
+
+
+@pytest.fixture(autouse=True)
+def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clients:
+    found = Clients(tmp_path / "bin")
+    monkeypatch.setenv("PATH", found.path())
+    return found
+
+
+def test_the_queue_element_by_element(clients: Clients) -> None:
+    clients.answers("squeue", SQUEUE)
+    first, _, third, last = queued()
+    assert (first.element, first.state, first.node, first.seconds_left) == ("4711_0", "RUNNING", "g1", 192.0)
+    assert (third.reason, third.seconds_left) == ("JobArrayTaskLimit", 86400.0)
+    assert third.comment == "/home/me/runs/a|b/jobs/train-0001"
+    assert (last.element, last.seconds_left, last.comment) == ("4712", None, "(null)")
+    assert last.reason.endswith("DRAINED or reserved")
+
+
+def test_accounts_of_elements_and_their_steps(clients: Clients) -> None:
+    clients.answers("sacct", SACCT)
+    found = accounted(["4711", "4713"])
+    assert "--jobs=4711,4713" in clients.lines()[-1]
+    assert list(found) == ["4711_0", "4711_1", "4713"]
+    first, second, last = found.values()
+    assert (first.state, first.exit_code, first.node, first.cpus) == ("COMPLETED", "0:0", "g1", 4)
+    assert (first.elapsed_seconds, first.limit_seconds, first.cpu_seconds) == (7203.0, 86400.0, 7170.0)
+    assert (first.max_rss_gb, first.gpu_percent) == (pytest.approx(5.0227, abs=1e-4), 87.0)
+    assert (second.state, second.max_rss_gb, second.cpu_seconds) == ("CANCELLED", 1.5, 12.016)
+    assert second.gpu_percent is None
+    assert (last.node, last.limit_seconds, last.max_rss_gb) == ("", None, None)
+    assert [element.has_ended for element in found.values()] == [True, True, False]
+
+
+def test_steps_without_their_element_and_lines_cut_off_are_passed_over() -> None:
+    assert read_accounts(["4711_0.batch|COMPLETED|0:0|g1|1||4|00:00:01|1K|", "4711_0|COMPL", ""]) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1-02:03:04", 93784.0), ("02:03:04", 7384.0), ("03:04", 184.0), ("UNLIMITED", None), ("NOT_SET", None)],
+)
+def test_times(text: str, value: float | None) -> None:
+    assert seconds(text) == value
+
+
+def test_sizes_and_cpu_times() -> None:
+    assert [gibibytes(text) for text in ("1048576K", "512M", "1.5G", "1073741824", "", "?", "1X")] == [
+        1.0,
+        0.5,
+        1.5,
+        1.0,
+        None,
+        None,
+        None,
+    ]
+    assert [cpu_seconds(text) for text in ("00:01.5", "1-00:00:00", "")] == [1.5, 86400.0, None]
+
+
+def test_a_client_that_fails_or_hangs_or_is_not_there(clients: Clients) -> None:
+    clients.fails("sacct", "Slurm accounting storage is disabled")
+    with pytest.raises(SlurmError, match="sacct: Slurm accounting storage is disabled"):
+        accounted(["1"])
+    clients.hangs("squeue")
+    with pytest.raises(SlurmError, match=r"squeue did not answer within 0\.2 s"):
+        queued(0.2)
+    with pytest.raises(SlurmError, match="no-such-client is not on this machine"):
+        client("no-such-client")
+
+
+def test_cancel_names_the_arrays(clients: Clients) -> None:
+    cancel(["4711", "4712"])
+    assert clients.lines() == ["scancel 4711 4712"]
+
+
+def test_submitting_needs_sbatch(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(clients.folder))
+    assert not has_slurm()
+    (clients.folder / "sbatch").write_text("#!/bin/sh\n")
+    (clients.folder / "sbatch").chmod(0o755)
+    assert has_slurm()

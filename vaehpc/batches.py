@@ -1,0 +1,378 @@
+"""A study as arrays in Slurm's queue: what is missing and not queued is submitted, in chunks that Slurm accepts."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaehpc.config import JobConfig, SiteConfig, SlurmConfig, StudyConfig
+from vaehpc.files import BatchDir, DataDir, RunDir, StudyDir, UserError, declaration, write_model, write_text
+from vaehpc.results import BatchRecord
+from vaehpc.sites import job_config
+from vaehpc.slurm import QueuedElement, SlurmError, max_minutes, test_only, valid_values
+from vaehpc.study import missing_runs, source_of
+from vaehpc.submit import Array, SlurmArray
+
+Elements = tuple[tuple[Path, ...], ...]
+"""Directories of the tasks of each element of an array."""
+
+OnAccepted = Callable[["Batch", str], None]
+"""Called with each batch that Slurm accepted, and its number."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """An array that is to be submitted, or was."""
+
+    name: str
+    """STAGE-NNNN."""
+    stage: str
+    elements: Elements
+    of: str | None = None
+    """Batch of the same shape: each element waits for its own counterpart there, and needs its success."""
+    after: tuple[str, ...] = ()
+    """Batches of which all elements must have ended, well or not."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What of a study is in the queue."""
+
+    numbers: Mapping[str, frozenset[int]]
+    """Of each batch that has any, the elements that are queued."""
+    batches: Mapping[str, BatchDir]
+
+    def of_stage(self, stage: str) -> list[Batch]:
+        """The batches of a stage of which anything is queued."""
+        return [_as_batch(batch) for batch in self.batches.values() if batch.record().stage == stage]
+
+    def directories(self, stage: str) -> set[Path]:
+        """Directories on which a task of this stage is queued or runs."""
+        return {
+            directory
+            for batch in self.of_stage(stage)
+            for number in self.numbers[batch.name]
+            for directory in batch.elements[number]
+        }
+
+
+def _as_batch(batch: BatchDir) -> Batch:
+    record = batch.record()
+    return Batch(batch.name, record.stage, tuple(tuple(map(Path, element)) for element in record.elements))
+
+
+def study_queue(study: StudyDir, elements: Sequence[QueuedElement]) -> Queue:
+    """Which of the user's queued elements are the study's.
+
+    The number of an array is noted where its launcher was killed between Slurm's acceptance and its own note.
+    """
+    batches: dict[str, BatchDir] = {}
+    numbers: dict[str, set[int]] = {}
+    for element in elements:
+        batch = batch_of(study, element)
+        if batch is None or not batch.record_path.exists():
+            continue
+        job, _, number = element.element.partition("_")
+        if batch.job() is None:
+            write_text(batch.job_path, f"{job}\n")
+        batches[batch.name] = batch
+        numbers.setdefault(batch.name, set()).add(int(number or 0))
+    return Queue({name: frozenset(queued) for name, queued in numbers.items()}, batches)
+
+
+def batch_of(study: StudyDir, element: QueuedElement) -> BatchDir | None:
+    """The batch of this study that a queued element belongs to, whatever links lead to the study's folder."""
+    folder = Path(element.comment).resolve()
+    return BatchDir(study.jobs / folder.name) if folder.parent == study.jobs.resolve() else None
+
+
+# What is to be submitted
+
+
+class Names:
+    """STAGE-NNNN, one after the other, beyond those that a study has."""
+
+    def __init__(self, study: StudyDir) -> None:
+        self._last: dict[str, int] = {}
+        for path in study.jobs.glob("*-[0-9][0-9][0-9][0-9]"):
+            stage, _, number = path.name.rpartition("-")
+            self._last[stage] = max(self._last.get(stage, 0), int(number))
+
+    def next(self, stage: str) -> str:
+        """A name that no batch has."""
+        self._last[stage] = self._last.get(stage, 0) + 1
+        return f"{stage}-{self._last[stage]:04d}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What Slurm accepts of this user."""
+
+    array_size: int
+    """Elements of one array."""
+    submitted: int
+    """Elements that may still be put into the queue."""
+
+
+def planned(
+    study: StudyDir, config: StudyConfig, site: SiteConfig, queue: Queue, limits: Limits
+) -> tuple[list[Batch], int]:
+    """Arrays of what is missing and not queued, each after those that it waits for.
+
+    Args:
+        study: its markers say what is done.
+        config: its runs.
+        site: how many trainings share a GPU.
+        queue: what is in it is left alone.
+        limits: what does not fit is left to a later launch.
+
+    Returns:
+        The arrays, and how many runs did not fit.
+    """
+    names = Names(study)
+    pack = site.slurm.tasks_per_gpu if job_config("train", site).gpus else 1
+    starts_from = {run.name: source_of(run) for run in config.runs()}
+    training, measuring = queue.directories("train"), queue.directories("statistics")
+    # Where a launcher was killed before it submitted the statistics of a training that is queued:
+    alone = [batch for batch in queue.of_stage("train") if not measuring & {*_flat(batch.elements)}]
+    unmeasured = [run for run in missing_runs(study, config, "statistics.json") if run.path not in measuring]
+    trained = [run for run in unmeasured if run.trained_path.exists()]
+    if config.replay is not None:  # what becomes of a fork is told by its probe, without statistics
+        alone, trained = [], []
+    untrained = [run for run in missing_runs(study, config, "trained.json") if run.path not in training]
+    # An element of each of the two arrays for a pack, and the aggregate:
+    room = limits.submitted - 1 - len(trained) - sum(len(batch.elements) for batch in alone)
+    fitting = untrained[: max(0, room // 2 * pack)]
+
+    def arrays(stage: str, runs: Sequence[RunDir], pack: int, after: tuple[str, ...] = ()) -> list[Batch]:
+        packs = tuple(tuple(run.path for run in runs[i : i + pack]) for i in range(0, len(runs), pack))
+        size = limits.array_size
+        chunks = [packs[i : i + size] for i in range(0, len(packs), size)]
+        return [Batch(names.next(stage), stage, chunk, after=after) for chunk in chunks]
+
+    trainings = arrays("train", [run for run in fitting if starts_from[run.name] is None], pack)
+    sources = tuple(batch.name for batch in (*trainings, *queue.of_stage("train")))
+    trainings += arrays("train", [run for run in fitting if starts_from[run.name] is not None], pack, sources)
+    if config.replay is not None:
+        return [*trainings, *_last(names, "verdict", trainings, study, config, queue)], len(untrained) - len(fitting)
+    measurements = [
+        Batch(names.next("statistics"), "statistics", batch.elements, of=batch.name) for batch in (*alone, *trainings)
+    ]
+    measurements += arrays("statistics", trained, 1)
+    last = _last(names, "aggregate", measurements, study, config, queue)
+    return [*trainings, *measurements, *last], len(untrained) - len(fitting)
+
+
+def _last(
+    names: Names, stage: str, batches: Sequence[Batch], study: StudyDir, config: StudyConfig, queue: Queue
+) -> list[Batch]:
+    """The job on the whole study after all others, unless it is queued or done."""
+    if not batches and (queue.of_stage(stage) or (not queue.numbers and is_reported(study, config))):
+        return []
+    before = "train" if config.replay is not None else "statistics"
+    after = tuple(batch.name for batch in (*batches, *queue.of_stage(before)))
+    return [Batch(names.next(stage), stage, ((study.path,),), after=after)]
+
+
+def preparation(study: StudyDir, data: DataDir) -> list[Batch]:
+    """The preparation of a data set, and after its success the launch that submits the study's arrays."""
+    names = Names(study)
+    prepare = Batch(names.next("prepare"), "prepare", ((data.path,),))
+    name = names.next("launch")
+    return [prepare, Batch(name, "launch", ((study.jobs / name,),), of=prepare.name)]
+
+
+def _flat(elements: Elements) -> Iterator[Path]:
+    return (directory for element in elements for directory in element)
+
+
+def is_reported(study: StudyDir, config: StudyConfig) -> bool:
+    """Whether the report, of a replay the verdict, is there and no result of a run is newer."""
+    report, marker = (study.report, "statistics.json") if config.replay is None else (study.replay_path, "trained.json")
+    if not report.exists():
+        return False
+    made = report.stat().st_mtime
+    results = [path for run in config.runs() if (path := study.path / run.name / marker).exists()]
+    return all(path.stat().st_mtime <= made for path in results)
+
+
+# Submitting
+
+
+def script(study: StudyDir, batch: Batch, site: SiteConfig) -> str:
+    """The batch script, to the letter but for the numbers of jobs that are not submitted yet."""
+    waits = dependency(study, batch, {name: f"<{name}>" for name in (batch.of, *batch.after) if name})
+    return _executor(study, batch, site, waits).script()
+
+
+def submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, on_accepted: OnAccepted) -> None:
+    """Put arrays into the queue.
+
+    Raises:
+        UserError: Slurm refuses one of them, or does not answer. Where that is known beforehand, nothing is submitted.
+    """
+    largest = {batch.stage: batch for batch in sorted(batches, key=lambda batch: len(batch.elements))}
+    for batch in largest.values():
+        try:
+            _require_accepted(batch.stage, array(study, batch, site, None), site.slurm)
+        except SlurmError as error:
+            raise UserError(f"Slurm refuses {batch.name}: {error}\nNothing was submitted.") from error
+    accepted: list[str] = []
+    for batch in batches:
+        folder = claimed(study, batch, site)
+        try:
+            job = _executor(study, batch, site, dependency(study, batch)).submitted()
+        except SlurmError as error:
+            if "timed out" not in str(error):  # then it may have been accepted all the same; squeue will tell
+                shutil.rmtree(folder.path)
+            said = "Nothing was submitted."
+            if accepted:
+                said = f"In the queue: {', '.join(accepted)}. The same line again submits the rest."
+            raise UserError(f"Slurm refused {batch.name}: {error}\n{said}") from error
+        write_text(folder.job_path, f"{job}\n")
+        accepted.append(f"{batch.name} as {job}")
+        on_accepted(batch, job)
+
+
+def _require_accepted(stage: str, array: Array, slurm: SlurmConfig) -> None:
+    """SlurmError, with what would be valid, if Slurm would refuse the array, or let it wait for ever."""
+    try:
+        test_only(SlurmArray(array, slurm).script())
+    except SlurmError as error:
+        raise SlurmError(f"{error}{valid_values(str(error))}") from error
+    limit = max_minutes(array.partition)
+    if limit is not None and array.minutes > limit:
+        raise SlurmError(
+            f"it asks for {array.minutes} minutes, and partition {array.partition} allows {limit:.0f}: give at most"
+            f" hours = {limit / 60:g} in [jobs.{stage}] of the site's file. A training goes on where it was stopped."
+        )
+
+
+def write_batches(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, folder: Path) -> None:
+    """Leave a batch script for each array, and submit.sh, which submits them in order.
+
+    Raises:
+        UserError: the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"--write {folder}: the folder is not empty; name another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["#!/bin/sh", "# Submits the arrays of the study, each after those that it waits for.", "set -eu"]
+    for batch in batches:
+        claimed(study, batch, site)
+        numbers = {name: f"${{{_variable(name)}}}" for name in (batch.of, *batch.after) if name}
+        waits = dependency(study, batch, numbers)
+        path = folder.absolute() / f"{batch.name}.sh"
+        write_text(path, _executor(study, batch, site, None).script())
+        option = f'--dependency="{waits}" ' if waits else ""
+        lines += [
+            f"{_variable(batch.name)}=$(sbatch --parsable {option}{shlex.quote(str(path))})",
+            f"echo ${{{_variable(batch.name)}}} > {shlex.quote(str(BatchDir(study.jobs / batch.name).job_path))}",
+            f"echo {batch.name}: ${{{_variable(batch.name)}}}",
+        ]
+    write_text(folder / "submit.sh", "\n".join(lines) + "\n")
+
+
+def _variable(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def claimed(study: StudyDir, batch: Batch, site: SiteConfig) -> BatchDir:
+    """The batch's folder with all that its script reads.
+
+    Raises:
+        UserError: another launcher was quicker.
+    """
+    folder = BatchDir(study.jobs / batch.name)
+    try:
+        folder.path.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"another launcher is submitting {folder.path}; give the same line again when it is done"
+        ) from None
+    resources = array(study, batch, site, None)
+    record = BatchRecord(
+        stage=batch.stage,
+        elements=tuple(tuple(map(str, element)) for element in batch.elements),
+        after=batch.after if batch.of is None else (batch.of,),
+        created=time.time(),
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        memory_gb=resources.memory_gb,
+        minutes=resources.minutes,
+        partition=resources.partition,
+    )
+    write_text(folder.elements, "".join("\t".join(element) + "\n" for element in record.elements))
+    write_model(folder.record_path, record)
+    return folder
+
+
+def dependency(study: StudyDir, batch: Batch, jobs: Mapping[str, str] | None = None) -> str | None:
+    """What the batch waits for, as sbatch takes it.
+
+    Args:
+        study: its batches know their numbers.
+        batch: says on which batches it waits.
+        jobs: numbers of batches that are not submitted.
+    """
+    known = dict(jobs or {})
+
+    def number(name: str) -> str | None:
+        return BatchDir(study.jobs / name).job() or known.get(name)
+
+    if batch.of is not None:
+        return f"{'aftercorr' if len(batch.elements) > 1 else 'afterok'}:{number(batch.of)}"
+    numbers = [job for name in batch.after if (job := number(name)) is not None]
+    return ":".join(("afterany", *numbers)) if numbers else None
+
+
+def array(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | None) -> Array:
+    """The array as Slurm is asked for it."""
+    job, slurm = job_config(batch.stage, site), site.slurm
+    size = max(map(len, batch.elements))
+    together = size if job.gpus else 1
+    folder = study.jobs / batch.name
+    return Array(
+        name=f"{study.path.name}.{batch.name}",
+        folder=folder,
+        num_elements=len(batch.elements),
+        entry_point=job.entry_point,
+        arguments='"${directories[@]}"',
+        tasks_at_once=together,
+        cpus=job.cpus * together,
+        gpus=job.gpus,
+        memory_gb=job.memory_gb * together,
+        minutes=math.ceil(60 * job.hours * size / together),
+        partition=slurm.gpu_partition if job.gpus else slurm.cpu_partition,
+        setup=tuple(_setup(folder, job, site)),
+        teardown=tuple(declaration("jobs/slurm/after.sh").splitlines()),
+        dependency=dependency,
+        kill_on_invalid_dependency=batch.of is not None,
+    )
+
+
+def _setup(folder: Path, job: JobConfig, site: SiteConfig) -> Iterator[str]:
+    """What the batch script does before its tasks."""
+    for name, value in site.environment.items():
+        yield f"export {name}={shlex.quote(value)}"
+    slurm = site.slurm
+    variables = {
+        "batch": str(folder),
+        "marker": job.marker or "",
+        "checkpoints": "yes" if job.checkpoints else "",
+        "warn_seconds": slurm.warn_seconds,
+        "max_restarts": slurm.max_restarts,
+        "max_crashes": slurm.max_crashes,
+        "exclude": slurm.exclude or "",
+    }
+    yield from (f"{name}={shlex.quote(str(value))}" for name, value in variables.items())
+    yield from declaration("jobs/slurm/before.sh").splitlines()
+
+
+def _executor(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | None) -> SlurmArray:
+    return SlurmArray(array(study, batch, site, dependency), site.slurm)

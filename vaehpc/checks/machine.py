@@ -1,0 +1,190 @@
+"""Judges what a machine reports: Python and packages, threads, encoding, TensorFlow and its GPUs, the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vaehpc.checks.finding import Finding, right, unchecked, wrong
+from vaehpc.config import JobConfig
+from vaehpc.files import gigabytes
+from vaehpc.tasks.probe import (
+    DataReport,
+    MachineReport,
+    TensorflowReport,
+    installed_versions,
+    requirements,
+    unmet_requirements,
+)
+
+LOCKS = "pip install --require-hashes -r containers/locks"
+TRAIN_EXTRAS = ("train-gpu", "train-cpu")
+ANALYSIS_EXTRAS = ("analysis",)
+THREADS = "OMP_NUM_THREADS"
+
+
+def python_findings(machine: MachineReport, lock: str, where: str) -> list[Finding]:
+    """Python, its packages and its encoding.
+
+    Args:
+        machine: what was found.
+        lock: the requirements that mend it, such as 'launcher'.
+        where: 'here', or the node.
+    """
+    found = f"Python {machine.python}, vaehpc {machine.packages['vaehpc']}: {machine.executable}"
+    findings = [right(f"Python {where}", found)]
+    if machine.unmet:
+        remedy = f"{machine.executable} -m {LOCKS}/{lock}.txt"
+        findings.append(wrong(f"packages {where}", "; ".join(machine.unmet), remedy))
+    else:
+        findings.append(right(f"packages {where}", "all that vaehpc asks for"))
+    if machine.encoding != "UTF-8":
+        remedy = 'PYTHONUTF8 = "1" in [environment] of the site\'s file, or LC_ALL=C.UTF-8 here'
+        findings.append(wrong(f"encoding {where}", machine.encoding, remedy))
+    return findings
+
+
+def analysis_findings(machine: MachineReport) -> list[Finding]:
+    """What statistics and report need, where everything runs on one machine."""
+    unmet = unmet_requirements(requirements(), installed_versions(), ANALYSIS_EXTRAS)
+    if unmet:
+        return [wrong("analysis here", "; ".join(unmet), f"{machine.executable} -m {LOCKS}/analysis.txt")]
+    return [right("analysis here", "all that statistics and report ask for")]
+
+
+def version_finding(here: MachineReport, there: MachineReport) -> Finding:
+    """Whether the launcher and the node run the same code, on the same minor version of Python."""
+    name = f"versions on {there.host}"
+    differing = [
+        f"{what} {ours} here, {theirs} there"
+        for what, ours, theirs in (
+            ("vaehpc", here.packages["vaehpc"], there.packages["vaehpc"]),
+            ("submitit", here.packages.get("submitit"), there.packages.get("submitit")),
+            ("Python", _minor(here.python), _minor(there.python)),
+        )
+        if ours != theirs
+    ]
+    if differing:
+        remedy = "install the same version on both sides, or name the nodes' Python as 'python' in [slurm]"
+        return wrong(name, "; ".join(differing), remedy)
+    return right(name, "vaehpc, submitit and Python as here")
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def environment_finding(machine: MachineReport, wanted: Mapping[str, str], where: str) -> Finding:
+    """Whether the site's environment variables reached a task."""
+    name = f"environment {where}"
+    lost = [
+        f"{key} = {machine.environment.get(key, 'nothing')}"
+        for key in wanted
+        if machine.environment.get(key) != wanted[key]
+    ]
+    if lost:
+        remedy = "what resets it there (a module, a container, a login script)? The site's [environment] says otherwise"
+        return wrong(name, ", ".join(lost), remedy)
+    return right(
+        name, f"{len(wanted)} variables of the site, {THREADS} = {machine.environment.get(THREADS, 'not set')}"
+    )
+
+
+def tensorflow_findings(machine: MachineReport, gpus: int, where: str) -> list[Finding]:
+    """Whether TensorFlow can be used, and sees the GPUs that a job asks for."""
+    report = machine.tensorflow
+    if report is None:
+        return []
+    if report.version is None:
+        said = report.error or "it said nothing"
+        lock = "train-gpu" if gpus else "train-cpu"
+        remedy = f"{machine.executable} -m {LOCKS}/{lock}.txt"
+        return [wrong(f"TensorFlow {where}", f"cannot be used: {said}", remedy)]
+    name = f"TensorFlow {where}"
+    if report.error is not None:
+        remedy = "nothing can be trained there: look for the first line of this message in TensorFlow's issues"
+        return [wrong(name, f"{report.version} cannot compute: {report.error}", remedy)]
+    findings = [right(name, f"{report.version}, and a convolution is right")]
+    if gpus:
+        findings.append(_gpu_finding(machine, report, gpus, f"GPU {where}"))
+    return findings
+
+
+def _gpu_finding(machine: MachineReport, report: TensorflowReport, gpus: int, name: str) -> Finding:
+    visible = machine.environment.get("CUDA_VISIBLE_DEVICES")
+    given = f"CUDA_VISIBLE_DEVICES = {visible}" if visible is not None else "CUDA_VISIBLE_DEVICES is not set"
+    driver = machine.nvidia_smi
+    shown = "no nvidia-smi" if driver is None else f"nvidia-smi shows {'; '.join(driver) or 'no GPU'}"
+    if len(report.gpus) >= gpus:
+        return right(name, f"{', '.join(report.gpus)}; {given}; {shown}")
+    found = f"TensorFlow sees {len(report.gpus)} of {gpus}; {given}; {shown}"
+    return wrong(name, *_why_no_gpu(machine, report, found, visible))
+
+
+def _why_no_gpu(machine: MachineReport, report: TensorflowReport, found: str, visible: str | None) -> tuple[str, str]:
+    """What was found, with its cause, and how to mend it; the surest cause first."""
+    install = f"{machine.executable} -m {LOCKS}/train-gpu.txt"
+    if "tensorflow" not in machine.packages and "tensorflow-cpu" in machine.packages:
+        return f"{found}; tensorflow-cpu is installed, which never uses one", f"in place of tensorflow-cpu: {install}"
+    if visible == "":
+        return found, "the job was given no GPU: look at gpu_request and gpu_type in [slurm]"
+    if "libcuda.so.1" in report.missing_libraries:
+        remedy = "the node has no NVIDIA driver, or its container was started without it (apptainer --nv)"
+        return f"{found}; libcuda.so.1 is missing", remedy
+    if report.driver_error is not None:
+        remedy = (
+            "the driver does not start there: ask the cluster's staff, and leave the node out with exclude in [slurm]"
+        )
+        return f"{found}; {report.driver_error}", remedy
+    if report.missing_libraries:
+        missing = ", ".join(report.missing_libraries)
+        return f"{found}; {missing} cannot be loaded", f"{install}; no LD_LIBRARY_PATH may hide what it installs"
+    return (
+        found,
+        "run `python -c 'import tensorflow as tf; tf.config.list_physical_devices()'` there and read what it says",
+    )
+
+
+def capacity_finding(machine: MachineReport, job: JobConfig) -> Finding:
+    """Whether this machine, without a scheduler, has room for a training."""
+    name, memory = "processors, memory", int(job.memory_gb * 2**30)
+    found = f"{machine.processors} processors, {gigabytes(machine.memory_bytes)} of memory may be used"
+    if machine.memory_bytes < memory / 4:
+        remedy = "close what else runs, or train on another machine"
+        return wrong(name, f"{found}; a training is declared with {job.memory_gb:g} GB", remedy)
+    return right(name, found)
+
+
+def local_gpu_finding(machine: MachineReport) -> Finding:
+    """GPUs of this machine by nvidia-smi against those that TensorFlow uses; it may have none."""
+    if not machine.nvidia_smi or machine.tensorflow is None or machine.tensorflow.version is None:
+        return right("GPU here", "none: runs are trained on processors")
+    return _gpu_finding(machine, machine.tensorflow, len(machine.nvidia_smi), "GPU here")
+
+
+def data_finding(report: DataReport, job: JobConfig, where: str) -> Finding:
+    """Whether a data set can be read, and how it is fed to a training with this memory."""
+    name = f"data {where}"
+    manifest = report.manifest
+    if report.problem is not None or manifest is None:
+        # A message about the manifest says itself what to do.
+        remedy = "" if manifest is None else "delete the folder, and prepare the data again with the same settings"
+        return wrong(name, report.problem or "", remedy)
+    train = manifest.splits.get("train")
+    if train is None or train.num_images == 0:
+        return wrong(name, "no training images", "prepare it again with a larger --num-train")
+    size = manifest.preprocessing.size
+    num_bytes = train.num_images * size**2 * 3
+    fits = num_bytes <= job.memory_gb * 2**30 / 4
+    feeding = "held in memory" if fits else "read from the shards, being more than a quarter"
+    found = (
+        f"{manifest.name}: {train.num_images:,} of {manifest.num_images:,} images train, {size} x {size},"
+        f" {len(manifest.shards)} shards, the hash of {manifest.shards[0].file} is right;"
+        f" {gigabytes(num_bytes)} of pixels {feeding} of a training's {job.memory_gb:g} GB"
+    )
+    return right(name, found)
+
+
+def not_probed(where: str) -> list[Finding]:
+    """What only a job can tell."""
+    asked = "--probe submits a job of a minute that looks"
+    return [unchecked(what, f"on {where}", asked) for what in ("Python, TensorFlow, GPU", "shared folder, data")]

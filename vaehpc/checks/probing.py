@@ -1,0 +1,274 @@
+"""Jobs of a minute that look at the nodes: submitted as the product submits, waited for, and read."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vaehpc.batches import Batch, array
+from vaehpc.checks.finding import Finding, right, unchecked, wrong
+from vaehpc.checks.machine import (
+    ANALYSIS_EXTRAS,
+    THREADS,
+    TRAIN_EXTRAS,
+    data_finding,
+    environment_finding,
+    python_findings,
+    tensorflow_findings,
+    version_finding,
+)
+from vaehpc.config import SiteConfig
+from vaehpc.files import StudyDir, read_model, tail, write_model, write_text
+from vaehpc.sites import job_config
+from vaehpc.slurm import SlurmError, client, queued
+from vaehpc.submit import Array, SlurmArray
+from vaehpc.tasks.probe import MachineReport, ProbeDir, ProbeReport, ProbeRequest
+
+PROBED = ("train", "statistics")
+"""Stages at whose place a probe runs."""
+ANSWER_SECONDS = 90.0
+"""NFS may hide a new file for a minute."""
+SQUEUE_SECONDS = 2.0
+POLL_SECONDS = 0.25
+LEAVE_SECONDS = 20.0
+GONE_SECONDS = 10.0
+"""A result may become visible so long after its job has left the queue."""
+LOG_LINES = 4
+NEVER = (
+    "PartitionTimeLimit",
+    "PartitionNodeLimit",
+    "PartitionDown",
+    "PartitionInactive",
+    "BadConstraints",
+    "InvalidAccount",
+)
+"""Beginnings of Slurm's reasons that a job will not start."""
+Show = Callable[[str], None]
+
+
+@dataclass
+class Probe:
+    """A probe in Slurm's hands."""
+
+    stage: str
+    folder: ProbeDir
+    job: str
+    state: str = "PENDING"
+    node: str = ""
+    reason: str = ""
+    gone_at: float | None = None
+    """When it was first seen to have left the queue."""
+    outcome: ProbeReport | Finding | None = None
+
+    @property
+    def in_words(self) -> str:
+        """'train is PENDING (Resources)'."""
+        where = f" on {self.node}" if self.node else f" ({self.reason})" if self.reason else ""
+        return f"{self.stage} is {self.state}{where}"
+
+
+def probe_array(stage: str, folder: Path, site: SiteConfig) -> Array:
+    """The probe as Slurm is asked for it: placed as the stage is, with its GPUs, but few processors and little time."""
+    place = array(StudyDir(folder), Batch(stage, stage, ((folder,),)), site, None)
+    job = job_config("probe")
+    return replace(
+        place,
+        name=f"doctor.{stage}",
+        folder=folder,
+        num_elements=1,
+        entry_point=job.entry_point,
+        arguments=shlex.quote(str(folder)),
+        cpus=job.cpus,
+        memory_gb=min(job.memory_gb, place.memory_gb),
+        minutes=min(round(60 * job.hours), place.minutes),
+        setup=tuple(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
+        teardown=(),
+    )
+
+
+def submit_probe(stage: str, folder: Path, site: SiteConfig, data: Path | None) -> Probe:
+    """Put a probe into the queue.
+
+    Raises:
+        SlurmError: Slurm refuses.
+    """
+    probe = ProbeDir(folder)
+    probe.path.mkdir()
+    extras = TRAIN_EXTRAS if stage == "train" else ANALYSIS_EXTRAS
+    request = ProbeRequest(
+        tensorflow=stage == "train",
+        extras=extras,
+        environment=(*site.environment, THREADS, "CUDA_VISIBLE_DEVICES"),
+        data=None if data is None else str(data.absolute()),
+        answer_seconds=ANSWER_SECONDS,
+    )
+    write_model(probe.request_path, request)
+    return Probe(stage, probe, SlurmArray(probe_array(stage, folder, site), site.slurm).submitted())
+
+
+def probe_findings(
+    scratch: Path, site: SiteConfig, data: Path | None, here: MachineReport, minutes: float, show: Show
+) -> list[Finding]:
+    """Submit probes, wait for them, and judge what they found.
+
+    Args:
+        scratch: an empty folder in the folder of the studies.
+        site: where they run.
+        data: a data set that the nodes should see.
+        here: the launcher's machine.
+        minutes: how long to wait at most; what is left is cancelled.
+        show: is told the states.
+
+    Raises:
+        KeyboardInterrupt: after what was submitted was cancelled.
+    """
+    findings, probes = list[Finding](), list[Probe]()
+    try:
+        for stage in PROBED:
+            try:
+                probes.append(submit_probe(stage, scratch / stage, site, data))
+            except SlurmError as error:
+                findings.append(wrong(f"probe of {stage}", str(error), "see what is wrong above"))
+        wait_for(probes, 60 * minutes, show)
+    finally:
+        _cancel_rest(probes, scratch)
+    _let_leave([probe.job for probe in probes])
+    for probe in probes:
+        findings += _judged(probe, site, here, minutes)
+    return findings
+
+
+def wait_for(probes: Sequence[Probe], limit: float, show: Show) -> None:
+    """Answer the probes and collect what they found, until all have ended or the time is up."""
+    deadline, asked_at = time.monotonic() + limit, float("-inf")
+    while waiting := [probe for probe in probes if probe.outcome is None]:
+        now = time.monotonic()
+        if now > deadline:
+            return
+        for probe in waiting:
+            _exchange(probe)
+        if now - asked_at > SQUEUE_SECONDS:
+            asked_at = now
+            with suppress(SlurmError):  # busy for a moment; results come through the folder
+                _ask_queue(waiting, now)
+        show("; ".join(f"{probe.in_words}, job {probe.job}" for probe in waiting))
+        time.sleep(POLL_SECONDS)
+
+
+def _exchange(probe: Probe) -> None:
+    """Answer a probe that has started, read the result of one that has ended."""
+    folder = probe.folder
+    os.listdir(folder.path)  # so that NFS looks again  # noqa: PTH208
+    if folder.started.exists() and not folder.answer.exists():
+        write_text(folder.answer, "seen\n")
+    if folder.result_path.exists():
+        probe.outcome = read_model(folder.result_path, ProbeReport)
+
+
+def _ask_queue(probes: Sequence[Probe], now: float) -> None:
+    elements = {element.element: element for element in queued()}
+    for probe in probes:
+        element = elements.get(probe.job)
+        if element is not None:
+            probe.state, probe.node, probe.reason = element.state, element.node, element.reason
+            if element.reason.startswith(NEVER):
+                remedy = "see the partition and the resources above"
+                probe.outcome = wrong(
+                    f"probe of {probe.stage}", f"job {probe.job} will not start: {element.reason}", remedy
+                )
+                cancel([probe.job])
+        elif probe.gone_at is None:
+            probe.gone_at = now
+        elif now - probe.gone_at > GONE_SECONDS and probe.outcome is None:
+            probe.outcome = failed_finding(probe.stage, probe.job, probe.folder.path, _last_state(probe.job))
+
+
+def _last_state(job: str) -> str:
+    """'FAILED, exit code 1:0, on g1', or nothing where Slurm has forgotten it."""
+    try:
+        shown = client("scontrol", "show", "job", job, "--oneliner")
+    except SlurmError:
+        return ""
+    fields = dict(field.partition("=")[::2] for field in shown.split())
+    return f"{fields.get('JobState', '?')}, exit code {fields.get('ExitCode', '?')}, on {fields.get('NodeList', '?')}"
+
+
+def failed_finding(stage: str, job: str, folder: Path, state: str) -> Finding:
+    """A probe that left the queue without a result, by what it left in its folder."""
+    name = f"probe of {stage}"
+    found = f"job {job} ended without a result" + (f" ({state})" if state else "")
+    logs = [log for pattern in ("*.err", "*.out") for log in sorted(folder.glob(pattern))]
+    said = " | ".join(line.strip() for log in logs for line in tail(log, LOG_LINES))
+    if not logs:
+        remedy = f"does the node see {folder.parent}? Give --out on a file system that the nodes share"
+        return wrong(name, f"{found}, and without a log in {folder.parent}", remedy)
+    if "No module named" in said or "No such file or directory" in said:
+        remedy = "name a Python that the nodes have, with vaehpc in it, as 'python' in [slurm] of the site's file"
+    else:
+        remedy = "mend what its log says before anything is launched: every task would end so"
+    return wrong(name, f"{found}; its log ends: {said or 'with nothing'}", remedy)
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Take jobs out of the queue, as far as Slurm can be reached."""
+    if jobs:
+        with suppress(SlurmError):
+            client("scancel", *jobs)
+
+
+def _cancel_rest(probes: Sequence[Probe], scratch: Path) -> None:
+    """Cancel what has no outcome, and what Slurm accepted just when this was interrupted."""
+    ended = {probe.job for probe in probes if probe.outcome is not None}
+    jobs = {probe.job for probe in probes}
+    with suppress(SlurmError):
+        jobs |= {element.element for element in queued() if Path(element.comment).parent == scratch}
+    cancel(sorted(jobs - ended))
+
+
+def _let_leave(jobs: Sequence[str]) -> None:
+    """Wait until jobs that are done have left their folder, which is then removed."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    with suppress(SlurmError):
+        while time.monotonic() < deadline and {element.element for element in queued()} & set(jobs):
+            time.sleep(POLL_SECONDS)
+
+
+def _judged(probe: Probe, site: SiteConfig, here: MachineReport, minutes: float) -> list[Finding]:
+    if probe.outcome is None:
+        found = f"job {probe.job} did not end within {minutes:g} min: {probe.in_words}. It was cancelled"
+        return [unchecked(f"probe of {probe.stage}", found, "again later, or with a larger --minutes")]
+    if isinstance(probe.outcome, Finding):
+        return [probe.outcome]
+    return report_findings(probe.stage, probe.outcome, site, here, probe.folder.path.parent)
+
+
+def report_findings(
+    stage: str, report: ProbeReport, site: SiteConfig, here: MachineReport, folder: Path
+) -> list[Finding]:
+    """Judge what a probe found at the place of a stage."""
+    machine, job = report.machine, job_config(stage, site)
+    where = f"on {machine.host}"
+    lock = ("train-gpu" if job.gpus else "train-cpu") if stage == "train" else "analysis"
+    findings = [
+        _shared(report, folder, where),
+        *python_findings(machine, lock, where),
+        version_finding(here, machine),
+        environment_finding(machine, site.environment, where),
+        *tensorflow_findings(machine, job.gpus if stage == "train" else 0, where),
+    ]
+    if report.data is not None:
+        findings.append(data_finding(report.data, job_config("train", site), where))
+    return findings
+
+
+def _shared(report: ProbeReport, folder: Path, where: str) -> Finding:
+    name = f"shared folder {where}"
+    if report.answer_seconds is None:
+        remedy = "stop and status would not work: take an --out on a file system without such delays"
+        return wrong(name, f"a file written here was not seen there within {ANSWER_SECONDS:g} s in {folder}", remedy)
+    return right(name, f"seen both ways; a file and its answer took {report.answer_seconds:.1f} s")

@@ -1,0 +1,246 @@
+"""`python -m vaehpc.doctor --site FILE --probe`: is all there that a study needs, and if not, what would mend it?"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from vaehpc.batches import Batch, array, script
+from vaehpc.checks import cluster, machine, probing, storage
+from vaehpc.checks.finding import Finding, right, unchecked, wrong
+from vaehpc.command import exit_code
+from vaehpc.config import SiteConfig
+from vaehpc.files import StudyDir, UserError
+from vaehpc.progress import say
+from vaehpc.sites import built_in_site, job_config, read_site
+from vaehpc.slurm import SlurmError, client, has_slurm, test_only
+from vaehpc.tasks.probe import MachineReport, data_report, machine_report
+
+INTERRUPTED = "interrupted; what was submitted was cancelled, and nothing stays behind"
+STAGES = ("prepare", "train", "statistics", "aggregate")
+TESTED = ("train", "statistics")
+"""Stages whose script is shown to sbatch."""
+WORDS = {True: "ok", False: "WRONG", None: "not checked"}
+STYLES = {True: "", False: "bold red", None: "yellow"}
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Check what a study needs: the site, Slurm, the folder of the studies, Python, TensorFlow, GPUs, the data.
+
+    Nothing stays behind. Exit codes: 0 nothing is wrong, 2 asked wrongly, 3 something is wrong, 130 interrupted.
+    """
+
+    site: Path | None = None
+    """The site's file, such as jobs/sites/slurm.toml. Default: Slurm where sbatch is, else this machine."""
+    data: Path | None = field(default_factory=lambda: _data_of_environment())
+    """Prepared data set (also $VAEHPC_DATA)."""
+    out: Path = Path("runs")
+    """Folder of the studies."""
+    probe: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With Slurm: submit two jobs of a minute that look around, where runs are trained and where they are measured."""
+    minutes: float = 10.0
+    """How long to wait for them."""
+
+
+def _data_of_environment() -> Path | None:
+    return Path(os.environ["VAEHPC_DATA"]) if os.environ.get("VAEHPC_DATA") else None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+
+    def work() -> int:
+        asked = tyro.cli(Doctor, args=argv, prog="vaehpc doctor")
+        if not asked.minutes > 0:
+            raise UserError(f"--minutes {asked.minutes:g}: how long to wait for the probes; more than 0")
+        console = Console()
+        findings = examine(asked, console)
+        show(findings, console)
+        return 3 if any(finding.ok is False for finding in findings) else 0
+
+    return exit_code(work, INTERRUPTED)
+
+
+def examine(asked: Doctor, console: Console) -> list[Finding]:
+    """All checks, in the order in which they are shown."""
+    site, of_site = _site(asked.site)
+    local = site if site is not None and site.executor == "local" else None
+    cluster_site = site if local is None else None
+    with _shown("Python and TensorFlow" if local else "Python", console):
+        here = machine_report(machine.TRAIN_EXTRAS if local else (), (), tensorflow=local is not None)
+    lock = "launcher" if local is None else "train-gpu" if here.nvidia_smi else "train-cpu"
+    findings = [of_site, *machine.python_findings(here, lock, "here")]
+    if local is not None:
+        findings += _local(local, here)
+    if cluster_site is not None:
+        with _shown("Slurm", console):
+            findings += _slurm(cluster_site, asked.out)
+    findings.append(_data(asked.data, site))
+    try:
+        with storage.scratch_folder(asked.out) as scratch:
+            findings += storage.folder_findings(scratch)
+            if cluster_site is not None and asked.probe:
+                findings += _probed(scratch, cluster_site, asked, here, findings, console)
+            elif cluster_site is not None:
+                findings.append(storage.shared_finding(scratch.parent, Path("/proc/mounts").read_text()))
+                findings += machine.not_probed("the nodes")
+    except OSError as error:
+        findings.append(storage.unwritable(asked.out, error))
+    return findings
+
+
+def _site(path: Path | None) -> tuple[SiteConfig | None, Finding]:
+    if path is None:
+        name = "slurm" if has_slurm() else "local"
+        why = "sbatch is on this machine" if name == "slurm" else "no sbatch on this machine"
+        return built_in_site(name), right("site", f"none is given; jobs/sites/{name}.toml, for {why}")
+    try:
+        site = read_site(path)
+    except UserError as error:
+        return None, wrong("site", str(error), "mend the file; Slurm and TensorFlow were left out")
+    return site, right("site", f"{path}: {site.executor}; it sets {', '.join(sorted(site.model_fields_set))}")
+
+
+def _local(site: SiteConfig, here: MachineReport) -> list[Finding]:
+    train = job_config("train", site)
+    return [
+        *machine.analysis_findings(here),
+        *machine.tensorflow_findings(here, 0, "here"),
+        machine.local_gpu_finding(here),
+        machine.capacity_finding(here, train),
+    ]
+
+
+def _data(data: Path | None, site: SiteConfig | None) -> Finding:
+    if data is None:
+        return unchecked("data", "none are given", "--data DIR, or $VAEHPC_DATA; a demo draws its own faces")
+    return machine.data_finding(data_report(data), job_config("train", site), "here")
+
+
+# Slurm
+
+
+def _slurm(site: SiteConfig, out: Path) -> list[Finding]:
+    """What Slurm's client says without a job."""
+    try:
+        version, ping = client("sinfo", "--version"), client("scontrol", "ping")
+        settings = cluster.settings_of(client(*cluster.CONFIG))
+        partitions = cluster.partitions_of(client(*cluster.NODES))
+    except SlurmError as error:
+        return [cluster.client_missing(str(error)), *cluster.skipped("Slurm does not answer")]
+    slurm = site.slurm
+    findings = [cluster.client_finding(version, ping, settings)]
+    for setting, asked in {"gpu_partition": slurm.gpu_partition, "cpu_partition": slurm.cpu_partition}.items():
+        findings.append(cluster.partition_finding(setting, asked, partitions))
+    arrays = {stage: array(_study(out), _batch(stage, out, site), site, None) for stage in STAGES}
+    for stage, asked_for in arrays.items():
+        found = cluster.resources_finding(stage, asked_for, partitions, slurm.constraint, slurm.gpu_type)
+        findings += [found] if found else []
+    findings.append(cluster.array_finding(settings))
+    findings += _accounting(site, settings)
+    return findings + [_tested(stage, out, site) for stage in TESTED]
+
+
+def _study(out: Path) -> StudyDir:
+    """A study that does not exist: what is asked of Slurm only carries its name."""
+    return StudyDir(out / "doctor")
+
+
+def _batch(stage: str, out: Path, site: SiteConfig) -> Batch:
+    """An array of two elements as a launch would submit it."""
+    job = job_config(stage, site)
+    size = site.slurm.tasks_per_gpu if job.gpus else 1
+    runs = [_study(out).path / f"run-{number}" for number in range(2 * size)]
+    return Batch(f"{stage}-0001", stage, (tuple(runs[:size]), tuple(runs[size:])))
+
+
+def _accounting(site: SiteConfig, settings: Mapping[str, str]) -> list[Finding]:
+    if not cluster.accounting_is_on(settings):
+        return [cluster.NO_ACCOUNTING]
+    user = getpass.getuser()
+    plain = ("sacctmgr", "--noheader", "--parsable2", "show")
+    try:
+        associations = cluster.associations_of(client(*plain, "associations", f"user={user}", cluster.ASSOCIATIONS))
+        default = client(*plain, "user", user, "format=DefaultAccount").strip()
+    except SlurmError as error:
+        return [cluster.accounting_is_silent(str(error))]
+    on = right("accounting", "on, and answers")
+    return [on, *cluster.account_findings(site.slurm, associations, default, settings)]
+
+
+def _tested(stage: str, out: Path, site: SiteConfig) -> Finding:
+    """Whether Slurm would take a real array of this stage."""
+    try:
+        test_only(script(_study(out), _batch(stage, out, site), site))
+    except SlurmError as error:
+        return cluster.refused_finding(stage, str(error))
+    return right(f"sbatch of {stage}", "sbatch --test-only takes its script")
+
+
+def _probed(
+    scratch: Path, site: SiteConfig, asked: Doctor, here: MachineReport, before: Sequence[Finding], console: Console
+) -> list[Finding]:
+    if any(finding.name == "Slurm" and finding.ok is False for finding in before):
+        return [unchecked("probe", "nothing can be submitted")]
+    with _shown("Probes", console) as say_state:
+        return probing.probe_findings(scratch, site, asked.data, here, asked.minutes, say_state)
+
+
+# Showing
+
+
+@contextmanager
+def _shown(what: str, console: Console) -> Iterator[Callable[[str], None]]:
+    """Say what is going on: one line that changes in a terminal, elsewhere a line for each change."""
+    said = ""
+    started = time.monotonic()
+
+    def plain(state: str) -> None:
+        nonlocal said
+        if state != said:
+            say(console, f"{what}: {state}")
+            said = state
+
+    if not console.is_terminal:
+        yield plain
+        return
+    with console.status(f"{what} ...") as status:
+        yield lambda state: status.update(f"{what}: {escape(state)}, {time.monotonic() - started:.0f} s")
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """A table in a terminal, a line for each finding elsewhere, and how many are wrong."""
+    if console.is_terminal:
+        table = Table("", "check", "found", box=None, padding=(0, 1), pad_edge=False)
+        for finding in findings:
+            found = finding.found + (f"\n-> {finding.remedy}" if finding.remedy else "")
+            # As Text: '[slurm]' is no markup.
+            cells = [Text(cell) for cell in (WORDS[finding.ok], finding.name, found)]
+            table.add_row(*cells, style=STYLES[finding.ok])
+        console.print(table)
+    else:
+        for finding in findings:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            say(console, f"{WORDS[finding.ok]:11}  {finding.name}: {finding.found}{remedy}")
+    names = [finding.name for finding in findings if finding.ok is False]
+    num_unchecked = sum(finding.ok is None for finding in findings)
+    what = f"{len(names)} wrong ({', '.join(names)})" if names else "Nothing wrong"
+    say(console, f"{what}, {num_unchecked} not checked, of {len(findings)}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""What a launch does with Slurm: it says what is missing, puts it into the queue, and leaves."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from vaehpc import __version__
+from vaehpc.batches import (
+    Batch,
+    Limits,
+    Queue,
+    batch_of,
+    planned,
+    preparation,
+    script,
+    study_queue,
+    submit,
+    write_batches,
+)
+from vaehpc.config import SiteConfig, StudyConfig
+from vaehpc.files import DataDir, StudyDir, UserError, write_text
+from vaehpc.progress import say
+from vaehpc.sites import job_config
+from vaehpc.slurm import SlurmError, max_array_size, queued, submit_limit
+from vaehpc.stages import show_results
+from vaehpc.study import create_study
+
+POLL_SECONDS = 5.0
+PYTHON_SECONDS = 120.0
+"""An image may have to be opened first."""
+UNLIMITED = 1_000_000
+Show = Callable[[StudyDir, Console], int]
+DEFAULT_ARRAY_SIZE = 1001
+"""Slurm's own, where it cannot be asked."""
+
+
+def queue_study(
+    study: StudyDir, config: StudyConfig, site: SiteConfig, wait: bool, console: Console, show: Show = show_results
+) -> int:
+    """Submit what is missing and not queued.
+
+    Args:
+        study: its markers say what is done.
+        config: its runs.
+        site: where they run.
+        wait: until nothing of the study is queued any more.
+        console: what is said.
+        show: says what a study found that has ended, and returns the exit code.
+
+    Returns:
+        The exit code: 0, or with `wait` that of the study when it has ended.
+
+    Raises:
+        UserError: Slurm refuses, or does not answer.
+    """
+    require_package(site)
+    queue, limits = _asked_of_slurm(study, site)
+    batches, num_left = planned(study, config, site, queue, limits)
+    _say_queued(queue, console)
+    _submit(study, batches, site, console)
+    if not batches and not queue.numbers:
+        say(console, "nothing left to do")
+        return show(study, console)
+    if num_left:
+        say(
+            console,
+            f"{num_left} runs do not fit into what Slurm lets you submit at once: give the same line again when some"
+            " have ended, or give [slurm] tasks_per_gpu in the site's file",
+        )
+    result = study.report if config.replay is None else study.replay_page
+    say(console, f"Queued. See `python -m vaehpc.status {shlex.quote(str(study.path))}`; the result: {result}")
+    return _waited(study, console, show) if wait else 0
+
+
+def require_package(site: SiteConfig) -> None:
+    """UserError if the Python that the site names for the nodes has not this version of vaehpc."""
+    python = site.slurm.python
+    if python is None:
+        return
+    code = "import vaehpc.submit; print(vaehpc.__version__)"
+    command = [*shlex.split(python), "-c", code]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PYTHON_SECONDS)
+        said, found = done.stderr.strip().splitlines()[-1:], done.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said, found = [str(error)], ""
+    if found != __version__:
+        what = f"has vaehpc {found}" if found else f"has no usable vaehpc ({' '.join(said)})"
+        raise UserError(
+            f"the Python of the site's file, `{python}`, {what}; this is {__version__}. Install it there, or correct"
+            " [slurm] python. Nothing was submitted."
+        )
+
+
+def _asked_of_slurm(study: StudyDir, site: SiteConfig) -> tuple[Queue, Limits]:
+    try:
+        elements, limit = queued(), submit_limit(site.slurm.account)
+        left = UNLIMITED if limit is None else limit - len(elements)
+        return study_queue(study, elements), Limits(max_array_size(), left)
+    except SlurmError as error:
+        raise UserError(
+            f"Slurm does not answer: {error}. Nothing was submitted; give the same line again later."
+        ) from error
+
+
+def _submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, console: Console) -> None:
+    try:
+        submit(study, batches, site, lambda batch, job: say(console, f"  {job}  {_in_words(batch)}"))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; what Slurm accepted goes on, the same line submits the rest") from None
+
+
+def _say_queued(queue: Queue, console: Console) -> None:
+    for name, numbers in queue.numbers.items():
+        say(console, f"  {queue.batches[name].job()}  {name}: {len(numbers)} elements are in the queue already")
+
+
+def _in_words(batch: Batch) -> str:
+    """'train-0001: 16 elements', with what it waits for."""
+    num_tasks = sum(map(len, batch.elements))
+    what = f"{len(batch.elements)} elements" if len(batch.elements) > 1 else "1 job"
+    runs = f" of {num_tasks} runs" if num_tasks > len(batch.elements) else ""
+    waits = f", each after its element of {batch.of}" if batch.of else ""
+    waits += f", after {', '.join(batch.after)}" if batch.after else ""
+    return f"{batch.name}: {what}{runs}{waits}"
+
+
+def _waited(study: StudyDir, console: Console, show: Show) -> int:
+    """Wait until nothing of the study is queued any more, then say what it found."""
+    shown = Counter[str]()
+    while True:
+        try:
+            now = Counter(element.state for element in queued() if batch_of(study, element))
+        except SlurmError as error:
+            say(console, f"Slurm does not answer ({error}); waiting")
+            now = shown
+        if not now:
+            return show(study, console)
+        if now != shown:
+            say(console, ", ".join(f"{number} {state.lower()}" for state, number in sorted(now.items())))
+            shown = now
+        try:
+            time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the study goes on in the queue; the same line waits again") from None
+
+
+# Data that are not there yet
+
+
+def queue_preparation(
+    study: StudyDir, data: DataDir, request: dict[str, object], argv: Sequence[str], site: SiteConfig, console: Console
+) -> int:
+    """Submit the preparation of the data, and after it a job that gives this launch's line again.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: Slurm refuses, or does not answer.
+    """
+    require_package(site)
+    queue, _ = _asked_of_slurm(study, site)
+    if queue.of_stage("prepare") or queue.of_stage("launch"):
+        _say_queued(queue, console)
+        say(console, "The data are being prepared; the arrays are submitted after it.")
+        return 0
+    data.progress.mkdir(parents=True, exist_ok=True)
+    workers = job_config("prepare", site).cpus
+    write_text(data.request_path, json.dumps(request | {"workers": workers}) + "\n")
+    study.jobs.mkdir(parents=True, exist_ok=True)
+    batches = preparation(study, data)
+    line = {"directory": str(Path.cwd()), "arguments": [*argv]}
+    write_text(line_path(batches[-1].elements[0][0]), json.dumps(line) + "\n")
+    _submit(study, batches, site, console)
+    say(console, "The data are prepared first; then the arrays are submitted. The same line shows how far it is.")
+    return 0
+
+
+def line_path(batch: Path) -> Path:
+    """Where the line is noted that the job of this batch gives again."""
+    return batch.with_suffix(".json")
+
+
+# Scripts that are not submitted
+
+
+def write_scripts(study: StudyDir, config: StudyConfig, site: SiteConfig, folder: Path | None, console: Console) -> int:
+    """Show the batch scripts of all that is missing, to the letter; or leave them in a folder, with what submits them.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: the folder has files already.
+    """
+    try:
+        queue, limits = _asked_of_slurm(study, site)
+    except UserError as error:
+        say(console, f"{error} Scripts are made as if nothing of the study were queued.")
+        queue, limits = Queue({}, {}), Limits(DEFAULT_ARRAY_SIZE, UNLIMITED)
+    batches, _ = planned(study, config, site, queue, limits)
+    if folder is None:
+        for batch in batches:
+            say(console, f"\n# {_in_words(batch)}\n{script(study, batch, site)}")
+        say(console, "Dry run: nothing was written.")
+        return 0
+    create_study(study, config)
+    write_batches(study, batches, site, folder)
+    say(console, f"{len(batches)} batch scripts. Submit them with: sh {shlex.quote(str(folder / 'submit.sh'))}")
+    return 0

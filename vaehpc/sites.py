@@ -1,0 +1,76 @@
+"""Jobs as jobs/*.toml declare them, and sites: where they run, and with which resources there."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from vaehpc.config import Frozen, JobConfig, ResourcesConfig, SiteConfig, SlurmConfig
+from vaehpc.files import UserError, declaration
+from vaehpc.presets import nearest, read_toml
+from vaehpc.slurm import has_slurm
+
+Executor = Literal["slurm", "local", "debug"]
+
+
+def chosen_site(path: Path | None, asked: Literal["auto"] | Executor) -> tuple[SiteConfig, Executor]:
+    """Where jobs run, and how they get there.
+
+    Args:
+        path: of the site's file; None: the one that is shipped for the executor.
+        asked: auto stands for Slurm where a site's file is given or sbatch is there, else for this machine.
+
+    Raises:
+        UserError: the site's file is wrong, or is for another executor.
+    """
+    if path is not None:
+        site = read_site(path)
+        if site.executor == "local":
+            raise UserError(f"--site {path} is for this machine, where jobs/sites/local.toml holds: leave it out")
+        if asked not in ("auto", site.executor):
+            raise UserError(f"--site {path} is for executor {site.executor}, not for --executor {asked}")
+        return site, site.executor
+    executor: Executor = ("slurm" if has_slurm() else "local") if asked == "auto" else asked
+    return built_in_site("slurm" if executor == "slurm" else "local"), executor
+
+
+def job_config(name: str, site: SiteConfig | None = None) -> JobConfig:
+    """A job's declaration, jobs/NAME.toml, with the site's resources instead of its own."""
+    declared = tomllib.loads(declaration(f"jobs/{name}.toml"))
+    own = {} if site is None else site.jobs.get(name, ResourcesConfig()).model_dump(exclude_none=True)  # type: ignore[call-overload]
+    return JobConfig.model_validate(declared | own)
+
+
+def built_in_site(executor: str) -> SiteConfig:
+    """jobs/sites/local.toml or jobs/sites/slurm.toml as they are shipped."""
+    return SiteConfig.model_validate(tomllib.loads(declaration(f"jobs/sites/{executor}.toml")))
+
+
+def read_site(path: Path) -> SiteConfig:
+    """A site's file.
+
+    Raises:
+        UserError: it cannot be read, has an unknown key, or a value that is not allowed.
+    """
+    values = read_toml(path, "--site")
+    try:
+        return SiteConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] != "extra_forbidden":
+            raise UserError(f"--site {path}: {where} = {first['input']!r} is not allowed: {first['msg']}") from None
+        known = _known(first["loc"][:-1])
+        key = str(first["loc"][-1])
+        raise UserError(
+            f"--site {path}: unknown setting '{where}'{nearest(key, known)}. Known: {', '.join(known)}"
+        ) from None
+
+
+def _known(table: tuple[int | str, ...]) -> list[str]:
+    """The keys of a table of a site's file."""
+    tables: dict[tuple[int | str, ...], type[Frozen]] = {(): SiteConfig, ("slurm",): SlurmConfig}
+    return list(tables.get(table, ResourcesConfig).model_fields)

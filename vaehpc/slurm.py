@@ -1,0 +1,277 @@
+"""Slurm's client commands: what is queued, what is allowed, what has been used. Each answers in bounded time."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+CLIENT_SECONDS = 10.0
+
+
+class SlurmError(Exception):
+    """Slurm did not answer, or refused; the message holds its own words."""
+
+
+@dataclass(frozen=True)
+class QueuedElement:
+    """An array element, or a plain job, that is pending, running or completing."""
+
+    element: str
+    """4711_0, or 4711."""
+    state: str
+    """PENDING, RUNNING, COMPLETING, ..."""
+    node: str
+    reason: str
+    seconds_left: float | None
+    """Of its time limit, None while it has not started."""
+    comment: str
+    """The batch's folder."""
+
+
+@dataclass(frozen=True)
+class AccountedElement:
+    """What accounting holds of an array element, or a plain job: its last start, with the most that a step used."""
+
+    element: str
+    """4711_0, or 4711."""
+    state: str
+    """COMPLETED, FAILED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, CANCELLED, PENDING, RUNNING, ..."""
+    exit_code: str
+    """'0:9': exit status, signal."""
+    node: str
+    elapsed_seconds: float | None
+    limit_seconds: float | None
+    cpus: int | None
+    cpu_seconds: float | None
+    """Of all its processes, user and system."""
+    max_rss_gb: float | None
+    gpu_percent: float | None
+    """Mean utilisation, where the cluster measures it."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is neither in the queue nor on a node."""
+        return self.state not in ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "RESIZING")
+
+
+def has_slurm() -> bool:
+    """Whether this machine can submit."""
+    return shutil.which("sbatch") is not None
+
+
+def client(*command: str, seconds: float = CLIENT_SECONDS, stdin: str | None = None) -> str:
+    """Output of a client command.
+
+    Raises:
+        SlurmError: the command is not there, failed, or did not answer in time.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, input=stdin)
+    except FileNotFoundError:
+        raise SlurmError(f"{command[0]} is not on this machine") from None
+    except subprocess.TimeoutExpired:
+        raise SlurmError(f"{command[0]} did not answer within {seconds:g} s") from None
+    if done.returncode:
+        raise SlurmError(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def queued(limit: float = CLIENT_SECONDS) -> list[QueuedElement]:
+    """The user's elements in the queue, each on its own.
+
+    Args:
+        limit: seconds to wait for the answer.
+
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
+    command = ("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%N|%r|%L|%k")
+    lines = client(*command, seconds=limit).splitlines()
+    parts = [line.split("|", 5) for line in lines]
+    return [QueuedElement(i, state, node, reason, seconds(left), k) for i, state, node, reason, left, k in parts]
+
+
+def test_only(script: str) -> None:
+    """Ask Slurm whether it would take a batch script.
+
+    Raises:
+        SlurmError: it would not, for the reason in the message.
+    """
+    client("sbatch", "--test-only", stdin=script)
+
+
+def valid_values(refusal: str) -> str:
+    """What would be valid where Slurm refused a partition, an account or a QOS; else nothing."""
+    asked: tuple[str, ...] = ()
+    if "partition name" in refusal or "partition specified" in refusal:
+        what, asked = "partitions", ("sinfo", "--noheader", "--format=%R")
+    elif "account" in refusal or "qos" in refusal:
+        what = "accounts and QOS"
+        own = f"user={getpass.getuser()}"
+        asked = ("sacctmgr", "--noheader", "--parsable2", "show", "assoc", own, "format=account,qos")
+    if not asked:
+        return ""
+    try:
+        lines = sorted(set(client(*asked).splitlines()))
+    except SlurmError as error:
+        return f"\nThe valid {what} are not known: {error}"
+    return f"\nValid {what}: {', '.join(lines) or 'none'}"
+
+
+def max_minutes(partition: str | None) -> float | None:
+    """Time limit of a partition, or of the default one; None where it has none.
+
+    Raises:
+        SlurmError: Slurm does not answer, or has no such partition.
+    """
+    for line in client("sinfo", "--noheader", "--format=%P|%l").splitlines():
+        name, _, limit = line.partition("|")
+        if name == f"{partition}*" or name == partition or (partition is None and name.endswith("*")):
+            allowed = seconds(limit)
+            return None if allowed is None else allowed / 60
+    return None
+
+
+def submit_limit(account: str | None) -> int | None:
+    """Elements that this user may have in the queue, None where that is not limited or not known.
+
+    Args:
+        account: that they are put on; None: the user's default.
+    """
+    columns = "format=defaultaccount,account,maxsubmitjobs"
+    try:
+        shown = client("sacctmgr", "--noheader", "--parsable2", "show", "user", getpass.getuser(), "withassoc", columns)
+    except SlurmError:
+        return None
+    lines = (line.split("|") for line in shown.splitlines())
+    limits = [limit for default, name, limit in lines if limit and name == (account or default)]
+    return min(map(int, limits), default=None)
+
+
+def max_array_size() -> int:
+    """Elements of an array at most.
+
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
+    settings = client("scontrol", "show", "config").splitlines()
+    found = [line.partition("=")[2] for line in settings if line.startswith("MaxArraySize")]
+    return int(found[0])
+
+
+def seconds(text: str) -> float | None:
+    """'1-02:03:04', '02:03:04', '03:04' in seconds; None for 'UNLIMITED', 'NOT_SET', 'INVALID'."""
+    days, _, clock = text.rpartition("-")
+    try:
+        total = 0
+        for part in clock.split(":"):
+            total = 60 * total + int(part)
+        return float(total + 86400 * int(days or 0))
+    except ValueError:
+        return None
+
+
+# Accounting
+
+ACCOUNTED_FIELDS = (
+    "JobID",
+    "State",
+    "ExitCode",
+    "NodeList",
+    "ElapsedRaw",
+    "Timelimit",
+    "AllocCPUS",
+    "TotalCPU",
+    "MaxRSS",
+    "TRESUsageInAve",
+)
+UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
+
+
+def accounted(jobs: Sequence[str], limit: float = CLIENT_SECONDS) -> dict[str, AccountedElement]:
+    """What accounting holds of the elements of these arrays, by element.
+
+    Args:
+        jobs: numbers of arrays, or of plain jobs.
+        limit: seconds to wait for the answer.
+
+    Raises:
+        SlurmError: accounting is off or does not answer.
+    """
+    asked = (f"--jobs={','.join(jobs)}", f"--format={','.join(ACCOUNTED_FIELDS)}")
+    return read_accounts(client("sacct", "--noheader", "--parsable2", *asked, seconds=limit).splitlines())
+
+
+def read_accounts(lines: Iterable[str]) -> dict[str, AccountedElement]:
+    """Elements from sacct's lines: one of the element, then one of each of its steps, which hold what was used."""
+    found: dict[str, AccountedElement] = {}
+    for line in lines:
+        values = line.split("|")
+        if len(values) != len(ACCOUNTED_FIELDS) or "[" in values[0]:  # elements that have not started, in one line
+            continue
+        parts = dict(zip(ACCOUNTED_FIELDS, values, strict=True))
+        name, _, step = parts["JobID"].partition(".")
+        if not step:
+            found[name] = _element(name, parts)
+        elif name in found:
+            found[name] = _with_step(found[name], parts)
+    return found
+
+
+def _element(name: str, parts: dict[str, str]) -> AccountedElement:
+    return AccountedElement(
+        element=name,
+        state=(parts["State"].split() or [""])[0],  # 'CANCELLED by 1000'
+        exit_code=parts["ExitCode"],
+        node="" if parts["NodeList"] == "None assigned" else parts["NodeList"],
+        elapsed_seconds=float(parts["ElapsedRaw"]) if parts["ElapsedRaw"].isdigit() else None,
+        limit_seconds=seconds(parts["Timelimit"]),
+        cpus=int(parts["AllocCPUS"]) if parts["AllocCPUS"].isdigit() else None,
+        cpu_seconds=cpu_seconds(parts["TotalCPU"]),
+        max_rss_gb=None,
+        gpu_percent=None,
+    )
+
+
+def _with_step(element: AccountedElement, parts: dict[str, str]) -> AccountedElement:
+    used = dict(pair.split("=", 1) for pair in parts["TRESUsageInAve"].split(",") if "=" in pair)
+    gpu = used.get("gres/gpuutil", "")
+    most = [
+        max((value for value in pair if value is not None), default=None)
+        for pair in (
+            (element.max_rss_gb, gibibytes(parts["MaxRSS"])),
+            (element.gpu_percent, float(gpu) if gpu.replace(".", "", 1).isdigit() else None),
+        )
+    ]
+    return replace(element, max_rss_gb=most[0], gpu_percent=most[1])
+
+
+def gibibytes(text: str) -> float | None:
+    """'5266672K', '1.5G', '1048576' in GiB; None for ''."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    try:
+        return float(number) * UNITS[unit] / UNITS["G"]
+    except (ValueError, KeyError):
+        return None
+
+
+def cpu_seconds(text: str) -> float | None:
+    """'1-02:03:04', '03:04.567' in seconds; None where nothing was measured."""
+    clock, _, fraction = text.partition(".")
+    whole = seconds(clock)
+    return None if whole is None else whole + float(f"0.{fraction or 0}")
+
+
+# Ending jobs
+
+
+def cancel(jobs: Sequence[str], limit: float = CLIENT_SECONDS) -> None:
+    """End these arrays, queued and running elements alike.
+
+    Raises:
+        SlurmError: Slurm refuses or does not answer.
+    """
+    client("scancel", *jobs, seconds=limit)

@@ -1,0 +1,341 @@
+"""What a job finds on its node: Python, packages, memory, TensorFlow and its GPUs, the shared folder, the data.
+
+Reads request.json, writes result.json last. TensorFlow is asked in a process of its own, whatever that does.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import locale
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from vaehpc.config import Frozen
+from vaehpc.files import DataDir, UserError, read_model, sha256_of_file, write_model, write_text
+from vaehpc.provenance import provenance
+from vaehpc.results import Manifest
+
+IMPORT_SECONDS = 600.0
+"""A first import of TensorFlow from a busy shared folder takes minutes."""
+SMI_SECONDS = 30.0
+POLL_SECONDS = 0.2
+LAST_LINES = 2
+"""Of what TensorFlow said before it failed, without a traceback's indented lines."""
+CONVOLVED_ONES = 2904.0
+"""Sum of 8 x 8 x 3 ones convolved with 3 x 3 kernels of ones into 2 channels: (3 x 8 - 2)^2 x 3 x 2."""
+
+
+class ProbeRequest(Frozen):
+    """request.json: what a job is to look at."""
+
+    tensorflow: bool
+    extras: tuple[str, ...]
+    """Of these optional parts of the package, one must be installed."""
+    environment: tuple[str, ...]
+    """Names of the environment variables that are reported."""
+    data: str | None
+    """Directory of a data set."""
+    answer_seconds: float
+    """How long to wait for an answer through the shared folder."""
+
+
+class TensorflowReport(Frozen):
+    """What TensorFlow says of itself."""
+
+    version: str | None
+    """None: it could not be imported, or did not survive."""
+    gpus: tuple[str, ...]
+    """Names of the GPUs that it uses."""
+    missing_libraries: tuple[str, ...]
+    """That it could not load."""
+    driver_error: str | None
+    """Why the GPU's driver did not start."""
+    error: str | None
+    """The end of what it said where it failed."""
+
+
+class MachineReport(Frozen):
+    """The machine and the Python of a process."""
+
+    host: str
+    python: str
+    executable: str
+    packages: dict[str, str]
+    unmet: tuple[str, ...]
+    """Requirements of this package that are not met, in words."""
+    encoding: str
+    """Of text files and names of files."""
+    environment: dict[str, str]
+    processors: int
+    memory_bytes: int
+    """That may still be used."""
+    nvidia_smi: tuple[str, ...] | None
+    """'name, driver, memory' of each GPU; None: there is no nvidia-smi."""
+    tensorflow: TensorflowReport | None
+    """None: it was not asked."""
+
+
+class DataReport(Frozen):
+    """A data set as a process reads it."""
+
+    manifest: Manifest | None
+    problem: str | None
+    """What is wrong with it."""
+
+
+class ProbeReport(Frozen):
+    """result.json: what a job found."""
+
+    machine: MachineReport
+    answer_seconds: float | None
+    """From a file written on the node to the launcher's answer seen there. None: there was none."""
+    data: DataReport | None
+
+
+class ProbeDir:
+    """The folder through which a probe and its launcher talk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.request_path = self.path / "request.json"
+        self.started = self.path / "started"
+        """Written by the job, first of all."""
+        self.answer = self.path / "answer"
+        """Written by the launcher as soon as it sees `started`."""
+        self.result_path = self.path / "result.json"
+
+
+def run(directory: str) -> None:
+    """Look at this machine as request.json in this directory asks, and write result.json.
+
+    Raises:
+        UserError: the directory cannot be written, or holds no request.
+    """
+    probe = ProbeDir(Path(directory))
+    request = read_model(probe.request_path, ProbeRequest)
+    written = time.monotonic()
+    write_text(probe.started, "started\n")
+    answered = _wait_for(probe.answer.exists, request.answer_seconds)
+    answer_seconds = time.monotonic() - written if answered else None
+    report = ProbeReport(
+        machine=machine_report(request.extras, request.environment, request.tensorflow),
+        answer_seconds=answer_seconds,
+        data=None if request.data is None else data_report(Path(request.data)),
+    )
+    write_model(probe.result_path, report)
+
+
+def _wait_for(condition: Callable[[], bool], limit: float) -> bool:
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def machine_report(extras: Iterable[str], environment: Iterable[str], tensorflow: bool) -> MachineReport:
+    """This machine and this Python.
+
+    Args:
+        extras: one of these optional parts of the package must be installed; none: only what a launcher needs.
+        environment: names of variables to report.
+        tensorflow: whether to import it, in another process, and let it compute.
+    """
+    return MachineReport(
+        host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        python=platform.python_version(),
+        executable=sys.executable,
+        packages={"vaehpc": provenance().code_version, **provenance().packages},
+        unmet=tuple(unmet_requirements(requirements(), installed_versions(), extras)),
+        encoding=locale.getpreferredencoding(False).upper(),
+        environment={name: os.environ[name] for name in environment if name in os.environ},
+        processors=len(os.sched_getaffinity(0)),
+        memory_bytes=available_memory(),
+        nvidia_smi=nvidia_smi(),
+        tensorflow=tensorflow_report() if tensorflow else None,
+    )
+
+
+# Packages
+
+
+def requirements() -> list[str]:
+    """What this package needs: 'numpy>=2.1', 'scipy>=1.15; extra == "analysis"'; nothing where it is not installed."""
+    try:
+        return importlib.metadata.requires("vaehpc") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def installed_versions() -> dict[str, str]:
+    """Version of each package that this Python finds first."""
+    versions: dict[str, str] = {}
+    for found in importlib.metadata.distributions():
+        versions.setdefault(_normal(found.name), found.version)
+    return versions
+
+
+def unmet_requirements(needed: Iterable[str], installed: Mapping[str, str], extras: Iterable[str]) -> list[str]:
+    """What is missing or of another version; of several extras, that of the one which lacks least."""
+    needed = list(needed)
+    always = _unmet(needed, installed, None)
+    of_extras = [_unmet(needed, installed, extra) for extra in extras]
+    return always + min(of_extras, key=len, default=[])
+
+
+def _unmet(needed: Iterable[str], installed: Mapping[str, str], extra: str | None) -> list[str]:
+    problems = []
+    for requirement in needed:
+        specification, _, marker = requirement.partition(";")
+        found_extra = re.search(r"extra == ['\"]([^'\"]+)", marker)
+        if (found_extra[1] if found_extra else None) != extra:
+            continue
+        name, limits = _name_and_limits(specification)
+        version = installed.get(_normal(name))
+        if version is None:
+            problems.append(f"{specification.strip()} is not installed")
+        elif not all(is_met(version, limit) for limit in limits):
+            problems.append(f"{specification.strip()} is needed, {version} is installed")
+    return problems
+
+
+def _name_and_limits(specification: str) -> tuple[str, list[str]]:
+    parts = re.fullmatch(r"\s*([\w.-]+)(?:\[[^]]*])?\s*(.*?)\s*", specification)
+    assert parts is not None
+    return parts[1], [limit.strip() for limit in parts[2].split(",") if limit]
+
+
+def is_met(version: str, limit: str) -> bool:
+    """Whether '2.4.6' is within '>=2.1', '<3', '==2.21.*' or '==2.21.0'."""
+    parts = re.fullmatch(r"(>=|<|==)([\d.]+?)(\.\*)?", limit)
+    assert parts is not None, limit
+    found, asked = _numbers(version), _numbers(parts[2])
+    if parts[1] == "==":
+        return found[: len(asked)] == asked if parts[3] else found == asked
+    return found >= asked if parts[1] == ">=" else found < asked
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, leading[0].split("."))) if leading else ()
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# The machine
+
+
+def available_memory() -> int:
+    """Bytes that this process may still use, by the kernel's estimate and the limit of its control group."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    group = Path("/sys/fs/cgroup/memory.max")
+    if group.exists() and (limit := group.read_text().strip()).isdigit():
+        limits.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    return min(limits)
+
+
+def nvidia_smi() -> tuple[str, ...] | None:
+    """'NVIDIA H100, 550.54, 81559 MiB' for each GPU that the driver shows; None where there is no nvidia-smi."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=SMI_SECONDS).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(shown.splitlines())
+
+
+# TensorFlow
+
+
+def tensorflow_report() -> TensorflowReport:
+    """What TensorFlow says in a process of its own: version, GPUs, and why it has none."""
+    # Libraries that cannot be loaded are named only at this level of this one file of TensorFlow's.
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
+    command = [sys.executable, "-m", "vaehpc.tasks.probe"]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", timeout=IMPORT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return parsed_tensorflow("", "", f"it did not answer within {IMPORT_SECONDS:g} s")
+    failure = None
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(" ")]
+        failure = "; ".join(said[-LAST_LINES:]) or f"it ended with {done.returncode}"
+    return parsed_tensorflow(done.stdout, done.stderr, failure)
+
+
+def parsed_tensorflow(stdout: str, stderr: str, failure: str | None) -> TensorflowReport:
+    """TensorFlow's report from what its process wrote."""
+    answers = [line for line in stdout.splitlines() if line.startswith('{"version"')]
+    answer = json.loads(answers[-1]) if answers else {"version": None, "gpus": [], "sum": CONVOLVED_ONES}
+    if failure is None and answer["sum"] != CONVOLVED_ONES:
+        failure = f"a convolution of ones gave {answer['sum']} and not {CONVOLVED_ONES:g}"
+    missing = re.findall(r"Could not load dynamic library '([^']+)'", stderr)
+    driver = re.search(r"failed call to cuInit: (.*)", stderr)
+    return TensorflowReport(
+        version=answer["version"],
+        gpus=tuple(answer["gpus"]),
+        missing_libraries=tuple(dict.fromkeys(name for name in missing if "nvinfer" not in name)),  # optional
+        driver_error=driver[1] if driver else None,
+        error=failure,
+    )
+
+
+def compute_with_tensorflow() -> None:
+    """Import TensorFlow, convolve on its first GPU or the CPU, and print what it found as a line of JSON."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
+    with tf.device("/GPU:0" if gpus else "/CPU:0"):
+        convolved = tf.nn.conv2d(tf.ones((1, 8, 8, 3)), tf.ones((3, 3, 3, 2)), strides=1, padding="SAME")
+        total = float(tf.reduce_sum(convolved))
+    print(json.dumps({"version": tf.__version__, "gpus": names, "sum": total}))
+
+
+# Data
+
+
+def data_report(path: Path) -> DataReport:
+    """Whether a data set is whole, as far as its files' presence and the hash of one shard say."""
+    data = DataDir(path)
+    manifest = None
+    try:
+        manifest = data.manifest()
+        names = [*manifest.sidecars, *(shard.file for shard in manifest.shards)]
+        if missing := [name for name in names if not (data.path / name).exists()]:
+            return DataReport(
+                manifest=manifest,
+                problem=f"{len(missing)} of the {len(names)} files of {data.path} are missing, {missing[0]} first",
+            )
+        for shard in manifest.shards[:1]:
+            if sha256_of_file(data.path / shard.file) != shard.sha256:
+                return DataReport(
+                    manifest=manifest,
+                    problem=f"{data.path / shard.file} is damaged: its SHA-256 is not the manifest's",
+                )
+    except (UserError, OSError) as error:
+        return DataReport(manifest=manifest, problem=str(error))
+    return DataReport(manifest=manifest, problem=None)
+
+
+if __name__ == "__main__":
+    compute_with_tensorflow()
