@@ -96,6 +96,20 @@ def test_launcher_killed_between_two_submissions(study: StudyDir, config: StudyC
     assert train.job() == "11"
     (statistics, aggregate), _ = planned(study, config, SITE, queue, NO_LIMITS)
     assert (statistics.stage, runs_of(statistics), statistics.of) == ("statistics", names, "train-0001")
+    # Meanwhile the first has been trained and the second has failed:
+    mark(study, names[0], "trained.json")
+    queue = study_queue(study, in_queue(study, "train-0001", "11", range(2, 6)))
+    batches, _ = planned(study, config, SITE, queue, NO_LIMITS)
+    assert [(batch.name, runs_of(batch), batch.of) for batch in batches] == [
+        ("train-0002", names[1:2], None),
+        ("statistics-0001", names[2:], "train-0001"),
+        ("statistics-0002", names[1:2], "train-0002"),
+        ("statistics-0003", names[:1], None),
+        ("aggregate-0001", ["study"], None),
+    ]
+    assert "#SBATCH --array=2,3,4,5%256" in script(study, batches[1], SITE)
+    (study.path / names[0] / "trained.json").unlink()
+
     plant_batch(study, "statistics-0001", [[name] for name in names], job="12")
     elements = in_queue(study, "train-0001", "11", range(6)) + in_queue(study, "statistics-0001", "12", range(6))
     (aggregate,), _ = planned(study, config, SITE, study_queue(study, elements), NO_LIMITS)
@@ -133,6 +147,14 @@ def test_chunks_and_limits(study: StudyDir, config: StudyConfig) -> None:
     batches, num_left = planned(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=10))
     assert sum(len(batch.elements) for batch in batches) == 9  # 4 trainings, 4 statistics, the aggregate
     assert num_left == 2
+    assert planned(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=0))[1] == 6
+
+
+def test_what_is_trained_is_measured_as_far_as_there_is_room(study: StudyDir, config: StudyConfig) -> None:
+    for run in config.runs():
+        mark(study, run.name, "trained.json")
+    (statistics, _), num_left = planned(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=4))
+    assert (len(statistics.elements), num_left) == (3, 3)
 
 
 def test_several_trainings_on_a_gpu(study: StudyDir, config: StudyConfig) -> None:
@@ -154,9 +176,7 @@ def test_runs_that_start_from_others_wait(tmp_path: Path) -> None:
     (first, second, *_), _ = planned(study, config, SITE, EMPTY, NO_LIMITS)
     assert runs_of(first) == ["ae-seed000", "ae-seed001"]
     assert (runs_of(second), second.after) == (["vae-from-ae-seed000", "vae-from-ae-seed001"], ("train-0001",))
-    assert "--dependency=afterany:'<train-0001>'" in script(study, second, SITE).replace(
-        "'afterany:<train-0001>'", "afterany:'<train-0001>'"
-    )
+    assert "#SBATCH --dependency='afterany:<train-0001>'" in script(study, second, SITE).splitlines()
 
 
 def test_forks_of_a_replay_are_judged_without_statistics(study: StudyDir, config: StudyConfig) -> None:
@@ -236,7 +256,8 @@ def test_written_scripts_chain_and_need_no_launcher(study: StudyDir, config: Stu
     # Stands for sbatch: notes what it was asked, and says a number.
     fake.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nwc -l < {tmp_path}/asked\n')
     fake.chmod(0o755)
-    subprocess.run(["sh", tmp_path / "scripts" / "submit.sh"], check=True, env={"PATH": f"{fake.parent}:/usr/bin:/bin"})
+    for _ in range(2):  # the second time there is nothing left to submit
+        subprocess.run(["sh", tmp_path / "scripts/submit.sh"], check=True, env={"PATH": f"{fake.parent}:/usr/bin:/bin"})
     scripts = tmp_path / "scripts"
     assert (tmp_path / "asked").read_text().splitlines() == [
         f"--parsable {scripts}/train-0001.sh",

@@ -37,6 +37,9 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     assert "slurm.options.0 = 'nice=100' is not allowed" in refused(
         tmp_path, 'executor = "slurm"\n[slurm]\noptions = ["nice=100"]'
     )
+    assert "--comment is the suite's own" in refused(
+        tmp_path, 'executor = "slurm"\n[slurm]\noptions = ["--nice=5", "--comment=mine"]'
+    )
     assert "executor" in refused(tmp_path, 'executor = "pbs"')
     assert "executor" in refused(tmp_path, "")
     assert "is not TOML" in refused(tmp_path, "executor = slurm")

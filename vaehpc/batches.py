@@ -7,14 +7,14 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vaehpc.config import JobConfig, SiteConfig, SlurmConfig, StudyConfig
 from vaehpc.files import BatchDir, DataDir, RunDir, StudyDir, UserError, declaration, write_model, write_text
 from vaehpc.results import BatchRecord
 from vaehpc.sites import job_config
-from vaehpc.slurm import QueuedElement, SlurmError, max_minutes, test_only, valid_values
+from vaehpc.slurm import QueuedElement, SlurmError, max_minutes, valid_values
 from vaehpc.study import missing_runs, source_of
 from vaehpc.submit import Array, SlurmArray
 
@@ -138,16 +138,20 @@ def planned(
     pack = site.slurm.tasks_per_gpu if job_config("train", site).gpus else 1
     starts_from = {run.name: source_of(run) for run in config.runs()}
     training, measuring = queue.directories("train"), queue.directories("statistics")
-    # Where a launcher was killed before it submitted the statistics of a training that is queued:
-    alone = [batch for batch in queue.of_stage("train") if not measuring & {*_flat(batch.elements)}]
+    # Where a launcher was killed before it submitted the statistics of trainings that are queued:
+    queued = [_as_far_as_queued(batch, queue) for batch in queue.of_stage("train")]
+    alone = [batch for batch in queued if not measuring & {*_flat(batch.elements)}]
     unmeasured = [run for run in missing_runs(study, config, "statistics.json") if run.path not in measuring]
-    trained = [run for run in unmeasured if run.trained_path.exists()]
+    trained = [run for run in unmeasured if run.trained_path.exists() and run.path not in training]
     if config.replay is not None:  # what becomes of a fork is told by its probe, without statistics
         alone, trained = [], []
     untrained = [run for run in missing_runs(study, config, "trained.json") if run.path not in training]
-    # An element of each of the two arrays for a pack, and the aggregate:
-    room = limits.submitted - 1 - len(trained) - sum(len(batch.elements) for batch in alone)
-    fitting = untrained[: max(0, room // 2 * pack)]
+    num_missing = len(trained) + len(untrained)
+    # The last job; then, where there is room, an element of each of the two arrays for a pack:
+    room = limits.submitted - 1 - sum(len([*filter(None, batch.elements)]) for batch in alone)
+    trained = trained[: max(0, room)]
+    fitting = untrained[: max(0, (room - len(trained)) // 2 * pack)]
+    num_left = num_missing - len(trained) - len(fitting)
 
     def arrays(stage: str, runs: Sequence[RunDir], pack: int, after: tuple[str, ...] = ()) -> list[Batch]:
         packs = tuple(tuple(run.path for run in runs[i : i + pack]) for i in range(0, len(runs), pack))
@@ -159,13 +163,19 @@ def planned(
     sources = tuple(batch.name for batch in (*trainings, *queue.of_stage("train")))
     trainings += arrays("train", [run for run in fitting if starts_from[run.name] is not None], pack, sources)
     if config.replay is not None:
-        return [*trainings, *_last(names, "verdict", trainings, study, config, queue)], len(untrained) - len(fitting)
+        return [*trainings, *_last(names, "verdict", trainings, study, config, queue)], num_left
     measurements = [
         Batch(names.next("statistics"), "statistics", batch.elements, of=batch.name) for batch in (*alone, *trainings)
     ]
     measurements += arrays("statistics", trained, 1)
     last = _last(names, "aggregate", measurements, study, config, queue)
-    return [*trainings, *measurements, *last], len(untrained) - len(fitting)
+    return [*trainings, *measurements, *last], num_left
+
+
+def _as_far_as_queued(batch: Batch, queue: Queue) -> Batch:
+    """The batch without the elements that have ended: they keep their numbers, with nothing to do."""
+    numbers = queue.numbers[batch.name]
+    return replace(batch, elements=tuple(e if i in numbers else () for i, e in enumerate(batch.elements)))
 
 
 def _last(
@@ -175,7 +185,7 @@ def _last(
     if not batches and (queue.of_stage(stage) or (not queue.numbers and is_reported(study, config))):
         return []
     before = "train" if config.replay is not None else "statistics"
-    after = tuple(batch.name for batch in (*batches, *queue.of_stage(before)))
+    after = tuple(batch.name for batch in (*batches, *queue.of_stage(before), *queue.of_stage(stage)))
     return [Batch(names.next(stage), stage, ((study.path,),), after=after)]
 
 
@@ -219,7 +229,7 @@ def submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, on_accep
     largest = {batch.stage: batch for batch in sorted(batches, key=lambda batch: len(batch.elements))}
     for batch in largest.values():
         try:
-            _require_accepted(batch.stage, array(study, batch, site, None), site.slurm)
+            _require_accepted(batch, array(study, batch, site, None), site.slurm)
         except SlurmError as error:
             raise UserError(f"Slurm refuses {batch.name}: {error}\nNothing was submitted.") from error
     accepted: list[str] = []
@@ -228,7 +238,9 @@ def submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, on_accep
         try:
             job = _executor(study, batch, site, dependency(study, batch)).submitted()
         except SlurmError as error:
-            if "timed out" not in str(error):  # then it may have been accepted all the same; squeue will tell
+            if "timed out" in str(error):  # then it may have been accepted all the same; squeue will tell
+                accepted.append(f"perhaps {batch.name}")
+            else:
                 shutil.rmtree(folder.path)
             said = "Nothing was submitted."
             if accepted:
@@ -239,17 +251,19 @@ def submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, on_accep
         on_accepted(batch, job)
 
 
-def _require_accepted(stage: str, array: Array, slurm: SlurmConfig) -> None:
+def _require_accepted(batch: Batch, array: Array, slurm: SlurmConfig) -> None:
     """SlurmError, with what would be valid, if Slurm would refuse the array, or let it wait for ever."""
     try:
-        test_only(SlurmArray(array, slurm).script())
+        SlurmArray(array, slurm).require_accepted()
     except SlurmError as error:
         raise SlurmError(f"{error}{valid_values(str(error))}") from error
     limit = max_minutes(array.partition)
     if limit is not None and array.minutes > limit:
+        hours = limit / 60 * array.tasks_at_once / max(map(len, batch.elements))
+        goes_on = " A training goes on where it was stopped." if batch.stage == "train" else ""
         raise SlurmError(
-            f"it asks for {array.minutes} minutes, and partition {array.partition} allows {limit:.0f}: give at most"
-            f" hours = {limit / 60:g} in [jobs.{stage}] of the site's file. A training goes on where it was stopped."
+            f"it asks for {array.minutes} minutes, and its partition allows {limit:.0f}: give at most"
+            f" hours = {hours:g} in [jobs.{batch.stage}] of the site's file.{goes_on}"
         )
 
 
@@ -267,13 +281,14 @@ def write_batches(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, f
         claimed(study, batch, site)
         numbers = {name: f"${{{_variable(name)}}}" for name in (batch.of, *batch.after) if name}
         waits = dependency(study, batch, numbers)
+        job = shlex.quote(str(BatchDir(study.jobs / batch.name).job_path))
         path = folder.absolute() / f"{batch.name}.sh"
         write_text(path, _executor(study, batch, site, None).script())
         option = f'--dependency="{waits}" ' if waits else ""
         lines += [
-            f"{_variable(batch.name)}=$(sbatch --parsable {option}{shlex.quote(str(path))})",
-            f"echo ${{{_variable(batch.name)}}} > {shlex.quote(str(BatchDir(study.jobs / batch.name).job_path))}",
-            f"echo {batch.name}: ${{{_variable(batch.name)}}}",
+            f"[ -s {job} ] || sbatch --parsable {option}{shlex.quote(str(path))} > {job}",
+            f"{_variable(batch.name)}=$(cut -d ';' -f 1 {job})",
+            f'echo "{batch.name}: ${{{_variable(batch.name)}}}"',
         ]
     write_text(folder / "submit.sh", "\n".join(lines) + "\n")
 
@@ -307,6 +322,9 @@ def claimed(study: StudyDir, batch: Batch, site: SiteConfig) -> BatchDir:
         minutes=resources.minutes,
         partition=resources.partition,
     )
+    if job_config(batch.stage, site).checkpoints:  # whoever stopped a run by hand and launches again wants it to go on
+        for directory in _flat(batch.elements):
+            (directory / "stop").unlink(missing_ok=True)
     write_text(folder.elements, "".join("\t".join(element) + "\n" for element in record.elements))
     write_model(folder.record_path, record)
     return folder
@@ -341,6 +359,7 @@ def array(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | Non
         name=f"{study.path.name}.{batch.name}",
         folder=folder,
         num_elements=len(batch.elements),
+        numbers=tuple(number for number, element in enumerate(batch.elements) if element),
         entry_point=job.entry_point,
         arguments='"${directories[@]}"',
         tasks_at_once=together,

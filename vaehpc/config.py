@@ -409,6 +409,13 @@ class ResourcesConfig(Frozen):
     hours: PositiveFloat | None = None
 
 
+OWN_OPTIONS = (
+    "array", "comment", "dependency", "error", "job-name", "kill-on-invalid-dep", "no-requeue", "open-mode",
+    "output", "requeue", "signal",
+)  # fmt: skip
+"""Options of sbatch that a site may not set."""
+
+
 class SlurmConfig(Frozen):
     """How jobs are put into Slurm's queue. What is None is not said to Slurm."""
 
@@ -439,7 +446,15 @@ class SlurmConfig(Frozen):
     python: str | None = None
     """Command that starts Python on a node. None: the launcher's own."""
     options: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=.*)?$")], ...] = ()
-    """More options of sbatch, such as --nice=100."""
+    """More options of sbatch, such as --nice=100; none of OWN_OPTIONS."""
+
+    @field_validator("options")
+    @classmethod
+    def _none_of_our_own(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        for option in options:
+            if (name := option.removeprefix("--").partition("=")[0]) in OWN_OPTIONS:
+                raise ValueError(f"--{name} is the suite's own: it finds and restarts its elements by it")
+        return options
 
 
 class SiteConfig(Frozen):

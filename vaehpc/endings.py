@@ -74,7 +74,9 @@ def cause(stage: str, own: Start | None, element: Element, account: AccountedEle
         return f"crashed (exit status {status})", "read its log, then the same launch line tries it again", True
     if own is not None and own.outcome is not None:
         return left_words(own), "the same launch line goes on where it left", False
-    if element.last("ended") is not None:
+    if (ended := element.last("ended")) is not None and ended.detail:
+        return "timed out", f"give more hours in [jobs.{stage}] of the site file, or more warn_seconds", True
+    if ended is not None:
         return "ended by Slurm: cancelled or preempted", "the same launch line submits it again", False
     if state == "FAILED":
         return f"crashed (exit code {account.exit_code if account else '?'})", "read its log, then launch again", True

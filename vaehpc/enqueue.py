@@ -62,19 +62,20 @@ def queue_study(
         UserError: Slurm refuses, or does not answer.
     """
     require_package(site)
+    study.launcher.unlink(missing_ok=True)  # from here on no process of this machine runs the study
     queue, limits = _asked_of_slurm(study, site)
     batches, num_left = planned(study, config, site, queue, limits)
     _say_queued(queue, console)
     _submit(study, batches, site, console)
-    if not batches and not queue.numbers:
-        say(console, "nothing left to do")
-        return show(study, console)
     if num_left:
         say(
             console,
             f"{num_left} runs do not fit into what Slurm lets you submit at once: give the same line again when some"
             " have ended, or give [slurm] tasks_per_gpu in the site's file",
         )
+    elif not batches and not queue.numbers:
+        say(console, "nothing left to do")
+        return show(study, console)
     result = study.report if config.replay is None else study.replay_page
     say(console, f"Queued. See `python -m vaehpc.status {shlex.quote(str(study.path))}`; the result: {result}")
     return _waited(study, console, show) if wait else 0
@@ -157,9 +158,24 @@ def _waited(study: StudyDir, console: Console, show: Show) -> int:
 
 
 def queue_preparation(
-    study: StudyDir, data: DataDir, request: dict[str, object], argv: Sequence[str], site: SiteConfig, console: Console
+    study: StudyDir,
+    data: DataDir,
+    request: dict[str, object],
+    argv: Sequence[str],
+    site: SiteConfig,
+    wait: bool,
+    console: Console,
 ) -> int:
     """Submit the preparation of the data, and after it a job that gives this launch's line again.
+
+    Args:
+        study: need not exist.
+        data: what is to be made.
+        request: how, for the preparation's task.
+        argv: this launch's line.
+        site: where it runs.
+        wait: until the study has ended too.
+        console: what is said.
 
     Returns:
         The exit code.
@@ -172,17 +188,18 @@ def queue_preparation(
     if queue.of_stage("prepare") or queue.of_stage("launch"):
         _say_queued(queue, console)
         say(console, "The data are being prepared; the arrays are submitted after it.")
-        return 0
+        return _waited(study, console, show_results) if wait else 0
     data.progress.mkdir(parents=True, exist_ok=True)
     workers = job_config("prepare", site).cpus
     write_text(data.request_path, json.dumps(request | {"workers": workers}) + "\n")
     study.jobs.mkdir(parents=True, exist_ok=True)
     batches = preparation(study, data)
-    line = {"directory": str(Path.cwd()), "arguments": [*argv]}
+    again = [argument for argument in argv if argument != "--wait"]
+    line = {"directory": str(Path.cwd()), "arguments": again}
     write_text(line_path(batches[-1].elements[0][0]), json.dumps(line) + "\n")
     _submit(study, batches, site, console)
     say(console, "The data are prepared first; then the arrays are submitted. The same line shows how far it is.")
-    return 0
+    return _waited(study, console, show_results) if wait else 0
 
 
 def line_path(batch: Path) -> Path:

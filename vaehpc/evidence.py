@@ -195,8 +195,13 @@ class Element:
             return []
 
     def last(self, *kinds: str) -> Event | None:
-        """The newest event of one of these kinds."""
-        return next((event for event in reversed(self.events) if event.kind in kinds), None)
+        """The newest event of one of these kinds since the element was started last."""
+        for event in reversed(self.events):
+            if event.kind in kinds:
+                return event
+            if event.kind == "start":
+                break
+        return None
 
     def num_requeued(self, state: str) -> int:
         """How often it went back into the queue for another reason than a crash, if this is its state there now."""

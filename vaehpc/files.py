@@ -292,7 +292,7 @@ class Event:
     """Unix time, s."""
     node: str
     kind: str
-    """start, done, requeue, crash, ended (by Slurm: cancelled, preempted, put back), left (by hand), given-up."""
+    """start, done, requeue, crash, ended (by Slurm: cancelled, put back, out of time), left (by hand), given-up."""
     detail: str
 
 
@@ -314,7 +314,7 @@ class BatchDir:
 
     def job(self) -> str | None:
         """Slurm's number of the array, None if it was never accepted as far as is known."""
-        return self.job_path.read_text().strip() if self.job_path.exists() else None
+        return self.job_path.read_text().partition(";")[0].strip() or None if self.job_path.exists() else None
 
     def element_id(self, number: int) -> str | None:
         """Slurm's name of an element: 4711_0, or 4711 where the array has only one."""
@@ -327,10 +327,6 @@ class BatchDir:
         lines = path.read_text().splitlines() if path.exists() else []
         whole = [parts for line in lines if len(parts := line.split("\t")) == 4]  # a full disk tears the last one
         return [Event(float(time), node, kind, detail) for time, node, kind, detail in whole]
-
-    def log(self, number: int) -> Path:
-        """What submitit's part of the task wrote to stderr; the task's own output lies in its attempt's folder."""
-        return self.path / f"{self.element_id(number)}_0_log.err"
 
 
 class Attempt:

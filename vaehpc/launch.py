@@ -94,14 +94,14 @@ def again(directory: str) -> None:
     """Entry point of the job that follows a preparation on Slurm: the line that asked for it, once more.
 
     Args:
-        directory: of the job's batch, where the line was noted.
+        directory: of the job's batch; the line was noted beside it.
 
     Raises:
         RuntimeError: the launch failed; it has said why.
     """
     line = json.loads(line_path(Path(directory)).read_text())
     os.chdir(line["directory"])
-    if code := main(line["arguments"]):
+    if code := main([*line["arguments"], "--executor", "slurm"]):
         raise RuntimeError(f"vaehpc launch {shlex.join(line['arguments'])} ended with {code}")
 
 
@@ -204,7 +204,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
                 f"{data.path} is not prepared yet, and the scripts depend on it: make it with"
                 " `python -m vaehpc.prepare`, or launch without --dry-run and --write"
             )
-        return queue_preparation(study, data, request, argv, site, console)
+        return queue_preparation(study, data, request, argv, site, asked.wait, console)
     if request is not None:
         _prepare(data, request, console)
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
@@ -214,11 +214,11 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     if executor == "slurm" and (asked.dry_run or asked.write):
         return write_scripts(study, config, site, asked.write, console)
     create_study(study, config)
-    claim(study)
     show_arms(config.arms, console)
     _say_what_it_can_show(config, console)
     if executor == "slurm":
         return queue_study(study, config, site, asked.wait, console)
+    claim(study)
     for stage in ("train", "statistics"):
         run_stage(stage, study, config, executor, console)
     return end_study(study, executor, console)

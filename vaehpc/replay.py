@@ -101,9 +101,9 @@ def replay(asked: Replay, console: Console) -> int:
     require_only_launcher(study)
     create_study(study, config)
     keep_start(study, run, start)
-    claim(study)
     if executor == "slurm":
         return queue_study(study, config, site, asked.wait, console, show_verdict)
+    claim(study)
     run_stage("train", study, config, executor, console)
     return _end(study, executor, console)
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import submitit
 
-from vaehpc.config import JobConfig, SiteConfig, SlurmConfig
+from vaehpc.config import OWN_OPTIONS, JobConfig, SiteConfig, SlurmConfig
 from vaehpc.processes import process_stat
-from vaehpc.slurm import SlurmError
+from vaehpc.slurm import SlurmError, test_only
 
 POLL_SECONDS = 0.2
 MAX_MINUTES = 60 * 24 * 365
@@ -30,7 +30,7 @@ MAX_MINUTES = 60 * 24 * 365
 
 @dataclass(frozen=True)
 class Task:
-    """What a scheduler is given: an import path and a directory. The pickle holds nothing else."""
+    """An import path and a directory; what submitit pickles on this machine holds nothing else."""
 
     entry_point: str
     directory: str
@@ -184,6 +184,8 @@ class Array:
     folder: Path
     """For the script and its logs."""
     num_elements: int
+    numbers: tuple[int, ...]
+    """Of its elements, those that are submitted."""
     entry_point: str
     arguments: str
     """The directories of an element's tasks, as the batch script's shell finds them."""
@@ -228,11 +230,17 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
             SlurmError: Slurm refused; nothing is queued.
         """
         try:
-            job = self._submit_command(self._submitit_command_str)
-        except submitit.core.utils.FailedJobError as error:
+            with _as_from_a_shell():
+                job = self._submit_command(self._submitit_command_str)
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             raise SlurmError(str(error)) from error
         number: str = job.job_id
         return number
+
+    def require_accepted(self) -> None:
+        """SlurmError if Slurm would refuse the array."""
+        with _as_from_a_shell():
+            test_only(self.script())
 
     @property
     def _submitit_command_str(self) -> str:
@@ -240,6 +248,23 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
         entry_point, at_once = self._array.entry_point, self._array.tasks_at_once
         code = f"import sys; from {__name__} import run_pack; run_pack({entry_point!r}, {at_once}, sys.argv[1:])"
         return f"{self.python} -u -c {shlex.quote(code)} {self._array.arguments}"
+
+
+@contextlib.contextmanager
+def _as_from_a_shell() -> Iterator[None]:
+    """Without what a job leaves to those that it submits, and what would win over the script's own lines."""
+    hidden = {
+        name: value
+        for name, value in os.environ.items()
+        if (name.startswith("SLURM_") and name != "SLURM_CONF")
+        or name.removeprefix("SBATCH_").lower().replace("_", "-") in OWN_OPTIONS
+    }
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None:
@@ -259,6 +284,8 @@ def _parameters(array: Array, slurm: SlurmConfig) -> dict[str, Any]:
     gpus = f"{slurm.gpu_type}:{array.gpus}" if slurm.gpu_type else str(array.gpus)
     if array.gpus and slurm.gpu_request == "gpus":
         options["gpus-per-node"] = gpus
+    if len(array.numbers) < array.num_elements:
+        options["array"] = f"{','.join(map(str, array.numbers))}%{slurm.at_once}"
     if array.kill_on_invalid_dependency:
         options["kill-on-invalid-dep"] = "yes"
     return {

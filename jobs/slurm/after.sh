@@ -1,7 +1,7 @@
 # And after them. Slurm's word on how they ended is not enough: srun says 0 when a node is lost.
 code=$?
 trap '' USR2 TERM
-[ -z "${clock:-}" ] || kill "$clock" 2>/dev/null
+[ -z "$clock" ] || kill "$clock" 2>/dev/null
 missing=''
 for directory in "${directories[@]}"; do
   [ -z "$marker" ] || [ -e "$directory/$marker" ] || missing=yes
@@ -9,24 +9,33 @@ done
 if [ "$code" = 0 ] && [ -z "$missing" ]; then
   note 'done' ''
   exit 0
-elif [ -n "$ended" ]; then # Slurm starts it again, unless it was cancelled
-  note ended ''
-elif [ -z "$warned" ] && [ "$code" != 0 ]; then
+elif [ -n "$ended" ]; then # Slurm starts it again, unless it was cancelled or its time is up
+  ! is_newest || note ended "${warned:+after its time limit}"
+  exit 1
+elif is_over; then
+  exit 1
+elif [ "$code" = 143 ]; then # TERM went to the tasks alone: Slurm preempts after a time of grace
+  why="asked to leave"
+elif [ "$code" != 0 ]; then
   note crash "$code"
   if [ "$(count crash)" -gt "$max_crashes" ]; then
     note given-up "max_crashes = $max_crashes"
   else
-    elsewhere
+    again "crash" "$(crash_nodes)"
   fi
+  exit 1
 elif [ -z "$warned" ] && asked_by_hand; then
   note left ''
+  exit 1
 elif [ "$(progress)" = "$before" ]; then
   note given-up "no new checkpoint"
-elif [ "$(count requeue)" -ge "$max_restarts" ]; then
-  note given-up "max_restarts = $max_restarts"
-elif [ -n "$warned" ]; then
-  again "time limit"
+  exit 1
 else
-  again "asked to leave"
+  why=${warned:+time limit}
+fi
+if [ "$(count requeue)" -ge "$max_restarts" ]; then
+  note given-up "max_restarts = $max_restarts"
+else
+  again "${why:-asked to leave}"
 fi
 exit 1

@@ -6,8 +6,8 @@ element=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY
 node=${SLURMD_NODENAME:-$(hostname)}
 events=$batch/$number.events
 start="$element, restart ${SLURM_RESTART_COUNT:-0}"
-IFS=$'\t' read -r -a directories < <(sed -n "$((number + 1))p" "$batch/elements")
-warned='' ended=''
+directories=() warned='' ended='' clock=''
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # newer releases of srun do not take it over from sbatch
 
 note() { # kind, detail
   printf '%s\t%s\t%s\t%s\n' "$(date +%s)" "$node" "$1" "$2" >> "$events"
@@ -20,49 +20,58 @@ progress() { # the newest checkpoint of every run
     find "$directory/checkpoints" -maxdepth 1 -name 'step-*' -printf '%f\n' 2>/dev/null | sort -V | tail -n 1
   done
 }
-asked_by_hand() { # whether anybody made a file `stop`
-  for directory in "${directories[@]}"; do [ ! -e "$directory/stop" ] || return 0; done
-  return 1
-}
 is_newest() { # a node that was lost and comes back still runs this script; the element was started elsewhere
-  [ "$(awk -F '\t' '$3 == "start" { last = $4 } END { print last }' "$events")" = "$start" ]
+  awk -F '\t' -v own="$start" '$3 == "start" { last = NR } $3 == "start" && $4 == own { mine = NR }
+    END { exit mine && mine != last }' "$events"
 }
 is_over() { # for Slurm, which has cancelled it or put it back; where its controller is away, nobody knows
   local shown
   shown=$(scontrol show job "$element")
   [[ -n $shown && ($shown != *JobState=RUNNING* || $shown != *" Restarts=${SLURM_RESTART_COUNT:-0} "*) ]] || ! is_newest
 }
-ask_to_stop() {
+ask_to_stop() { # with the element's name in the file; an empty one was made by hand
   if [ -n "$checkpoints" ] && is_newest; then
-    for directory in "${directories[@]}"; do : > "$directory/stop"; done
+    for directory in "${directories[@]}"; do [ -e "$directory/stop" ] || echo "$element" > "$directory/stop"; done
   fi
 }
-patiently() { # Slurm's controller may be away for a while
-  for _ in {1..30}; do ! scontrol "$@" || return 0; sleep 10; done
+asked_by_hand() {
+  for directory in "${directories[@]}"; do [ ! -e "$directory/stop" ] || [ -s "$directory/stop" ] || return 0; done
   return 1
 }
-again() { # why; Slurm ends what still runs
+again() { # why, nodes to leave out; Slurm ends what still runs
   ! is_over || exit 1
-  note requeue "$1"
-  patiently requeue "$element" && exit
+  note requeue "$1${2:+, not again on $2}"
+  for _ in {1..30}; do # the controller may be away for a while
+    if scontrol requeue "$element"; then
+      [ -z "${2:-}" ] || scontrol update JobId="$element" ExcNodeList="${exclude:+$exclude,}$2"
+      exit
+    fi
+    sleep 10
+    ! is_over || exit 1
+  done
   note given-up "scontrol requeue failed"
 }
-elsewhere() { # not on the nodes where a task of this element crashed, if there are others
-  local crashed others
-  crashed=$(awk -F '\t' '$3 == "crash" { print $2 }' "$events" | sort -u)
-  others=$(sinfo --noheader --Node --partition="$SLURM_JOB_PARTITION" --states=idle,mixed,allocated --format=%N)
-  others=$(sort -u <<< "$others" | grep -vxF "$crashed")
-  [ -n "$others" ] || again "crash"
-  ! is_over || exit 1
-  note requeue "crash, not again on $(paste -sd, <<< "$crashed")"
-  patiently requeuehold "$element"
-  patiently update JobId="$element" ExcNodeList="$(paste -sd, <<< "${exclude:+$exclude$'\n'}$crashed")"
-  patiently release "$element" && exit
-  note given-up "scontrol requeuehold failed"
+crash_nodes() { # where this element crashed, if Slurm has other nodes for it
+  local nodes
+  nodes=$(awk -F '\t' '$3 == "crash" { print $2 }' "$events" | sort -u | paste -sd,)
+  ! sbatch --test-only --exclude="${exclude:+$exclude,}$nodes" "$0" >&2 || echo "$nodes"
 }
 watch_clock() { # a task that has not left by itself when its time is up goes back into the queue all the same
   sleep "$((warn_seconds * 3 / 4))"
   [ "$(progress)" = "$before" ] || again "time limit, without a last checkpoint"
+}
+warn() {
+  warned=yes
+  ask_to_stop
+  if [ -z "$clock" ]; then
+    watch_clock &
+    clock=$!
+  fi
+}
+end() {
+  ended=yes
+  [ -z "$clock" ] || kill "$clock"
+  ask_to_stop
 }
 srun() { # bash runs a trap only while it waits
   command srun "$@" &
@@ -71,9 +80,10 @@ srun() { # bash runs a trap only while it waits
   return "$code"
 }
 
-for directory in "${directories[@]}"; do [ -z "$checkpoints" ] || rm -f "$directory/stop"; done
-note start "$start"
-before=$(progress)
 # Slurm sends USR2 before the time limit, TERM when the element is cancelled, preempted or put back into the queue.
-trap 'warned=yes; ask_to_stop; watch_clock & clock=$!' USR2
-trap 'ended=yes; [ -z "${clock:-}" ] || kill "$clock"; ask_to_stop' TERM
+trap warn USR2
+trap end TERM
+IFS=$'\t' read -r -a directories < <(sed -n "$((number + 1))p" "$batch/elements")
+for directory in "${directories[@]}"; do [ ! -s "$directory/stop" ] || [ -z "$checkpoints" ] || rm "$directory/stop"; done
+before=$(progress)
+note start "$start"

@@ -53,7 +53,10 @@ def array(
     return Array(
         name="study.stage-0001",
         folder=Path("/nowhere"),
-        elements=(),
+        num_elements=1,
+        numbers=(0,),
+        entry_point="vaehpc.tasks.train:run",
+        arguments="",
         tasks_at_once=1,
         cpus=cpus,
         gpus=gpus,

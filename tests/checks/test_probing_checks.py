@@ -26,8 +26,7 @@ def test_a_probe_stands_where_its_stage_does_and_asks_for_little(tmp_path: Path)
     assert (train.partition, train.gpus, train.cpus, train.memory_gb) == ("gpu", 1, 1, declared.memory_gb)
     assert (statistics.partition, statistics.gpus, statistics.memory_gb, statistics.minutes) == ("cpu", 0, 1, 6)
     assert train.minutes == 60 * declared.hours
-    (((task,),),) = (train.elements,)
-    assert (task.entry_point, task.directory) == ("vaehpc.tasks.probe:run", str(tmp_path / "train"))
+    assert (train.entry_point, train.arguments) == ("vaehpc.tasks.probe:run", str(tmp_path / "train"))
 
 
 def test_its_script_has_the_sites_environment_and_account(tmp_path: Path) -> None:

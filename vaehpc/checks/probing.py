@@ -81,6 +81,7 @@ def probe_array(stage: str, folder: Path, site: SiteConfig) -> Array:
         name=f"doctor.{stage}",
         folder=folder,
         num_elements=1,
+        numbers=(0,),
         entry_point=job.entry_point,
         arguments=shlex.quote(str(folder)),
         cpus=job.cpus,
