@@ -17,7 +17,7 @@ elif is_over; then
 elif [ "$code" = 143 ]; then # TERM went to the tasks alone: Slurm preempts after a time of grace
   why="asked to leave"
 elif [ "$code" != 0 ]; then
-  note crash "$code"
+  note crash "$code" || exit 1
   if [ "$(count crash)" -gt "$max_crashes" ]; then
     note given-up "max_crashes = $max_crashes"
   else

@@ -40,7 +40,7 @@ asked_by_hand() {
 }
 again() { # why, nodes to leave out; Slurm ends what still runs
   ! is_over || exit 1
-  note requeue "$1${2:+, not again on $2}"
+  note requeue "$1${2:+, not again on $2}" || exit 1 # a full disk: what is not noted cannot be counted
   for _ in {1..30}; do # the controller may be away for a while
     if scontrol requeue "$element"; then
       [ -z "${2:-}" ] || scontrol update JobId="$element" ExcNodeList="${exclude:+$exclude,}$2"
