@@ -108,7 +108,8 @@ def _asked_of_slurm(study: StudyDir, site: SiteConfig) -> tuple[Queue, Limits]:
         return study_queue(study, elements), Limits(max_array_size(), left)
     except SlurmError as error:
         raise UserError(
-            f"Slurm does not answer: {error}. Nothing was submitted; give the same line again later."
+            f"Slurm does not answer: {error}. Nothing was submitted; give the same line again later, or take"
+            " --executor local."
         ) from error
 
 
