@@ -167,10 +167,10 @@ class Place:
     def summary(self) -> dict[str, Any]:
         return _record(self.study.summary_path)
 
-    def kill_task(self, run: str) -> None:
-        """Kills the newest attempt's process."""
+    def signal_task(self, run: str, number: signal.Signals) -> None:
+        """Sends a signal to the newest attempt's process."""
         pid = _record(self.run(run).all_attempts()[-1].start_path)["pid"]
-        self.cluster.root(f"kill -{signal.SIGKILL:d} {pid}")
+        self.cluster.root(f"kill -{number:d} {pid}")
 
 
 def _record(path: Path) -> dict[str, Any]:

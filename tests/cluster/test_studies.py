@@ -62,8 +62,13 @@ def started_with(place: Place, run: str) -> str | None:
 
 
 def test_time_limit(place: Place, undisturbed: Results) -> None:
-    place.site(hours=1 / 60)
+    """The task stands still until Slurm warns it: however fast this machine is, its time is up in the middle."""
+    place.site(hours=2 / 60)
     place.launch()
+    place.wait_for_step(RUN, 50)
+    place.signal_task(RUN, signal.SIGSTOP)
+    place.cluster.wait(place.run(RUN).stop.exists, "a warning", 150)
+    place.signal_task(RUN, signal.SIGCONT)
     place.wait_until_ended()
     assert place.kinds("train-0001").count("requeue") >= 1
     assert place.kinds("train-0001")[-1] == "done"
@@ -110,7 +115,7 @@ def test_preempted(place: Place, undisturbed: Results) -> None:
 def test_killed_task_is_tried_on_another_node(place: Place, undisturbed: Results) -> None:
     place.launch()
     place.wait_for_step(RUN, 50)
-    place.kill_task(RUN)
+    place.signal_task(RUN, signal.SIGKILL)
     place.wait_until_ended()
     assert place.kinds("train-0001") == ["start", "crash", "requeue", "start", "done"]
     assert len(set(place.nodes("train-0001"))) == 2
@@ -184,7 +189,7 @@ def test_database_down(place: Place, undisturbed: Results) -> None:
     place.launch()
     place.wait_for_step(RUN, 50)
     assert "training" in place.status()
-    place.kill_task(RUN)
+    place.signal_task(RUN, signal.SIGKILL)
     place.wait_until_ended()
     assert "1 done" in place.status()
     assert place.results(RUN) == undisturbed
@@ -272,7 +277,7 @@ def test_without_accounting(cluster_without_accounting: Cluster, faces: DataConf
     place = new_place(cluster_without_accounting, faces.path)
     place.launch()
     place.wait_for_step(RUN, 50)
-    place.kill_task(RUN)
+    place.signal_task(RUN, signal.SIGKILL)
     place.wait_for_step(RUN, 50, attempt=2)
     assert "crashed x1" in place.status()
     place.shell(f"scancel {place.element('train-0001')}")
