@@ -336,7 +336,7 @@ def test_what_slurm_refuses_is_said_before_anything_is_queued(place: Place) -> N
     message = refused(place, slurm='constraint = "a100"')
     assert "Invalid feature" in message
     message = refused(place, hours=72)
-    assert "4320 minutes, and partition gpu allows 2880" in message
+    assert "4320 minutes, and its partition allows 2880" in message
     assert "hours = 48 in [jobs.train]" in message
     place.site()
     site = (place.folder / "site.toml").read_text()
