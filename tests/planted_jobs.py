@@ -60,6 +60,7 @@ def plant_batch(
     memory_gb: float = 16.0,
     minutes: int = 1440,
     gpus: int = 1,
+    launcher: str = "login 1 1",
 ) -> BatchDir:
     """An array of a stage; its elements are names of runs, or '' for the study."""
     folder = BatchDir(study.jobs / name)
@@ -69,6 +70,7 @@ def plant_batch(
         elements=tuple(tuple(str(study.path / run) for run in element) for element in elements),
         after=(),
         created=time.time() - ago,
+        launcher=launcher,
         cpus=4,
         gpus=gpus,
         memory_gb=memory_gb,
@@ -90,19 +92,25 @@ def note(batch: BatchDir, number: int, *events: tuple[str, str], ago: float = 10
 
 
 class Clients:
-    """A folder of PATH whose squeue, sacct and scancel give recorded answers, and note what they were asked."""
+    """A folder of PATH whose clients of Slurm give recorded answers, and note what they were asked."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         self.asked = folder / "asked"
-        for name in ("squeue", "sacct", "scancel"):
+        for name in ("squeue", "sacct", "scancel", "sacctmgr"):
             self.answers(name, "")
 
     def answers(self, name: str, text: str) -> None:
         """It prints this."""
         (self.folder / f"{name}.answer").write_text(text)
         self._script(name, f'cat "{self.folder}/{name}.answer"')
+
+    def answers_to(self, name: str, word: str, text: str) -> None:
+        """It prints this where the word is among what it is asked; elsewhere what it printed before."""
+        (self.folder / f"{name}.{word}").write_text(text)
+        before = (self.folder / name).read_text().splitlines()[-1]
+        self._script(name, f'case " $* " in *" {word} "*) exec cat "{self.folder}/{name}.{word}";; esac; {before}')
 
     def fails(self, name: str, message: str) -> None:
         """It complains and ends with 1."""

@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,18 +73,6 @@ def test_without_slurms_client_a_slurm_site_is_wrong(
     )
     assert found["sbatch"] == "not checked: Slurm does not answer"
     assert found["probe"] == "not checked: nothing can be submitted"
-
-
-@pytest.mark.skipif(shutil.which("sinfo") is None, reason="Slurm's client is not installed")
-def test_a_client_with_a_wrong_configuration_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    configuration = tmp_path / "slurm.conf"
-    configuration.write_text("Nonsense=1\n")
-    monkeypatch.setenv("SLURM_CONF", str(configuration))
-    code, found, _ = examine(capsys, "--site", str(SLURM_SITE), "--out", str(tmp_path / "runs"))
-    assert code == 3
-    assert found["Slurm"].startswith("WRONG: sinfo")
 
 
 def test_a_folder_that_cannot_be_made_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

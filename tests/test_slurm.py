@@ -6,16 +6,22 @@ import pytest
 
 from tests.planted_jobs import Clients
 from vaehpc.slurm import (
+    Association,
     SlurmError,
     accounted,
+    associations,
     cancel,
     client,
+    configuration,
     cpu_seconds,
     gibibytes,
     has_slurm,
+    max_minutes,
+    of_account,
     queued,
     read_accounts,
     seconds,
+    submit_limit,
 )
 
 SQUEUE = """\
@@ -25,15 +31,15 @@ SQUEUE = """\
 4712|PENDING||Nodes required for job are DOWN, DRAINED or reserved|UNLIMITED|(null)
 """
 SACCT = """\
-4711_0|COMPLETED|0:0|g1|7203|1-00:00:00|4|01:59:30||
-4711_0.batch|COMPLETED|0:0|g1|7203||4|00:02.345|11140K|cpu=00:00:02,energy=0,fs/disk=73928,mem=11140K,pages=0,vmem=1K
-4711_0.extern|COMPLETED|0:0|g1|7203||4|00:00:00|0|cpu=00:00:00,energy=0
-4711_0.0|COMPLETED|0:0|g1|7200||4|01:59:28|5266672K|cpu=01:59:28,gres/gpumem=4096M,gres/gpuutil=87,mem=5266672K
-4711_1|CANCELLED by 1000|0:15|g2|61|1-00:00:00|4|00:12.016||
-4711_1.batch|CANCELLED|0:15|g2|62||4|00:12.016|1.50G|cpu=00:00:12,mem=1.50G
-4711_1.extern|CANCELLED|0:15|g2|62||4|00:00:00|12K|cpu=00:00:00
-4711_[2-9%4]|PENDING|0:0|None assigned|0|1-00:00:00|0|00:00:00||
-4713|PENDING|0:0|None assigned|0|UNLIMITED|0|00:00:00||
+4711_0|COMPLETED|0:0|g1|7203|4|01:59:30||
+4711_0.batch|COMPLETED|0:0|g1|7203|4|00:02.345|11140K|cpu=00:00:02,energy=0,fs/disk=73928,mem=11140K,pages=0,vmem=1K
+4711_0.extern|COMPLETED|0:0|g1|7203|4|00:00:00|0|cpu=00:00:00,energy=0
+4711_0.0|COMPLETED|0:0|g1|7200|4|01:59:28|5266672K|cpu=01:59:28,gres/gpumem=4096M,gres/gpuutil=87,mem=5266672K
+4711_1|CANCELLED by 1000|0:15|g2|61|4|00:12.016||
+4711_1.batch|CANCELLED|0:15|g2|62|4|00:12.016|1.50G|cpu=00:00:12,mem=1.50G
+4711_1.extern|CANCELLED|0:15|g2|62|4|00:00:00|12K|cpu=00:00:00
+4711_[2-9%4]|PENDING|0:0|None assigned|0|0|00:00:00||
+4713|PENDING|0:0|None assigned|0|0|00:00:00||
 """
 
 
@@ -61,16 +67,16 @@ def test_accounts_of_elements_and_their_steps(clients: Clients) -> None:
     assert list(found) == ["4711_0", "4711_1", "4713"]
     first, second, last = found.values()
     assert (first.state, first.exit_code, first.node, first.cpus) == ("COMPLETED", "0:0", "g1", 4)
-    assert (first.elapsed_seconds, first.limit_seconds, first.cpu_seconds) == (7203.0, 86400.0, 7170.0)
+    assert (first.elapsed_seconds, first.cpu_seconds) == (7203.0, 7170.0)
     assert (first.max_rss_gb, first.gpu_percent) == (pytest.approx(5.0227, abs=1e-4), 87.0)
     assert (second.state, second.max_rss_gb, second.cpu_seconds) == ("CANCELLED", 1.5, 12.016)
     assert second.gpu_percent is None
-    assert (last.node, last.limit_seconds, last.max_rss_gb) == ("", None, None)
+    assert (last.node, last.max_rss_gb) == ("", None)
     assert [element.has_ended for element in found.values()] == [True, True, False]
 
 
 def test_steps_without_their_element_and_lines_cut_off_are_passed_over() -> None:
-    assert read_accounts(["4711_0.batch|COMPLETED|0:0|g1|1||4|00:00:01|1K|", "4711_0|COMPL", ""]) == {}
+    assert read_accounts(["4711_0.batch|COMPLETED|0:0|g1|1|4|00:00:01|1K|", "4711_0|COMPL", ""]) == {}
 
 
 @pytest.mark.parametrize(
@@ -105,9 +111,40 @@ def test_a_client_that_fails_or_hangs_or_is_not_there(clients: Clients) -> None:
         client("no-such-client")
 
 
+def test_settings(clients: Clients) -> None:
+    clients.answers("scontrol", "Configuration data as of 2024-03-05\nMaxArraySize            = 1001\nA = b=c\n")
+    assert configuration() == {"MaxArraySize": "1001", "A": "b=c"}
+
+
+def test_the_longest_time_of_several_partitions(clients: Clients) -> None:
+    clients.answers("sinfo", "cpu*|1:00:00\ngpu|2-00:00:00\nlong|infinite\n")
+    assert [max_minutes(name) for name in ("gpu", "cpu,gpu", "cpu", None)] == [2880.0, 2880.0, 60.0, 60.0]
+    assert max_minutes("gpu,long") is None
+    assert max_minutes("long") is None
+
+
+def test_how_many_jobs_may_be_queued(clients: Clients) -> None:
+    """The lowest of the account's limits and those of the QOS: asked for, the account's default, or 'normal'."""
+    clients.answers_to(
+        "sacctmgr", "user", "faces|small|normal||3|\nfaces|faces|normal,long|long||\nfaces|group|||100|7\n"
+    )
+    clients.answers_to("sacctmgr", "normal", "||\n")
+    clients.answers_to("sacctmgr", "long", "20||10\n")
+    found = associations()
+    assert found[1] == Association("faces", True, ("normal", "long"), "long", None)
+    assert of_account(found, None) == [found[1]]
+    assert submit_limit(of_account(found, "small"), None) == 3
+    assert submit_limit(of_account(found, "group"), None) == 7
+    assert submit_limit(of_account(found, None), None) == 10
+    assert submit_limit(of_account(found, None), "normal") is None
+    assert submit_limit(of_account(found, "small"), "long") == 3
+
+
 def test_cancel_names_the_arrays(clients: Clients) -> None:
     cancel(["4711", "4712"])
     assert clients.lines() == ["scancel 4711 4712"]
+    cancel([])
+    assert len(clients.lines()) == 1
 
 
 def test_submitting_needs_sbatch(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,9 +71,9 @@ def running(element: str, left: str = "20:00:00", state: str = "RUNNING") -> str
 
 def account(element: str, state: str, max_rss: str = "", node: str = "gpu3") -> str:
     return (
-        f"{element}|{state}|0:9|{node}|3600|1-00:00:00|4|01:00:00||\n"
-        f"{element}.batch|{state}|0:9|{node}|3600||4|00:00:01|11140K|cpu=00:00:01,mem=11140K\n"
-        f"{element}.0|{state}|0:9|{node}|3599||4|00:59:59|{max_rss}|cpu=00:59:59,mem={max_rss}\n"
+        f"{element}|{state}|0:9|{node}|3600|4|01:00:00||\n"
+        f"{element}.batch|{state}|0:9|{node}|3600|4|00:00:01|11140K|cpu=00:00:01,mem=11140K\n"
+        f"{element}.0|{state}|0:9|{node}|3599|4|00:59:59|{max_rss}|cpu=00:59:59,mem={max_rss}\n"
     )
 
 
@@ -442,7 +442,7 @@ def test_without_squeue_heartbeats_tell(planted: Planted, clients: Clients) -> N
 
 def test_without_squeue_and_heartbeats_accounting_tells(planted: Planted, clients: Clients) -> None:
     clients.fails("squeue", "down")
-    clients.answers("sacct", "4711_[1-1%2]|PENDING|0:0|None assigned|0|1-00:00:00|0|00:00:00||\n")
+    clients.answers("sacct", "4711_[1-1%2]|PENDING|0:0|None assigned|0|0|00:00:00||\n")
     assert (planted.state().kind, planted.state().note) == ("unknown", "waiting, running or ended")
     for name, kind in (("PENDING", "waiting"), ("RUNNING", "starting"), ("TIMEOUT", "MISSING")):
         clients.answers("sacct", account("4711_1", name))

@@ -71,10 +71,10 @@ def test_accounting_knows_what_the_attempts_do_not(study: StudyDir, clients: Cli
     plant_batch(study, "train-0001", [[name] for name in RUNS])
     clients.answers(
         "sacct",
-        "4711_0|COMPLETED|0:0|g1|3600|1-00:00:00|4|03:00:00||\n"
-        "4711_0.0|COMPLETED|0:0|g1|3600||4|03:00:00|8388608K|gres/gpuutil=40,mem=1G\n"
-        "4711_1|COMPLETED|0:0|g1|3600|1-00:00:00|4|00:30:00||\n"
-        "4711_1.0|COMPLETED|0:0|g1|3600||4|00:30:00|1024K|gres/gpuutil=60,mem=1G\n",
+        "4711_0|COMPLETED|0:0|g1|3600|4|03:00:00||\n"
+        "4711_0.0|COMPLETED|0:0|g1|3600|4|03:00:00|8388608K|gres/gpuutil=40,mem=1G\n"
+        "4711_1|COMPLETED|0:0|g1|3600|4|00:30:00||\n"
+        "4711_1.0|COMPLETED|0:0|g1|3600|4|00:30:00|1024K|gres/gpuutil=60,mem=1G\n",
     )
     assert lines(study) == [
         "train: 1 runs; the most that one used, of what it had asked for",
@@ -95,7 +95,7 @@ def test_runs_that_share_a_gpu_share_what_was_asked_for(study: StudyDir, clients
     plant_batch(study, "train-0001", [RUNS], memory_gb=32.0)
     clients.answers(  # of the pack as a whole: nothing of it is one run's
         "sacct",
-        "4711|COMPLETED|0:0|g1|36000|1-00:00:00|8|03:00:00||\n4711.0|COMPLETED|0:0|g1|36000||8|03:00:00|25165824K|\n",
+        "4711|COMPLETED|0:0|g1|36000|8|03:00:00||\n4711.0|COMPLETED|0:0|g1|36000|8|03:00:00|25165824K|\n",
     )
     assert lines(study)[1:5] == [
         "  time    2.0 h of 24.0 h (8%)",

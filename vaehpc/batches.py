@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vaehpc.config import JobConfig, SiteConfig, SlurmConfig, StudyConfig
 from vaehpc.files import BatchDir, DataDir, RunDir, StudyDir, UserError, declaration, write_model, write_text
+from vaehpc.processes import launcher_record, running_elsewhere, running_here
 from vaehpc.results import BatchRecord
 from vaehpc.sites import job_config
 from vaehpc.slurm import QueuedElement, SlurmError, max_minutes, valid_values
@@ -21,6 +22,8 @@ from vaehpc.submit import Array, SlurmArray
 Elements = tuple[tuple[Path, ...], ...]
 """Directories of the tasks of each element of an array."""
 
+SUBMITTING_SECONDS = 60.0
+"""From an array's claim to Slurm's answer; after it, a launcher on another machine has been killed."""
 OnAccepted = Callable[["Batch", str], None]
 """Called with each batch that Slurm accepted, and its number."""
 
@@ -74,7 +77,7 @@ def study_queue(study: StudyDir, elements: Sequence[QueuedElement]) -> Queue:
     batches: dict[str, BatchDir] = {}
     numbers: dict[str, set[int]] = {}
     for element in elements:
-        batch = batch_of(study, element)
+        batch = study.batch_at(element.comment)
         if batch is None or not batch.record_path.exists():
             continue
         job, _, number = element.element.partition("_")
@@ -85,17 +88,29 @@ def study_queue(study: StudyDir, elements: Sequence[QueuedElement]) -> Queue:
     return Queue({name: frozenset(queued) for name, queued in numbers.items()}, batches)
 
 
-def batch_of(study: StudyDir, element: QueuedElement) -> BatchDir | None:
-    """The batch of this study that a queued element belongs to, whatever links lead to the study's folder."""
-    folder = Path(element.comment).resolve()
-    return BatchDir(study.jobs / folder.name) if folder.parent == study.jobs.resolve() else None
+def require_only_submission(study: StudyDir, queue: Queue) -> None:
+    """UserError if another launcher has claimed an array that Slurm does not know yet, as far as that can be told."""
+    for batch in study.batches():
+        if batch.job() is not None or batch.name in queue.numbers:
+            continue
+        record = batch.record()
+        age = time.time() - record.created
+        other = running_here(record.launcher) or (age < SUBMITTING_SECONDS and running_elsewhere(record.launcher))
+        if other:
+            raise UserError(
+                f"{other} is submitting {batch.name}, {age:.0f} s ago: give the same line again when it is done, or"
+                " in a minute. Nothing was submitted."
+            )
 
 
 # What is to be submitted
 
 
 class Names:
-    """STAGE-NNNN, one after the other, beyond those that a study has."""
+    """STAGE-NNNN, one after the other, beyond those that a study has.
+
+    To be made before Slurm is asked what is queued: of two launchers that see the same queue, only one gets a name.
+    """
 
     def __init__(self, study: StudyDir) -> None:
         self._last: dict[str, int] = {}
@@ -120,7 +135,7 @@ class Limits:
 
 
 def planned(
-    study: StudyDir, config: StudyConfig, site: SiteConfig, queue: Queue, limits: Limits
+    study: StudyDir, config: StudyConfig, site: SiteConfig, queue: Queue, limits: Limits, names: Names
 ) -> tuple[list[Batch], int]:
     """Arrays of what is missing and not queued, each after those that it waits for.
 
@@ -130,11 +145,11 @@ def planned(
         site: how many trainings share a GPU.
         queue: what is in it is left alone.
         limits: what does not fit is left to a later launch.
+        names: of the arrays.
 
     Returns:
         The arrays, and how many runs did not fit.
     """
-    names = Names(study)
     pack = site.slurm.tasks_per_gpu if job_config("train", site).gpus else 1
     starts_from = {run.name: source_of(run) for run in config.runs()}
     training, measuring = queue.directories("train"), queue.directories("statistics")
@@ -316,6 +331,7 @@ def claimed(study: StudyDir, batch: Batch, site: SiteConfig) -> BatchDir:
         elements=tuple(tuple(map(str, element)) for element in batch.elements),
         after=batch.after if batch.of is None else (batch.of,),
         created=time.time(),
+        launcher=launcher_record(),
         cpus=resources.cpus,
         gpus=resources.gpus,
         memory_gb=resources.memory_gb,
@@ -383,6 +399,7 @@ def _setup(folder: Path, job: JobConfig, site: SiteConfig) -> Iterator[str]:
     variables = {
         "batch": str(folder),
         "marker": job.marker or "",
+        "needs": job.needs or "",
         "checkpoints": "yes" if job.checkpoints else "",
         "warn_seconds": slurm.warn_seconds,
         "max_restarts": slurm.max_restarts,

@@ -392,6 +392,8 @@ class JobConfig(Frozen):
     directory: Literal["data", "run", "study", "batch"]
     marker: str | None = None
     """File that says that there is nothing left to do."""
+    needs: str | None = None
+    """File without which a directory is passed over on Slurm: of a pack's trainings some may have failed."""
     checkpoints: bool = False
     """Whether its task leaves a checkpoint and ends where a file `stop` appears in its directory."""
     cpus: PositiveInt

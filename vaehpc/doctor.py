@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 import time
@@ -26,7 +25,16 @@ from vaehpc.config import SiteConfig
 from vaehpc.files import StudyDir, UserError
 from vaehpc.progress import say
 from vaehpc.sites import built_in_site, job_config, read_site
-from vaehpc.slurm import SlurmError, client, has_slurm, test_only
+from vaehpc.slurm import (
+    SlurmError,
+    associations,
+    client,
+    configuration,
+    has_slurm,
+    of_account,
+    submit_limit,
+    test_only,
+)
 from vaehpc.tasks.probe import MachineReport, data_report, machine_report
 
 INTERRUPTED = "interrupted; what was submitted was cancelled, and nothing stays behind"
@@ -138,7 +146,7 @@ def _slurm(site: SiteConfig, out: Path) -> list[Finding]:
     """What Slurm's client says without a job."""
     try:
         version, ping = client("sinfo", "--version"), client("scontrol", "ping")
-        settings = cluster.settings_of(client(*cluster.CONFIG))
+        settings = configuration()
         partitions = cluster.partitions_of(client(*cluster.NODES))
     except SlurmError as error:
         return [cluster.client_missing(str(error)), *cluster.skipped("Slurm does not answer")]
@@ -171,15 +179,13 @@ def _batch(stage: str, out: Path, site: SiteConfig) -> Batch:
 def _accounting(site: SiteConfig, settings: Mapping[str, str]) -> list[Finding]:
     if not cluster.accounting_is_on(settings):
         return [cluster.NO_ACCOUNTING]
-    user = getpass.getuser()
-    plain = ("sacctmgr", "--noheader", "--parsable2", "show")
     try:
-        associations = cluster.associations_of(client(*plain, "associations", f"user={user}", cluster.ASSOCIATIONS))
-        default = client(*plain, "user", user, "format=DefaultAccount").strip()
+        found = associations()
+        limit = submit_limit(of_account(found, site.slurm.account), site.slurm.qos)
     except SlurmError as error:
         return [cluster.accounting_is_silent(str(error))]
     on = right("accounting", "on, and answers")
-    return [on, *cluster.account_findings(site.slurm, associations, default, settings)]
+    return [on, *cluster.account_findings(site.slurm, found, limit, settings)]
 
 
 def _tested(stage: str, out: Path, site: SiteConfig) -> Finding:

@@ -16,10 +16,11 @@ from vaehpc import __version__
 from vaehpc.batches import (
     Batch,
     Limits,
+    Names,
     Queue,
-    batch_of,
     planned,
     preparation,
+    require_only_submission,
     script,
     study_queue,
     submit,
@@ -29,7 +30,7 @@ from vaehpc.config import SiteConfig, StudyConfig
 from vaehpc.files import DataDir, StudyDir, UserError, write_text
 from vaehpc.progress import say
 from vaehpc.sites import job_config
-from vaehpc.slurm import SlurmError, max_array_size, queued, submit_limit
+from vaehpc.slurm import SlurmError, associations, configuration, of_account, queued, submit_limit
 from vaehpc.stages import show_results
 from vaehpc.study import create_study
 
@@ -63,8 +64,10 @@ def queue_study(
     """
     require_package(site)
     study.launcher.unlink(missing_ok=True)  # from here on no process of this machine runs the study
+    names = Names(study)
     queue, limits = _asked_of_slurm(study, site)
-    batches, num_left = planned(study, config, site, queue, limits)
+    require_only_submission(study, queue)
+    batches, num_left = planned(study, config, site, queue, limits, names)
     _say_queued(queue, console)
     _submit(study, batches, site, console)
     if num_left:
@@ -77,8 +80,8 @@ def queue_study(
         say(console, "nothing left to do")
         return show(study, console)
     result = study.report if config.replay is None else study.replay_page
-    say(console, f"Queued. See `python -m vaehpc.status {shlex.quote(str(study.path))}`; the result: {result}")
-    return _waited(study, console, show) if wait else 0
+    say(console, f"Queued. See `{_status_line(study)}`; the result: {result}")
+    return _waited(study, result, console, show) if wait else 0
 
 
 def require_package(site: SiteConfig) -> None:
@@ -103,14 +106,23 @@ def require_package(site: SiteConfig) -> None:
 
 def _asked_of_slurm(study: StudyDir, site: SiteConfig) -> tuple[Queue, Limits]:
     try:
-        elements, limit = queued(), submit_limit(site.slurm.account)
+        elements, settings = queued(), configuration()
+        limit = _submit_limit(site)
         left = UNLIMITED if limit is None else limit - len(elements)
-        return study_queue(study, elements), Limits(max_array_size(), left)
+        return study_queue(study, elements), Limits(int(settings["MaxArraySize"]), left)
     except SlurmError as error:
         raise UserError(
             f"Slurm does not answer: {error}. Nothing was submitted; give the same line again later, or take"
             " --executor local."
         ) from error
+
+
+def _submit_limit(site: SiteConfig) -> int | None:
+    """Elements that this user may have in the queue; None where that is not limited, or accounting does not say."""
+    try:
+        return submit_limit(of_account(associations(), site.slurm.account), site.slurm.qos)
+    except SlurmError:
+        return None
 
 
 def _submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, console: Console) -> None:
@@ -135,17 +147,17 @@ def _in_words(batch: Batch) -> str:
     return f"{batch.name}: {what}{runs}{waits}"
 
 
-def _waited(study: StudyDir, console: Console, show: Show) -> int:
-    """Wait until nothing of the study is queued any more, then say what it found."""
+def _waited(study: StudyDir, result: Path, console: Console, show: Show) -> int:
+    """Wait until nothing of the study is queued any more, then say what it found; 3 if it has no result."""
     shown = Counter[str]()
     while True:
         try:
-            now = Counter(element.state for element in queued() if batch_of(study, element))
+            now = Counter(element.state for element in queued() if study.batch_at(element.comment))
         except SlurmError as error:
             say(console, f"Slurm does not answer ({error}); waiting")
             now = shown
         if not now:
-            return show(study, console)
+            break
         if now != shown:
             say(console, ", ".join(f"{number} {state.lower()}" for state, number in sorted(now.items())))
             shown = now
@@ -153,6 +165,14 @@ def _waited(study: StudyDir, console: Console, show: Show) -> int:
             time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the study goes on in the queue; the same line waits again") from None
+    if result.exists():
+        return show(study, console)
+    say(console, f"The queue is empty, and there is no {result}. Why: `{_status_line(study)} --failures`")
+    return 3
+
+
+def _status_line(study: StudyDir) -> str:
+    return f"python -m vaehpc.status {shlex.quote(str(study.path))}"
 
 
 # Data that are not there yet
@@ -189,7 +209,7 @@ def queue_preparation(
     if queue.of_stage("prepare") or queue.of_stage("launch"):
         _say_queued(queue, console)
         say(console, "The data are being prepared; the arrays are submitted after it.")
-        return _waited(study, console, show_results) if wait else 0
+        return _waited(study, study.report, console, show_results) if wait else 0
     data.progress.mkdir(parents=True, exist_ok=True)
     workers = job_config("prepare", site).cpus
     write_text(data.request_path, json.dumps(request | {"workers": workers}) + "\n")
@@ -200,7 +220,7 @@ def queue_preparation(
     write_text(line_path(batches[-1].elements[0][0]), json.dumps(line) + "\n")
     _submit(study, batches, site, console)
     say(console, "The data are prepared first; then the arrays are submitted. The same line shows how far it is.")
-    return _waited(study, console, show_results) if wait else 0
+    return _waited(study, study.report, console, show_results) if wait else 0
 
 
 def line_path(batch: Path) -> Path:
@@ -225,7 +245,7 @@ def write_scripts(study: StudyDir, config: StudyConfig, site: SiteConfig, folder
     except UserError as error:
         say(console, f"{error} Scripts are made as if nothing of the study were queued.")
         queue, limits = Queue({}, {}), Limits(DEFAULT_ARRAY_SIZE, UNLIMITED)
-    batches, _ = planned(study, config, site, queue, limits)
+    batches, _ = planned(study, config, site, queue, limits, Names(study))
     if folder is None:
         for batch in batches:
             say(console, f"\n# {_in_words(batch)}\n{script(study, batch, site)}")

@@ -265,13 +265,12 @@ def read_launcher(study: StudyDir) -> dict[str, Any]:
     }
 
 
-def adopted(elements: Sequence[Element], queue: Iterable[QueuedElement]) -> list[Element]:
+def adopted(study: StudyDir, elements: Sequence[Element], queue: Iterable[QueuedElement]) -> list[Element]:
     """Elements whose launcher was killed just after their array was accepted get the number that the queue has."""
-    folders = {element.batch.path.resolve(): element.batch.name for element in elements if element.job is None}
     jobs: dict[str, str] = {}
-    for entry in queue if folders else ():
-        if (name := folders.get(Path(entry.comment).resolve())) is not None:
-            jobs[name] = entry.element.partition("_")[0]
+    for entry in queue if any(element.job is None for element in elements) else ():
+        if (batch := study.batch_at(entry.comment)) is not None:
+            jobs[batch.name] = entry.element.partition("_")[0]
     return [replace(element, job=element.job or jobs.get(element.batch.name)) for element in elements]
 
 

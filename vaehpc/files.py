@@ -283,6 +283,11 @@ class StudyDir:
         found = [BatchDir(path.parent) for path in self.jobs.glob("*/batch.json")]
         return sorted(found, key=lambda batch: batch.record().created)
 
+    def batch_at(self, folder: str) -> BatchDir | None:
+        """The study's array with this folder, whatever links lead there; None if it is none of the study's."""
+        path = Path(folder).resolve()
+        return BatchDir(self.jobs / path.name) if path.parent == self.jobs.resolve() else None
+
 
 @dataclass(frozen=True)
 class Event:
@@ -316,17 +321,16 @@ class BatchDir:
         """Slurm's number of the array, None if it was never accepted as far as is known."""
         return self.job_path.read_text().partition(";")[0].strip() or None if self.job_path.exists() else None
 
-    def element_id(self, number: int) -> str | None:
-        """Slurm's name of an element: 4711_0, or 4711 where the array has only one."""
-        job, is_array = self.job(), len(self.record().elements) > 1
-        return f"{job}_{number}" if job and is_array else job
-
     def events(self, number: int) -> list[Event]:
         """What the element's batch script noted, oldest first."""
         path = self.path / f"{number}.events"
         lines = path.read_text().splitlines() if path.exists() else []
         whole = [parts for line in lines if len(parts := line.split("\t")) == 4]  # a full disk tears the last one
         return [Event(float(time), node, kind, detail) for time, node, kind, detail in whole]
+
+
+BEAT_SECONDS = 10.0
+"""Between two signs of life of work that has no steps."""
 
 
 class Attempt:
@@ -344,6 +348,8 @@ class Attempt:
         self.heartbeat_path = path / "heartbeat.json"
         self.exit_path = path / "exit.json"
         self.log = path / "log"
+        self._state: dict[str, Any] = {}
+        self._said = float("-inf")
 
     @classmethod
     def start(cls, run: RunDir, stage: str) -> Attempt:
@@ -403,7 +409,13 @@ class Attempt:
 
     def beat(self, **state: Any) -> None:
         """Say that this attempt is alive and how far it is."""
+        self._state, self._said = state, time.monotonic()
         write_record(self.heartbeat_path, state | resources_used())
+
+    def still_alive(self) -> None:
+        """Say so again, as far as it was, where that was a while ago."""
+        if self._state and time.monotonic() - self._said > BEAT_SECONDS:
+            self.beat(**self._state)
 
 
 _OUTCOMES: dict[type[BaseException], str] = {SupersededError: "superseded", StoppedError: "stopped"}

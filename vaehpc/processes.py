@@ -1,4 +1,4 @@
-"""Processes of this machine: which launcher runs a study here."""
+"""Processes of this machine: which launcher runs a study here, and what memory is left to this one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from pathlib import Path
 
 
 def running_launcher(record: Path) -> str | None:
-    """'process 4711 on node3' if the launcher in this record still runs on this machine, else None."""
-    if not record.exists():
-        return None
-    host, pid, started = record.read_text().split()
+    """'process 4711 on node3' if the launcher in this file still runs on this machine, else None."""
+    return running_here(record.read_text()) if record.exists() else None
+
+
+def running_here(record: str) -> str | None:
+    """'process 4711 on node3' if this is the record of another process that runs on this machine, else None."""
+    host, pid, started = record.split()
     alive = host == socket.gethostname() and started == process_start(int(pid)) and int(pid) != os.getpid()
     return f"process {pid} on {host}" if alive else None
+
+
+def running_elsewhere(record: str) -> str | None:
+    """'process 4711 on node3' if this is the record of a process of another machine: whether it runs is not known."""
+    host, pid, _ = record.split()
+    return None if host == socket.gethostname() else f"process {pid} on {host}"
 
 
 def launcher_record() -> str:
@@ -34,3 +43,29 @@ def process_stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return stat.rpartition(")")[2].split()
+
+
+# Memory
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def available_memory() -> int:
+    """Bytes that this process may still use, by the kernel's estimate and the limits of its control groups."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    estimate = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    groups = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next((line.removeprefix("0::/") for line in groups if line.startswith("0::/")), "")
+    return min([estimate, *left_by_control_groups(CONTROL_GROUPS, own)])
+
+
+def left_by_control_groups(root: Path, own: str) -> list[int]:
+    """Bytes that each limit leaves, from a process's own control group (of version 2) up to the root."""
+    group, left = root / own, []
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(root):
+            break
+        limit = folder / "memory.max"
+        if limit.exists() and (allowed := limit.read_text().strip()).isdigit():
+            left.append(int(allowed) - int((folder / "memory.current").read_text()))
+    return left

@@ -418,6 +418,8 @@ class BatchRecord(Frozen):
     """Names of the batches that it waits for."""
     created: float
     """Unix time, s."""
+    launcher: str
+    """Host, process and its start: who submits it."""
     cpus: int
     gpus: int
     memory_gb: float

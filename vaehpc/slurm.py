@@ -43,7 +43,6 @@ class AccountedElement:
     """'0:9': exit status, signal."""
     node: str
     elapsed_seconds: float | None
-    limit_seconds: float | None
     cpus: int | None
     cpu_seconds: float | None
     """Of all its processes, user and system."""
@@ -121,45 +120,88 @@ def valid_values(refusal: str) -> str:
     return f"\nValid {what}: {', '.join(lines) or 'none'}"
 
 
-def max_minutes(partition: str | None) -> float | None:
-    """Time limit of a partition, or of the default one; None where it has none.
-
-    Raises:
-        SlurmError: Slurm does not answer, or has no such partition.
-    """
-    for line in client("sinfo", "--noheader", "--format=%P|%l").splitlines():
-        name, _, limit = line.partition("|")
-        if name == f"{partition}*" or name == partition or (partition is None and name.endswith("*")):
-            allowed = seconds(limit)
-            return None if allowed is None else allowed / 60
-    return None
-
-
-def submit_limit(account: str | None) -> int | None:
-    """Elements that this user may have in the queue, None where that is not limited or not known.
-
-    Args:
-        account: that they are put on; None: the user's default.
-    """
-    columns = "format=defaultaccount,account,maxsubmitjobs"
-    try:
-        shown = client("sacctmgr", "--noheader", "--parsable2", "show", "user", getpass.getuser(), "withassoc", columns)
-    except SlurmError:
-        return None
-    lines = (line.split("|") for line in shown.splitlines())
-    limits = [limit for default, name, limit in lines if limit and name == (account or default)]
-    return min(map(int, limits), default=None)
-
-
-def max_array_size() -> int:
-    """Elements of an array at most.
+def max_minutes(partitions: str | None) -> float | None:
+    """Time limit of the partition, of several ('a,b') the longest, or of the default one; None where it has none.
 
     Raises:
         SlurmError: Slurm does not answer.
     """
-    settings = client("scontrol", "show", "config").splitlines()
-    found = [line.partition("=")[2] for line in settings if line.startswith("MaxArraySize")]
-    return int(found[0])
+    names = () if partitions is None else partitions.split(",")
+    longest: float | None = None
+    for line in client("sinfo", "--noheader", "--format=%P|%l").splitlines():
+        name, _, limit = line.partition("|")
+        if name.rstrip("*") in names or (partitions is None and name.endswith("*")):
+            allowed = seconds(limit)
+            if allowed is None:
+                return None
+            longest = max(allowed / 60, longest or 0.0)
+    return longest
+
+
+def configuration() -> dict[str, str]:
+    """Slurm's own settings, by name.
+
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
+    pairs = [line.split("=", 1) for line in client("scontrol", "show", "config").splitlines() if "=" in line]
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+@dataclass(frozen=True)
+class Association:
+    """What accounting allows this user under one account."""
+
+    account: str
+    is_default: bool
+    """Whether it is the user's default account."""
+    qos: tuple[str, ...]
+    default_qos: str
+    """Empty: the cluster's, 'normal'."""
+    max_submit: int | None
+    """Jobs in the queue at most, each element of an array being one."""
+
+
+def associations() -> list[Association]:
+    """This user's accounts.
+
+    Raises:
+        SlurmError: accounting is off or does not answer.
+    """
+    columns = "format=DefaultAccount,Account,QOS,DefaultQOS,MaxSubmitJobs,GrpSubmitJobs"
+    asked = ("show", "user", getpass.getuser(), "withassoc", columns)
+    found = []
+    for line in client("sacctmgr", "--noheader", "--parsable2", *asked).splitlines():
+        default, account, qos, default_qos, *limits = line.split("|")
+        allowed = tuple(filter(None, qos.split(",")))
+        found.append(Association(account, account == default, allowed, default_qos, _lowest(limits)))
+    return found
+
+
+def of_account(found: Iterable[Association], account: str | None) -> list[Association]:
+    """Those under this account; None: under the user's default account."""
+    return [one for one in found if (one.is_default if account is None else one.account == account)]
+
+
+def submit_limit(own: Sequence[Association], qos: str | None) -> int | None:
+    """Elements that may be in the queue, None where that is not limited.
+
+    Args:
+        own: the user's associations under the account that they are put on.
+        qos: that they ask for; None: the association's default.
+
+    Raises:
+        SlurmError: accounting does not answer.
+    """
+    name = qos or next((one.default_qos for one in own if one.default_qos), "normal")
+    columns = "format=MaxSubmitJobsPerUser,MaxSubmitJobsPerAccount,GrpSubmitJobs"
+    shown = client("sacctmgr", "--noheader", "--parsable2", "show", "qos", name, columns)
+    limits = [_lowest(shown.strip().split("|")), *(one.max_submit for one in own)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _lowest(limits: Iterable[str]) -> int | None:
+    return min((int(limit) for limit in limits if limit.isdigit()), default=None)
 
 
 def seconds(text: str) -> float | None:
@@ -182,7 +224,6 @@ ACCOUNTED_FIELDS = (
     "ExitCode",
     "NodeList",
     "ElapsedRaw",
-    "Timelimit",
     "AllocCPUS",
     "TotalCPU",
     "MaxRSS",
@@ -228,7 +269,6 @@ def _element(name: str, parts: dict[str, str]) -> AccountedElement:
         exit_code=parts["ExitCode"],
         node="" if parts["NodeList"] == "None assigned" else parts["NodeList"],
         elapsed_seconds=float(parts["ElapsedRaw"]) if parts["ElapsedRaw"].isdigit() else None,
-        limit_seconds=seconds(parts["Timelimit"]),
         cpus=int(parts["AllocCPUS"]) if parts["AllocCPUS"].isdigit() else None,
         cpu_seconds=cpu_seconds(parts["TotalCPU"]),
         max_rss_gb=None,
@@ -269,9 +309,10 @@ def cpu_seconds(text: str) -> float | None:
 
 
 def cancel(jobs: Sequence[str], limit: float = CLIENT_SECONDS) -> None:
-    """End these arrays, queued and running elements alike.
+    """End these arrays, queued and running elements alike; none: nothing is asked of Slurm.
 
     Raises:
         SlurmError: Slurm refuses or does not answer.
     """
-    client("scancel", *jobs, seconds=limit)
+    if jobs:
+        client("scancel", *jobs, seconds=limit)

@@ -332,7 +332,7 @@ def read_study(study: StudyDir, seconds: float) -> StudyState:
             entries, queue_error = asked.result() if asked else [], None
         except SlurmError as error:
             entries, queue_error = [], str(error)
-    elements = adopted(elements, entries)
+    elements = adopted(study, elements, entries)
     sources = Sources(
         elements=by_run(elements),
         job_ids=frozenset(

@@ -362,7 +362,7 @@ def cancel_study(study: StudyDir, console: Console) -> int:
     names = {element.job: element.batch.name for element in elements}
     try:
         queue = queued() if elements else []
-        names = {element.job: element.batch.name for element in adopted(elements, queue)}
+        names = {element.job: element.batch.name for element in adopted(study, elements, queue)}
         there = [element for element in queue if element.element.partition("_")[0] in names]
         of_job = Counter((element.element.partition("_")[0], element.state) for element in there)
         jobs = sorted({job for job, _ in of_job}, key=int)

@@ -274,7 +274,7 @@ def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None
         RuntimeError: some of several failed; a single one fails as it does.
     """
     tasks = tuple(Task(entry_point, directory) for directory in directories)
-    pack = Pack(tasks, at_once) if len(tasks) > 1 else tasks[0]
+    pack = tasks[0] if len(tasks) == 1 else Pack(tasks, at_once)
     pack()
 
 

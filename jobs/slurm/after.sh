@@ -2,10 +2,14 @@
 code=$?
 trap '' USR2 TERM
 [ -z "$clock" ] || kill "$clock" 2>/dev/null
-missing=''
+missing='' finished=''
 for directory in "${directories[@]}"; do
-  [ -z "$marker" ] || [ -e "$directory/$marker" ] || missing=yes
+  [ -z "$marker" ] || if [ -e "$directory/$marker" ]; then finished=yes; else missing=yes; fi
 done
+leave() { # well where a run of a pack has its result: its statistics wait for this element's success
+  [ -n "$finished" ]
+  exit
+}
 if [ "$code" = 0 ] && [ -z "$missing" ]; then
   note 'done' ''
   exit 0
@@ -23,13 +27,13 @@ elif [ "$code" != 0 ]; then
   else
     again "crash" "$(crash_nodes)"
   fi
-  exit 1
+  leave
 elif [ -z "$warned" ] && asked_by_hand; then
   note left ''
-  exit 1
+  leave
 elif [ "$(progress)" = "$before" ]; then
   note given-up "no new checkpoint"
-  exit 1
+  leave
 else
   why=${warned:+time limit}
 fi
@@ -38,4 +42,4 @@ if [ "$(count requeue)" -ge "$max_restarts" ]; then
 else
   again "${why:-asked to leave}"
 fi
-exit 1
+leave

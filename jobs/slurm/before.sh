@@ -1,6 +1,7 @@
 # Runs on the node, outside of any container, before an element's tasks. The lines above set: batch (the batch's folder),
-# marker (the file that a finished task leaves, or nothing), checkpoints (whether a task leaves one where a file `stop`
-# appears), warn_seconds, max_restarts, max_crashes, exclude.
+# marker (the file that a finished task leaves, or nothing), needs (the file without which a directory is passed over, or
+# nothing), checkpoints (whether a task leaves one where a file `stop` appears), warn_seconds, max_restarts, max_crashes,
+# exclude.
 number=${SLURM_ARRAY_TASK_ID:-0}
 element=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 node=${SLURMD_NODENAME:-$(hostname)}
@@ -83,7 +84,10 @@ srun() { # bash runs a trap only while it waits
 # Slurm sends USR2 before the time limit, TERM when the element is cancelled, preempted or put back into the queue.
 trap warn USR2
 trap end TERM
-IFS=$'\t' read -r -a directories < <(sed -n "$((number + 1))p" "$batch/elements")
+IFS=$'\t' read -r -a given < <(sed -n "$((number + 1))p" "$batch/elements")
+for directory in "${given[@]}"; do
+  if [ -z "$needs" ] || [ -e "$directory/$needs" ]; then directories+=("$directory"); fi
+done
 for directory in "${directories[@]}"; do [ ! -s "$directory/stop" ] || [ -z "$checkpoints" ] || rm "$directory/stop"; done
 before=$(progress)
 note start "$start"

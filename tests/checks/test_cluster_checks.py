@@ -5,11 +5,9 @@ from pathlib import Path
 import pytest
 
 from vaehpc.checks.cluster import (
-    Association,
     account_findings,
     accounting_is_on,
     array_finding,
-    associations_of,
     chosen_partitions,
     client_finding,
     client_missing,
@@ -18,10 +16,10 @@ from vaehpc.checks.cluster import (
     partitions_of,
     refused_finding,
     resources_finding,
-    settings_of,
 )
 from vaehpc.checks.finding import Finding
 from vaehpc.config import SlurmConfig
+from vaehpc.slurm import Association
 from vaehpc.submit import Array
 
 SINFO = """\
@@ -35,16 +33,13 @@ broken|up|1:00:00|b2|idle*|4|4000|(null)|(null)
 closed|drain|1:00:00|c1|idle|4|4000|(null)|(null)
 empty|up|1:00:00||n/a|0|0|(null)|(null)
 """
-CONFIG = """\
-Configuration data as of 2024-03-05T13:46:55
-AccountingStorageEnforce = associations,limits,qos
-AccountingStorageType   = accounting_storage/slurmdbd
-ClusterName             = vaetest
-MaxArraySize            = 1001
-SchedulerParameters     = batch_sched_delay=0,sched_interval=2
-"""
 PARTITIONS = partitions_of(SINFO)
-SETTINGS = settings_of(CONFIG)
+SETTINGS = {
+    "AccountingStorageEnforce": "associations,limits,qos",
+    "AccountingStorageType": "accounting_storage/slurmdbd",
+    "ClusterName": "vaetest",
+    "MaxArraySize": "1001",
+}
 
 
 def array(
@@ -99,15 +94,6 @@ def test_partitions_with_their_nodes() -> None:
 )
 def test_gpus_of_a_node(gres: str, gpus: dict[str, int]) -> None:
     assert gpus_of(gres) == gpus
-
-
-def test_associations() -> None:
-    assert associations_of("small|normal|3|\nfaces|normal,long||\ngroup||100|7\n") == [
-        Association("small", ("normal",), 3),
-        Association("faces", ("normal", "long"), None),
-        Association("group", (), 7),
-    ]
-    assert associations_of("") == []
 
 
 # Slurm itself
@@ -229,15 +215,18 @@ def test_accounting_on_and_off() -> None:
     assert not accounting_is_on({"AccountingStorageType": "(null)none"})
 
 
-OF_USER = [Association("small", ("normal",), 3), Association("faces", ("normal", "long"), None)]
+OF_USER = [
+    Association("small", is_default=False, qos=("normal",), default_qos="", max_submit=3),
+    Association("faces", is_default=True, qos=("normal", "long"), default_qos="", max_submit=None),
+]
 
 
 def test_account_and_qos_that_are_allowed() -> None:
-    found = account_findings(SlurmConfig(account="small", qos="normal"), OF_USER, "faces", SETTINGS)
+    found = account_findings(SlurmConfig(account="small", qos="normal"), OF_USER, 3, SETTINGS)
     assert [finding.ok for finding in found] == [True, True, True]
     assert found[0].found == "small; this user's: small, faces"
-    assert found[2].found.startswith("3 jobs of small may be in the queue")
-    by_default = account_findings(SlurmConfig(), OF_USER, "faces", SETTINGS)
+    assert found[2].found.startswith("3 jobs may be in the queue")
+    by_default = account_findings(SlurmConfig(), OF_USER, None, SETTINGS)
     assert [finding.found for finding in by_default] == [
         "faces, the default; this user's: small, faces",
         "none is named; QOS of account faces: normal, long",
@@ -246,18 +235,18 @@ def test_account_and_qos_that_are_allowed() -> None:
 
 
 def test_a_wrong_account_and_a_wrong_qos() -> None:
-    (account,) = account_findings(SlurmConfig(account="face"), OF_USER, "faces", SETTINGS)
+    (account,) = account_findings(SlurmConfig(account="face"), OF_USER, None, SETTINGS)
     assert (account.ok, account.found) == (False, "'face' is none of this user's (did you mean 'faces'?)")
     assert "Accounts: small, faces" in account.remedy
-    _, qos, _ = account_findings(SlurmConfig(qos="lonng"), OF_USER, "faces", SETTINGS)
+    _, qos, _ = account_findings(SlurmConfig(qos="lonng"), OF_USER, None, SETTINGS)
     assert (qos.ok, qos.found) == (False, "'lonng' is not allowed (did you mean 'long'?)")
     assert "QOS of account faces: normal, long" in qos.remedy
 
 
 def test_a_user_without_account() -> None:
-    (needed,) = account_findings(SlurmConfig(), [], "", SETTINGS)
+    (needed,) = account_findings(SlurmConfig(), [], None, SETTINGS)
     assert needed.ok is False
-    (not_needed,) = account_findings(SlurmConfig(), [], "", {"AccountingStorageEnforce": "none"})
+    (not_needed,) = account_findings(SlurmConfig(), [], None, {"AccountingStorageEnforce": "none"})
     assert not_needed.ok
 
 

@@ -27,6 +27,9 @@ ACCOUNT = "faces"
 SMALL_ACCOUNT = "small"
 """Another one of the user's, in which SMALL_LIMIT jobs may be queued or running."""
 SMALL_LIMIT = 3
+SMALL_QOS = "few"
+"""A QOS that lets a user have SMALL_QOS_LIMIT jobs queued or running."""
+SMALL_QOS_LIMIT = 5
 
 Found = TypeVar("Found")
 
@@ -286,8 +289,9 @@ class Cluster:
         for what in (
             "cluster vaetest",
             f"account {ACCOUNT} Description=faces Organization=tests",
+            f"qos {SMALL_QOS} MaxSubmitJobsPerUser={SMALL_QOS_LIMIT}",
             f"account {SMALL_ACCOUNT} Description=small Organization=tests MaxSubmitJobs={SMALL_LIMIT}",
-            f"user {users.USER} Account={ACCOUNT},{SMALL_ACCOUNT} DefaultAccount={ACCOUNT}",
+            f"user {users.USER} Account={ACCOUNT},{SMALL_ACCOUNT} DefaultAccount={ACCOUNT} QOS=normal,{SMALL_QOS}",
         ):
             self.root(f"sacctmgr --immediate add {what}")
 

@@ -122,9 +122,8 @@ class Place:
 
     def element(self, name: str, number: int = 0) -> str:
         """Slurm's name of an element."""
-        element = self.batch(name).element_id(number)
-        assert element is not None
-        return element
+        batch = self.batch(name)
+        return f"{batch.job()}_{number}" if len(batch.record().elements) > 1 else str(batch.job())
 
     def kinds(self, name: str, number: int = 0) -> list[str]:
         """What an element's script noted."""

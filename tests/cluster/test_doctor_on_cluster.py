@@ -144,3 +144,13 @@ def test_a_cluster_without_accounting_is_right(cluster_without_accounting: Clust
     assert code == 0
     assert found["accounting"].startswith("ok: off: states come from squeue and heartbeats")
     assert "account" not in found
+
+
+def test_a_client_with_a_wrong_configuration_is_wrong(cluster: Cluster) -> None:
+    folder = site(cluster)
+    configuration = cluster.new_folder() / "slurm.conf"
+    configuration.write_text("Nonsense=1\n")
+    line = f"SLURM_CONF={configuration} python -m vaehpc.doctor --site site.toml"
+    done = cluster.user(line, cwd=folder, seconds=120, check=False)
+    assert done.returncode == 3
+    assert [line for line in done.stdout.splitlines() if line.startswith("WRONG        Slurm: sinfo")]

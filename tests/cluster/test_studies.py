@@ -69,6 +69,10 @@ def test_time_limit(place: Place, undisturbed: Results) -> None:
     place.signal_task(RUN, signal.SIGSTOP)
     place.cluster.wait(place.run(RUN).stop.exists, "a warning", 150)
     place.signal_task(RUN, signal.SIGCONT)
+    place.wait_for_step(RUN, 51, attempt=2)
+    status = place.status()
+    assert "requeued x1" in status
+    assert "hash of the state matches" in status
     place.wait_until_ended()
     assert place.kinds("train-0001").count("requeue") >= 1
     assert place.kinds("train-0001")[-1] == "done"
@@ -106,6 +110,10 @@ def test_preempted(place: Place, undisturbed: Results) -> None:
     place.launch()
     place.wait_for_step(RUN, 50)
     place.cluster.submit("sleep 3", "--partition=gpu-high --nodes=2 --exclusive --time=1")
+    place.wait_for_step(RUN, 50, attempt=2)
+    status = place.status()
+    assert "requeued x1" in status
+    assert "hash of the state matches" in status
     place.wait_until_ended()
     assert place.kinds("train-0001").count("start") == 2
     assert place.first_step(RUN, 2) > 0
@@ -116,6 +124,8 @@ def test_killed_task_is_tried_on_another_node(place: Place, undisturbed: Results
     place.launch()
     place.wait_for_step(RUN, 50)
     place.signal_task(RUN, signal.SIGKILL)
+    place.wait_for_step(RUN, 50, attempt=2)
+    assert "crashed x1" in place.status()
     place.wait_until_ended()
     assert place.kinds("train-0001") == ["start", "crash", "requeue", "start", "done"]
     assert len(set(place.nodes("train-0001"))) == 2
@@ -171,6 +181,64 @@ def test_cancelled_element(place: Place, undisturbed: Results) -> None:
     assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
 
 
+def test_one_of_a_pack_fails(place: Place, undisturbed: Results) -> None:
+    """It is missing; the other one of its element is measured all the same."""
+    place.site(slurm="tasks_per_gpu = 2\nmax_crashes = 0")
+    place.launch(seeds=2)
+    other = "vae-tiny-seed001"
+    place.wait_for_step(other, 50)
+    place.signal_task(other, signal.SIGKILL)
+    place.wait_until_ended()
+    assert place.kinds("train-0001") == ["start", "crash", "given-up"]
+    assert place.kinds("statistics-0001") == ["start", "done"]
+    assert place.results(RUN) == undisturbed
+    assert place.summary()["runs"][other]["missing_stage"] == "train"
+    assert "killed (SIGKILL)" in place.status("--failures")
+    place.launch(seeds=2)
+    place.wait_until_ended()
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+
+
+def test_statistics_put_back(place: Place, undisturbed: Results) -> None:
+    """As after a preemption. Statistics have no checkpoints: they are made anew."""
+    place.cluster.root("scontrol update PartitionName=cpu State=DOWN")
+    place.launch()
+    place.cluster.wait(place.run(RUN).trained_path.exists, "a training", 200)
+    place.cluster.root("scontrol update PartitionName=cpu State=UP")
+    place.cluster.wait(lambda: "start" in place.kinds("statistics-0001"), "the start of the statistics", 60)
+    place.shell(f"scontrol requeue {place.element('statistics-0001')}")
+    place.wait_until_ended()
+    assert place.kinds("statistics-0001").count("start") == 2
+    assert place.results(RUN) == undisturbed
+
+
+def test_cancelled_and_waited_for(place: Place, undisturbed: Results) -> None:
+    """The whole study is cancelled; the same line, told to wait, then leaves with its results."""
+    place.launch()
+    place.wait_for_step(RUN, 50)
+    said = place.status("--cancel")
+    assert "(train-0001): 1 running" in said
+    assert "(aggregate-0001): 1 pending" in said
+    place.wait_until_ended()
+    assert not place.study.report.exists()
+    assert "cancelled" in place.status("--failures")
+    waited = place.launch("--wait").stdout
+    assert f"Report: {place.study.report}" in waited
+    assert place.results(RUN) == undisturbed
+
+
+def test_waiting_for_a_study_without_result(place: Place) -> None:
+    """Its last job fails: exit code 3, and where to look."""
+    place.settings(epochs=2)
+    place.study.path.mkdir(parents=True)
+    (place.study.path / "figures").touch()
+    for path in (place.folder / "runs", *(place.folder / "runs").rglob("*")):
+        os.chown(path, place.folder.stat().st_uid, place.folder.stat().st_gid)
+    done = place.launch("--wait", check=False)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert f"there is no {place.study.report}" in done.stdout
+
+
 def test_controller_restarted(place: Place, undisturbed: Results) -> None:
     place.launch()
     place.wait_for_step(RUN, 50)
@@ -188,8 +256,15 @@ def test_database_down(place: Place, undisturbed: Results) -> None:
     place.cluster.stop_database()
     place.launch()
     place.wait_for_step(RUN, 50)
-    assert "training" in place.status()
+    assert "accounting" not in place.status()  # not asked while everything is in the queue
     place.signal_task(RUN, signal.SIGKILL)
+    place.wait_for_step(RUN, 50, attempt=2)
+    place.shell(f"scancel {place.element('train-0001')}")
+    place.wait_until_ended()
+    status = place.status()
+    assert "accounting down: states from squeue and heartbeats" in status
+    assert "1 MISSING" in status
+    place.launch()
     place.wait_until_ended()
     assert "1 done" in place.status()
     assert place.results(RUN) == undisturbed
@@ -213,6 +288,8 @@ def test_launcher_killed_between_two_submissions(place: Place, undisturbed: Resu
     line = f"PATH={wrapper.parent}:$PATH {place.line(seeds=2)}"
     killed = place.cluster.user(line, cwd=place.folder, seconds=120, check=False)
     assert killed.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    place.wait_for_step(RUN, 1)
+    assert "2 training" in place.status()
     place.launch(seeds=2)
     place.wait_until_ended()
     assert [len(batch.record().elements) for batch in place.study.batches() if batch.record().stage == "train"] == [2]
@@ -349,13 +426,17 @@ def test_what_slurm_refuses_is_said_before_anything_is_queued(place: Place) -> N
     assert "may not write" in refused(place, "--out /usr/runs")
 
 
-def test_submit_limit(place: Place) -> None:
-    """The account 'small' may have 3 elements in the queue: a training, its statistics, the aggregate."""
+@pytest.mark.parametrize(
+    ("slurm", "left", "left_again"), [('account = "small"', 2, 1), ('qos = "few"', 1, 0)], ids=["account", "qos"]
+)
+def test_submit_limit(place: Place, slurm: str, left: int, left_again: int) -> None:
+    """3 elements in the queue are a training, its statistics, the aggregate; 5 are two runs."""
     place.settings(epochs=2)
-    place.site(slurm='account = "small"')
-    assert "2 runs do not fit" in place.launch(seeds=3).stdout
+    place.site(slurm=slurm)
+    assert f"{left} runs do not fit" in place.launch(seeds=3).stdout
     place.wait_until_ended()
-    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 2
-    assert "1 runs do not fit" in place.launch(seeds=3).stdout
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == left
+    again = place.launch(seeds=3).stdout
+    assert (f"{left_again} runs do not fit" in again) == (left_again > 0)
     place.wait_until_ended()
-    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 1
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == left_again

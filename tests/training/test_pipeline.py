@@ -9,7 +9,7 @@ import pytest
 from tests.examples import data_config, run_config
 from vaehpc.config import DataConfig, RunConfig
 from vaehpc.files import DataDir, UserError
-from vaehpc.training.pipeline import ShardedImages, available_in, batches, epoch_order, load_training_images
+from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, load_training_images
 
 
 def run_on(data: DataConfig, **train: object) -> RunConfig:
@@ -89,7 +89,3 @@ def test_another_data_set_is_refused(faces: DataConfig) -> None:
 def test_a_missing_data_set_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"vaehpc\.prepare"):
         load_training_images(run_on(data_config(tmp_path / "none")))
-
-
-def test_available_memory_is_the_kernels_estimate() -> None:
-    assert available_in("MemTotal: 100 kB\nMemAvailable:   42 kB\n") == 42 * 1024

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.config import SlurmConfig
 from vaehpc.presets import nearest
-from vaehpc.slurm import seconds
+from vaehpc.slurm import Association, of_account, seconds
 from vaehpc.submit import Array
 
 NODES = ("sinfo", "--all", "--Node", "--noheader", "--format=%P|%a|%l|%N|%T|%c|%m|%G|%f")
-CONFIG = ("scontrol", "show", "config")
-ASSOCIATIONS = "format=Account,QOS,MaxSubmitJobs,GrpSubmitJobs"
 USABLE = ("idle", "mixed", "allocated", "completing", "planned", "reserved", "powered", "powering")
 """Beginnings of the states of nodes that take jobs, or will."""
 NO_LIMIT = "no limit"
@@ -60,16 +58,6 @@ class Partition:
     nodes: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
-class Association:
-    """What accounting allows a user under one account."""
-
-    account: str
-    qos: tuple[str, ...]
-    max_submit: int | None
-    """Jobs in the queue at most, each element of an array being one."""
-
-
 # Reading
 
 
@@ -100,22 +88,6 @@ def gpus_of(gres: str) -> dict[str, int]:
             gpu_type = rest[0] if len(rest) == 2 else ""
             gpus[gpu_type] = gpus.get(gpu_type, 0) + int(rest[-1])
     return gpus
-
-
-def settings_of(text: str) -> dict[str, str]:
-    """Settings by name, from the output of CONFIG."""
-    pairs = [line.split("=", 1) for line in text.splitlines() if "=" in line]
-    return {name.strip(): value.strip() for name, value in pairs}
-
-
-def associations_of(text: str) -> list[Association]:
-    """A user's associations, from the parsable output of sacctmgr with the fields of ASSOCIATIONS."""
-    found = []
-    for line in text.splitlines():
-        account, qos, *limits = line.split("|")
-        numbers = [int(limit) for limit in limits if limit.isdigit()]
-        found.append(Association(account, tuple(filter(None, qos.split(","))), min(numbers, default=None)))
-    return found
 
 
 # Judging
@@ -234,14 +206,14 @@ def accounting_is_silent(error: str) -> Finding:
 
 
 def account_findings(
-    slurm: SlurmConfig, associations: Sequence[Association], default: str, settings: Mapping[str, str]
+    slurm: SlurmConfig, associations: Sequence[Association], limit: int | None, settings: Mapping[str, str]
 ) -> list[Finding]:
     """Whether account and QOS of a site are the user's, and how many jobs may be submitted.
 
     Args:
         slurm: the site's names.
         associations: the user's.
-        default: the user's default account, or nothing.
+        limit: jobs that may be in the queue; None where that is not limited.
         settings: Slurm's own.
     """
     enforced = settings.get("AccountingStorageEnforce", "none")
@@ -251,26 +223,22 @@ def account_findings(
             return [wrong("account", f"{found}, and Slurm asks for one", "ask the cluster's staff for an account")]
         return [right("account", f"{found}; Slurm asks for none")]
     accounts = list(dict.fromkeys(association.account for association in associations))
-    account = slurm.account or default
-    of_account = [association for association in associations if association.account == account]
-    if not of_account:
-        found = f"'{account}' is none of this user's{nearest(account, accounts)}" if account else "no default account"
+    own = of_account(associations, slurm.account)
+    if not own:
+        missing = slurm.account
+        found = f"'{missing}' is none of this user's{nearest(missing, accounts)}" if missing else "no default account"
         return [
             wrong(
                 "account", found, f"name one as account in [slurm] of the site's file. Accounts: {', '.join(accounts)}"
             )
         ]
-    origin = "" if slurm.account else ", the default"
+    account, origin = own[0].account, "" if slurm.account else ", the default"
     findings = [right("account", f"{account}{origin}; this user's: {', '.join(accounts)}")]
-    allowed = list(dict.fromkeys(qos for association in of_account for qos in association.qos))
-    findings.append(_qos_finding(slurm.qos, account, allowed))
-    limits = [association.max_submit for association in of_account if association.max_submit is not None]
-    if limits:
-        words = f"{min(limits):,} jobs of {account} may be in the queue, each element of an array being one"
-        findings.append(right("submit limit", f"{words}; the launch line, given again, submits the rest"))
-    else:
-        findings.append(right("submit limit", NO_LIMIT))
-    return findings
+    findings.append(_qos_finding(slurm.qos, account, list(dict.fromkeys(qos for one in own for qos in one.qos))))
+    if limit is None:
+        return [*findings, right("submit limit", NO_LIMIT)]
+    words = f"{limit:,} jobs may be in the queue, each element of an array being one"
+    return [*findings, right("submit limit", f"{words}; the launch line, given again, submits the rest")]
 
 
 def _qos_finding(asked: str | None, account: str, allowed: Sequence[str]) -> Finding:

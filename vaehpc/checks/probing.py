@@ -25,7 +25,7 @@ from vaehpc.checks.machine import (
 from vaehpc.config import SiteConfig
 from vaehpc.files import StudyDir, read_model, tail, write_model, write_text
 from vaehpc.sites import job_config
-from vaehpc.slurm import SlurmError, client, queued
+from vaehpc.slurm import SlurmError, cancel, client, queued
 from vaehpc.submit import Array, SlurmArray
 from vaehpc.tasks.probe import MachineReport, ProbeDir, ProbeReport, ProbeRequest
 
@@ -182,7 +182,8 @@ def _ask_queue(probes: Sequence[Probe], now: float) -> None:
                 probe.outcome = wrong(
                     f"probe of {probe.stage}", f"job {probe.job} will not start: {element.reason}", remedy
                 )
-                cancel([probe.job])
+                with suppress(SlurmError):
+                    cancel([probe.job])
         elif probe.gone_at is None:
             probe.gone_at = now
         elif now - probe.gone_at > GONE_SECONDS and probe.outcome is None:
@@ -215,20 +216,14 @@ def failed_finding(stage: str, job: str, folder: Path, state: str) -> Finding:
     return wrong(name, f"{found}; its log ends: {said or 'with nothing'}", remedy)
 
 
-def cancel(jobs: Sequence[str]) -> None:
-    """Take jobs out of the queue, as far as Slurm can be reached."""
-    if jobs:
-        with suppress(SlurmError):
-            client("scancel", *jobs)
-
-
 def _cancel_rest(probes: Sequence[Probe], scratch: Path) -> None:
     """Cancel what has no outcome, and what Slurm accepted just when this was interrupted."""
     ended = {probe.job for probe in probes if probe.outcome is not None}
     jobs = {probe.job for probe in probes}
     with suppress(SlurmError):
         jobs |= {element.element for element in queued() if Path(element.comment).parent == scratch}
-    cancel(sorted(jobs - ended))
+    with suppress(SlurmError):
+        cancel(sorted(jobs - ended))
 
 
 def _let_leave(jobs: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from vaehpc.config import Frozen
 from vaehpc.files import DataDir, UserError, read_model, sha256_of_file, write_model, write_text
+from vaehpc.processes import available_memory
 from vaehpc.provenance import provenance
 from vaehpc.results import Manifest
 
@@ -235,16 +236,6 @@ def _normal(name: str) -> str:
 
 
 # The machine
-
-
-def available_memory() -> int:
-    """Bytes that this process may still use, by the kernel's estimate and the limit of its control group."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    group = Path("/sys/fs/cgroup/memory.max")
-    if group.exists() and (limit := group.read_text().strip()).isdigit():
-        limits.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    return min(limits)
 
 
 def nvidia_smi() -> tuple[str, ...] | None:

@@ -84,7 +84,7 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
     publish_record(attempt, progress)
     latents_sha256 = {}
     if run.arm.fork is None:  # what becomes of a fork is told by its probe
-        latents_sha256 = write_latents(attempt.path / "latents", run, net, images)
+        latents_sha256 = write_latents(attempt.path / "latents", run, net, images, attempt.still_alive)
         attempt.publish(attempt.path / "latents", attempt.run.latents)
         if run.arm.train.tensorboard:
             write_projector(attempt, run, images)

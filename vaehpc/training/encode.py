@@ -25,10 +25,11 @@ GRID_COLUMNS = 10
 GRID_ROWS = 2
 
 
-def compiled_encoder(net: Net, batch_size: int) -> Encoder:
+def compiled_encoder(net: Net, batch_size: int, on_batch: Callable[[], None] = lambda: None) -> Encoder:
     """A function (images, count) -> mu, log_var of the first `count` images, in order; log_var is None for an AE.
 
-    Moving statistics of BatchNormalization, no noise. Arrays are float32 (count, z_dim).
+    Moving statistics of BatchNormalization, no noise. Arrays are float32 (count, z_dim). `on_batch` is called after
+    each batch.
     """
 
     # One trace for every size of batch.
@@ -48,6 +49,7 @@ def compiled_encoder(net: Net, batch_size: int) -> Encoder:
             if log_var is not None:
                 log_var[start:stop] = batch_log_var
             start = stop
+            on_batch()
         return mu, log_var
 
     return encode
@@ -58,16 +60,18 @@ def unit_range(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(pixels, tf.float32) / 255.0
 
 
-def write_latents(folder: Path, run: RunConfig, net: Net, images: Images) -> dict[str, str]:
+def write_latents(
+    folder: Path, run: RunConfig, net: Net, images: Images, on_batch: Callable[[], None]
+) -> dict[str, str]:
     """Write mu.npy, log_var.npy, z.npy, each float32 (num_train, z_dim) in image order, and images/*.png.
 
-    An AE has no log_var.npy, and its z.npy is a hard link to mu.npy.
+    An AE has no log_var.npy, and its z.npy is a hard link to mu.npy. `on_batch` is called after each batch of images.
 
     Returns:
         SHA-256 of the arrays by file name.
     """
     folder.mkdir()
-    mu, log_var = compiled_encoder(net, run.arm.train.batch_size)(images, len(images))
+    mu, log_var = compiled_encoder(net, run.arm.train.batch_size, on_batch)(images, len(images))
     np.save(folder / "mu.npy", mu)
     if log_var is None:
         os.link(folder / "mu.npy", folder / "z.npy")

@@ -13,6 +13,7 @@ import tensorflow as tf
 from vaehpc.config import Feeding, RunConfig
 from vaehpc.files import DataDir, UserError
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images, read_shard
+from vaehpc.processes import available_memory
 from vaehpc.results import Manifest, Shard
 
 UInt8 = npt.NDArray[np.uint8]
@@ -89,21 +90,6 @@ def _fits_in_memory(manifest: Manifest, feeding: Feeding) -> bool:
     num_bytes = manifest.splits["train"].num_images * manifest.preprocessing.size**2 * 3
     # A quarter, because several runs share a node; half of that again is in use while the shards are joined.
     return num_bytes <= available_memory() // 4
-
-
-def available_memory() -> int:
-    """Bytes that this process may still use, by the kernel's estimate and the limit of its control group."""
-    limits = [available_in(Path("/proc/meminfo").read_text())]
-    group = Path("/sys/fs/cgroup/memory.max")
-    if group.exists() and (limit := group.read_text().strip()).isdigit():
-        limits.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    return min(limits)
-
-
-def available_in(meminfo: str) -> int:
-    """MemAvailable of /proc/meminfo, in bytes."""
-    line = next(line for line in meminfo.splitlines() if line.startswith("MemAvailable:"))
-    return int(line.split()[1]) * 1024
 
 
 def epoch_order(run: RunConfig, epoch: int) -> npt.NDArray[np.int64]:
