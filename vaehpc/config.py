@@ -25,6 +25,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+StudyStream = Literal["logrank", "modes", "images", "bootstrap"]
+STUDY_STREAMS: tuple[StudyStream, ...] = ("logrank", "modes", "images", "bootstrap")
+"""Independent random streams of a study's aggregate. The position is part of every key: append only."""
+
 RENEWED = 1000
 """Added to a stream's position where a fork draws it anew: such a stream is none of any run's own."""
 
@@ -260,6 +264,44 @@ class CensusPlan(Frozen):
     difference_interval: tuple[float, float]
 
 
+Alternative = Literal["greater", "less", "two-sided"]
+
+
+class ContrastPlan(Frozen):
+    """Which arms are tested against each other, and what a study should be able to find."""
+
+    against_control: Alternative
+    reference: str
+    against_reference: Alternative
+    rate: Annotated[float, Field(gt=0, le=1)]
+    versus: Annotated[float, Field(ge=0, lt=1)]
+    power: Annotated[float, Field(gt=0, lt=1)]
+    num_permutations: PositiveInt
+
+
+class SensitivityPlan(Frozen):
+    """Other limits of the classes under which runs are counted again."""
+
+    diverged_factors: tuple[PositiveFloat, ...]
+    shifted_limits: tuple[PositiveFloat, ...]
+
+
+class ModesPlan(Frozen):
+    """When the runs of an arm may be said to have a second mode."""
+
+    min_runs: Annotated[int, Field(ge=4)]
+    num_simulations: PositiveInt
+
+
+class PairPlan(Frozen):
+    """How a VAE is compared with the AE of the same seed."""
+
+    num_images: PositiveInt
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+    radius_margin: PositiveFloat
+    num_resamples: PositiveInt
+
+
 class PlanConfig(Frozen):
     """The analysis plan, fixed before the data are seen (analysis/plan.toml)."""
 
@@ -269,6 +311,10 @@ class PlanConfig(Frozen):
     probe: ProbePlan
     recorder: RecorderPlan
     census: CensusPlan
+    contrasts: ContrastPlan
+    sensitivity: SensitivityPlan
+    modes: ModesPlan
+    pairs: PairPlan
 
     @property
     def sha256(self) -> str:
@@ -356,11 +402,17 @@ class StudyConfig(Frozen):
     provenance: Provenance
     replay: ReplayConfig | None = None
     """Set where the runs are forks of one run."""
+    first_seeds: dict[str, tuple[int, ...]] | None = None
+    """Seeds of each arm at the first launch; arms and seeds beyond these came later. None: not known."""
 
     @field_validator("seeds")
     @classmethod
     def _sorted_and_distinct(cls, seeds: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         return {arm: tuple(sorted(set(of_arm))) for arm, of_arm in seeds.items()}
+
+    def key(self, stream: StudyStream, *counters: int) -> np.random.SeedSequence:
+        """Key of one random stream of the aggregate; no run has it, for the seeds of runs are smaller."""
+        return np.random.SeedSequence(self.root_seed, spawn_key=(MAX_SEEDS, STUDY_STREAMS.index(stream), *counters))
 
     def runs(self) -> list[RunConfig]:
         """Every run of the study, arm by arm, in the order of the seeds."""

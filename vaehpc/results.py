@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from vaehpc.config import Frozen, Provenance, ReplayConfig
+from vaehpc.config import Alternative, Frozen, Provenance, ReplayConfig
 
 RunClass = Literal["nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified"]
 RUN_CLASSES: tuple[RunClass, ...] = ("nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified")
@@ -245,6 +245,8 @@ class RunSummary(Frozen):
     missing_stage: Literal["train", "statistics"] | None
     last_words: str | None
     """End of the log of a run that is missing."""
+    followed_steps: int = 0
+    """Steps up to which its radius was seen: to the end, to a NaN or infinity, or to the last probe of a missing run."""
 
 
 class ArmSummary(Frozen):
@@ -265,12 +267,160 @@ class ArmSummary(Frozen):
     high: float | None
     level: float
     method: str
+    other_intervals: tuple[Interval, ...] = ()
+    """By other methods, beside the headline; none without a rate."""
     rate_if_missing_regular: float | None
     rate_if_missing_diverged: float | None
     control: str | None
     """The AE arm whose radii this arm's classes are relative to, 'article', or None."""
     provisional: bool
     exploratory: bool
+    control_radius: float | None = None
+    """exp(m), m the median of ln R over the control's finite runs."""
+    control_scatter: float | None = None
+    """s of ln R over these."""
+
+
+class Contrast(Frozen):
+    """The rates of two arms, tested: x of n runs against y of m, where x and y diverged and n and m ended."""
+
+    arm: str
+    reference: str
+    is_control: bool
+    """Whether the reference is the arm's control."""
+    alternative: Alternative
+    num_diverged: int
+    num_ended: int
+    reference_diverged: int
+    reference_ended: int
+    boschloo: float
+    """p of Boschloo's exact test, which decides."""
+    holm: float
+    """The same, adjusted for all contrasts of the study."""
+    fisher: float
+    boschloo_if_missing: tuple[float, float]
+    """Least and largest p of Boschloo's test over the ways in which the missing runs of both arms can end."""
+    num_pairs: int
+    """Seeds that ended in both arms."""
+    only_arm: int
+    """Seeds that diverged in the arm alone."""
+    only_reference: int
+    mcnemar: float | None
+    """p of McNemar's exact test over the pairs; None where no pair is discordant."""
+    power: float
+    """Probability with which so many runs find the plan's rate against its `versus` (two-sided: either way)."""
+    least_p: float
+    """What Boschloo's p would be if every run of the one arm had diverged and none of the other."""
+    logrank: float | None
+    """Log-rank statistic of the onsets, positive where the arm has more than expected; None without any onset."""
+    logrank_p: float | None
+    """Two-sided, by permutation of the arms."""
+    num_permutations: int
+    """That were drawn; 0: all were enumerated, or there was no onset."""
+
+
+class OnsetCurve(Frozen):
+    """Kaplan-Meier estimate of the share of an arm's runs without an onset, after each step at which something ended."""
+
+    num_runs: int
+    """Runs of which at least one probe is known."""
+    num_onsets: int
+    num_missing: int
+    """Of the others: missing, censored at their last probe."""
+    num_nonfinite: int
+    """Of the others: censored at the first NaN or infinity."""
+    steps: tuple[int, ...]
+    at_risk: tuple[int, ...]
+    """Runs that had no onset and were still seen before each step."""
+    onsets: tuple[int, ...]
+    share: tuple[float, ...]
+    low: tuple[float | None, ...]
+    """Pointwise interval; None where it is not defined: before the first onset, and when none is left."""
+    high: tuple[float | None, ...]
+    level: float
+    method: str
+
+
+class SensitivityRow(Frozen):
+    """Counts of an arm with other limits of the classes; non-finite and missing runs are what they are."""
+
+    diverged_factor: float
+    shifted_limit: float
+    is_planned: bool
+    num_diverged: int
+    num_collapsed: int
+    num_shifted: int
+    num_regular: int
+    interval: Interval
+
+
+class DipTest(Frozen):
+    """Hartigan's dip of ln R over the finite runs of an arm: 0 for one mode; p is that of a uniform distribution."""
+
+    num_runs: int
+    dip: float
+    p: float
+
+
+class PairDistances(Frozen):
+    """Two runs: how far their latent radii and latent points are apart. Signed values are first minus second."""
+
+    first: str
+    second: str
+    seed: int
+    """Of the first."""
+    log_radius_shifts: tuple[float, ...]
+    """ln of the quotient of the radii's quantiles, for each of the plan's quantiles."""
+    median_shift: float
+    """ln of the quotient of the median radii."""
+    kolmogorov_smirnov: float
+    """Largest difference of the distribution functions of R."""
+    wasserstein: float
+    """Area between them: mean difference of R between equal ranks."""
+    reconstruction_gap: float | None
+    """Reconstruction loss of the last epoch, nats per image."""
+    procrustes: float | None
+    """1 - the explained share of the squares after the best rotation and scaling of mu; None without latents."""
+    cka: float | None
+    """Linear centred kernel alignment of mu: 1 for equal up to rotation and scaling."""
+
+
+class PairedEffect(Frozen):
+    """Mean over the seeds of a quantity of PairDistances, with intervals of that mean."""
+
+    num_pairs: int
+    mean: float
+    low: float | None
+    """Student's t; None with fewer than 2 pairs."""
+    high: float | None
+    bootstrap_low: float | None
+    """BCa bootstrap; None with fewer than 3 pairs or no scatter."""
+    bootstrap_high: float | None
+    null_pairs: int
+    null_mean: float | None
+    """Of AEs of different seeds; None for a signed quantity and without two AEs."""
+    excess: float | None
+    """Mean over the seeds of the distance to the same seed's AE, less that AE's mean distance to AEs of other seeds."""
+    excess_low: float | None
+    excess_high: float | None
+
+
+class LikenessToControl(Frozen):
+    """A VAE arm beside its AE, seed by seed."""
+
+    control: str
+    num_images: int
+    """Of which mu was compared, at most."""
+    num_regular: int
+    """Pairs in which both runs are regular."""
+    level: float
+    radius_margin: float
+    radii: Literal["alike", "different", "undecided"]
+    """Whether the t interval of `median_shift` lies within the margin, beyond it, or neither."""
+    effects: dict[str, PairedEffect]
+    pairs: tuple[PairDistances, ...]
+    null: tuple[PairDistances, ...]
+    """AEs of different seeds."""
 
 
 class DataSummary(Frozen):
@@ -325,6 +475,16 @@ class StudySummary(Frozen):
     provenance: Provenance
     comparison: Comparison | None = None
     """With the article; None where it was not made."""
+    contrasts: tuple[Contrast, ...] = ()
+    onsets: dict[str, OnsetCurve] = {}
+    """By arm; none where its control gives no limit."""
+    sensitivity: dict[str, tuple[SensitivityRow, ...]] = {}
+    modes: dict[str, DipTest] = {}
+    """By arm; none with fewer runs than the plan asks for."""
+    likeness: dict[str, LikenessToControl] = {}
+    """By VAE arm."""
+    deviations: tuple[str, ...] = ()
+    """What was not as planned before the launch: tests are exploratory if there is any."""
 
 
 # Replay

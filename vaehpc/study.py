@@ -60,6 +60,7 @@ def planned_study(
         plan_sha256=plan.sha256,
         arms=dict(arms),
         seeds={arm: tuple(range(num_seeds)) for arm in arms},
+        first_seeds={arm: tuple(range(num_seeds)) for arm in arms},
         provenance=provenance(),
     )
 
@@ -92,11 +93,12 @@ def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
         UserError: anything else differs; shows what.
     """
     common = set(existing.arms) & set(asked.arms)
+    own = {"arms", "seeds", "first_seeds", "provenance"}
     _require_equal(
         f"study '{existing.name}'",
-        {"study": existing.model_dump(exclude={"arms", "seeds", "provenance"})}
+        {"study": existing.model_dump(exclude=own)}
         | {arm: existing.arms[arm].model_dump() for arm in common},
-        {"study": asked.model_dump(exclude={"arms", "seeds", "provenance"})}
+        {"study": asked.model_dump(exclude=own)}
         | {arm: asked.arms[arm].model_dump() for arm in common},
         "Give the settings that it has, or start another study with --study NAME. Only its seeds and arms can grow.",
     )

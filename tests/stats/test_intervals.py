@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
-from vaehpc.stats.intervals import clopper_pearson
+from vaehpc.stats.intervals import bootstrap, clopper_pearson, jeffreys, student, wilson
 
 
 def test_known_intervals():
@@ -33,3 +35,41 @@ def test_no_trials_have_no_interval():
 def test_impossible_counts_are_refused(successes):
     with pytest.raises(ValueError, match="must"):
         clopper_pearson(successes, 4, 0.95)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 4), (4, 16), (7, 64), (3, 3), (0, 5)])
+def test_intervals_beside_the_headline_are_those_of_statsmodels(k, n):
+    for method, name in ((wilson, "wilson"), (jeffreys, "jeffreys")):
+        low, high = proportion_confint(k, n, 0.05, name)
+        interval = method(k, n, 0.95)
+        if name == "jeffreys":  # there it keeps both tails where k is 0 or n
+            low, high = (0 if k == 0 else low), (1 if k == n else high)
+        assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-12), pytest.approx(high, abs=1e-12))
+        assert interval.method.lower() == name
+
+
+@pytest.mark.parametrize("method", [clopper_pearson, wilson, jeffreys])
+def test_every_method_refuses_impossible_counts(method):
+    with pytest.raises(ValueError, match="no trials"):
+        method(0, 0, 0.95)
+    with pytest.raises(ValueError, match="must"):
+        method(5, 4, 0.95)
+
+
+def test_students_interval_is_that_of_scipy():
+    values = np.array([1.0, 2.0, 4.0, 8.0])
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert student(values, 0.9) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert student(values[:1], 0.9) is None
+    assert student(np.array([2.0, 2.0]), 0.9) == (2, 2)
+
+
+def test_bootstrap_repeats_with_its_key_and_holds_the_mean():
+    values, key = np.random.default_rng(3).normal(5, 1, 40), np.random.SeedSequence(1)
+    low, high = bootstrap(values, 0.95, 2000, key)
+    t_low, t_high = student(values, 0.95)
+    assert (low, high) == (pytest.approx(t_low, abs=0.05), pytest.approx(t_high, abs=0.05))
+    assert bootstrap(values, 0.95, 2000, key) == (low, high)
+    assert bootstrap(values, 0.95, 2000, np.random.SeedSequence(2)) != (low, high)
+    assert bootstrap(values[:2], 0.95, 2000, key) is None
+    assert bootstrap(np.ones(9), 0.95, 2000, key) is None

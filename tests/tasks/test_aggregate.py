@@ -103,11 +103,17 @@ def test_counts_are_the_planted_ones(summary):
         "high": pytest.approx(0.6509, abs=5e-5),
         "level": 0.95,
         "method": "Clopper-Pearson",
+        "other_intervals": [
+            {"low": pytest.approx(low, abs=5e-5), "high": pytest.approx(high, abs=5e-5), "level": 0.95, "method": method}
+            for method, low, high in (("Wilson", 0.0715, 0.5907), ("Jeffreys", 0.0560, 0.5916))
+        ],
         "rate_if_missing_regular": 0.2,
         "rate_if_missing_diverged": 0.4,
         "control": "ae",
         "provisional": False,
         "exploratory": False,
+        "control_radius": pytest.approx(16.0),
+        "control_scatter": 0.05,
     }
     ae = summary["arms"]["ae"]
     assert (ae["num_runs"], ae["num_missing"], ae["num_diverged"], ae["num_shifted"], ae["rate"]) == (8, 0, 0, 0, 0)

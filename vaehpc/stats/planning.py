@@ -49,7 +49,8 @@ def binomial(num_runs: int, rates: npt.ArrayLike) -> Float64Array:
     rate = np.atleast_1d(np.asarray(rates, np.float64))[:, None]
     x = np.arange(num_runs + 1)
     ways: Float64Array = np.exp(_log_choose(num_runs))
-    return ways * rate**x * (1 - rate) ** (num_runs - x)
+    probability: Float64Array = ways * rate**x * (1 - rate) ** (num_runs - x)
+    return probability
 
 
 def fisher_greater(num_runs: int, num_reference: int) -> Float64Array:
@@ -81,8 +82,9 @@ def _hypergeometric(num_runs: int, num_reference: int) -> Float64Array:
 
 
 def _log_choose(num_runs: int) -> Float64Array:
-    factorials = np.array([math.lgamma(k + 1) for k in range(num_runs + 1)])
-    return factorials[-1] - factorials - factorials[::-1]
+    factorials: Float64Array = np.array([math.lgamma(k + 1) for k in range(num_runs + 1)])
+    logarithms: Float64Array = factorials[-1] - factorials - factorials[::-1]
+    return logarithms
 
 
 @lru_cache(maxsize=256)

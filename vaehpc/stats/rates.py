@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from vaehpc.config import PlanConfig
 from vaehpc.results import ArmSummary, RunSummary
 from vaehpc.stats.divergence import Control, is_exploratory
-from vaehpc.stats.intervals import CLOPPER_PEARSON, clopper_pearson
+from vaehpc.stats.intervals import CLOPPER_PEARSON, clopper_pearson, jeffreys, wilson
 
 
 def summarise_arm(
@@ -46,9 +46,14 @@ def summarise_arm(
         high=interval.high if interval else None,
         level=plan.level,
         method=CLOPPER_PEARSON,
+        other_intervals=tuple(method(num_diverged, num_ended, plan.level) for method in (wilson, jeffreys))
+        if interval
+        else (),
         rate_if_missing_regular=num_diverged / num_runs if is_classed else None,
         rate_if_missing_diverged=(num_diverged + num_missing) / num_runs if is_classed else None,
         control=control.name,
         provisional=control.num_runs < plan.classes.min_control_runs,
         exploratory=is_exploratory(control.scale, plan.classes),
+        control_radius=control.scale and control.scale.centre,
+        control_scatter=control.scale and control.scale.scatter,
     )

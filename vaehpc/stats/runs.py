@@ -35,6 +35,8 @@ class MissingRun:
     config: RunConfig
     stage: Literal["train", "statistics"]
     last_words: str | None
+    probe: ProbeCurve | None = None
+    """As far as it came; None: it never began."""
 
 
 FoundRun = MeasuredRun | MissingRun

@@ -1,15 +1,20 @@
-"""A study summed up: the class of each run, the rate of each arm, the comparison with the article."""
+"""A study summed up: classes of runs, rates of arms and tests between them, the comparison with the article."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from vaehpc.config import ArmConfig, DataConfig, StudyConfig, control_of
-from vaehpc.results import DataSummary, RunSummary, StudySummary
+from vaehpc.results import DataSummary, LikenessToControl, PairDistances, RunSummary, StudySummary
 from vaehpc.stats.comparison import Reference, compare
+from vaehpc.stats.contrasts import contrasts
 from vaehpc.stats.divergence import (
     Control,
+    ProbeCurve,
     article_scale,
     classify,
     control_scale,
@@ -17,25 +22,32 @@ from vaehpc.stats.divergence import (
     ever_diverged,
     onset,
 )
+from vaehpc.stats.modes import dip_tests
+from vaehpc.stats.pairs import likeness
 from vaehpc.stats.rates import summarise_arm
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
+from vaehpc.stats.sensitivity import sensitivity
+from vaehpc.stats.survival import onset_curve
 
 
-def summarise(config: StudyConfig, runs: Sequence[FoundRun], reference: Reference) -> StudySummary:
+def summarise(
+    config: StudyConfig, runs: Sequence[FoundRun], reference: Reference, distances: Sequence[PairDistances] = ()
+) -> StudySummary:
     """Everything that a study says.
 
     Args:
         config: the study.
         runs: every run of it, also those that are missing.
         reference: the article's numbers.
+        distances: of the runs that vaehpc.stats.pairs.pairs_of names.
     """
     measured = [run for run in runs if isinstance(run, MeasuredRun)]
     controls = {name: find_control(arm, config, measured) for name, arm in config.arms.items()}
     summaries = {run.config.name: summarise_run(run, controls[run.config.arm.name]) for run in runs}
-    arms = {
-        name: summarise_arm([run for run in summaries.values() if run.arm == name], control, config.plan)
-        for name, control in controls.items()
-    }
+    of_arms = {name: [run for run in summaries.values() if run.arm == name] for name in config.arms}
+    arms = {name: summarise_arm(of_arms[name], control, config.plan) for name, control in controls.items()}
+    classed = [name for name, control in controls.items() if control.scale is not None]
+    onsets = {name: onset_curve(of_arms[name], config.plan.level) for name in classed}
     rates = {name: arm.rate for name, arm in arms.items()}
     return StudySummary(
         study=config.name,
@@ -47,7 +59,63 @@ def summarise(config: StudyConfig, runs: Sequence[FoundRun], reference: Referenc
         plan_sha256=config.plan_sha256,
         provenance=config.provenance,
         comparison=compare(reference, config.data, config.arms, measured, rates),
+        contrasts=tuple(contrasts(config, arms, summaries)),
+        onsets={name: curve for name, curve in onsets.items() if curve is not None},
+        sensitivity={name: sensitivity(of_arms[name], controls[name].scale, config.plan) for name in classed},
+        modes=dip_tests(
+            {name: log_radii(of_arm) for name, of_arm in of_arms.items()},
+            config.plan.modes,
+            lambda size: config.key("modes", size),
+        ),
+        likeness=likenesses(config, summaries, distances),
+        deviations=tuple(deviations(config, measured)),
     )
+
+
+def log_radii(runs: Sequence[RunSummary]) -> npt.NDArray[np.float64]:
+    """ln of the median radii of the finite runs."""
+    finite = [run for run in runs if run.run_class not in (None, "nonfinite") and run.radius_median]
+    return np.log([run.radius_median for run in finite if run.radius_median is not None])
+
+
+def likenesses(
+    config: StudyConfig, runs: Mapping[str, RunSummary], distances: Sequence[PairDistances]
+) -> dict[str, LikenessToControl]:
+    """Each VAE arm of which a pair was measured, beside its AE."""
+    found = {}
+    for position, (name, arm) in enumerate(config.arms.items()):
+        control = control_of(arm, config.arms)
+        pairs = [pair for pair in distances if runs[pair.first].arm == name and runs[pair.second].arm == control]
+        if control is None or control == name or not pairs:
+            continue
+        found[name] = likeness(
+            control,
+            pairs,
+            [pair for pair in distances if runs[pair.first].arm == runs[pair.second].arm == control],
+            sum(runs[pair.first].run_class == runs[pair.second].run_class == "regular" for pair in pairs),
+            config.plan.level,
+            config.plan.pairs,
+            config.key("bootstrap", position),
+        )
+    return found
+
+
+def deviations(config: StudyConfig, runs: Sequence[MeasuredRun]) -> list[str]:
+    """What was not decided before the first launch, in words."""
+    found = []
+    if config.plan.sha256 != config.plan_sha256:
+        found.append("the analysis plan in study.json is not the one that was hashed at the launch")
+    elsewise = [run.config.name for run in runs if run.statistics.plan_sha256 != config.plan_sha256]
+    if elsewise:
+        found.append(f"measured under another analysis plan: {', '.join(elsewise)}")
+    if config.first_seeds is None:
+        return found
+    for arm, seeds in config.seeds.items():
+        if (first := config.first_seeds.get(arm)) is None:
+            found.append(f"the arm {arm} was added after the first launch")
+        elif later := len(set(seeds) - set(first)):
+            found.append(f"{later} of {len(seeds)} seeds of {arm} were added after the first launch")
+    return found
 
 
 def summarise_data(data: DataConfig) -> DataSummary:
@@ -74,6 +142,10 @@ def find_control(arm: ArmConfig, config: StudyConfig, runs: Sequence[MeasuredRun
 
 def summarise_run(run: FoundRun, control: Control) -> RunSummary:
     """Class, onset and main numbers of a run."""
+    plan, steps_per_epoch = run.config.plan, run.config.steps_per_epoch
+    limit = divergence_limit(control.scale, plan.classes)
+    left = onset(run.probe, limit, steps_per_epoch, plan.probe) if run.probe is not None else None
+    onset_step, onset_kind = left or (None, None)
     if isinstance(run, MissingRun):
         return RunSummary(
             arm=run.config.arm.name,
@@ -81,18 +153,16 @@ def summarise_run(run: FoundRun, control: Control) -> RunSummary:
             run_class=None,
             radius_median=None,
             radius_mode=None,
-            onset_step=None,
-            onset_kind=None,
+            onset_step=onset_step,
+            onset_kind=onset_kind,
             ever_diverged=None,
             reconstruction_loss=None,
             kl_loss=None,
             missing_stage=run.stage,
             last_words=run.last_words,
+            followed_steps=last_step(run.probe),
         )
-    plan, steps_per_epoch = run.config.plan, run.config.steps_per_epoch
     radius = run.statistics.radius_mu
-    limit = divergence_limit(control.scale, plan.classes)
-    onset_step, onset_kind = onset(run.probe, limit, steps_per_epoch, plan.probe) or (None, None)
     last_epoch = run.history[-1] if run.history else None
     return RunSummary(
         arm=run.config.arm.name,
@@ -108,7 +178,15 @@ def summarise_run(run: FoundRun, control: Control) -> RunSummary:
         triggers=tuple(run.triggers),
         missing_stage=None,
         last_words=None,
+        followed_steps=max(run.trained.step, last_step(run.probe))
+        if run.trained.nonfinite_step is None
+        else run.trained.nonfinite_step,
     )
+
+
+def last_step(probe: ProbeCurve | None) -> int:
+    """Of the last probe; 0 without one."""
+    return int(probe.steps[-1]) if probe is not None and len(probe.steps) else 0
 
 
 def _none_if_nan(value: float) -> float | None:

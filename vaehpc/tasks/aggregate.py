@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vaehpc.config import RunConfig
+from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, declaration, explained, tail, write_model
 from vaehpc.report.document import write_report
-from vaehpc.results import StudySummary, TriggerMark
+from vaehpc.results import PairDistances, StudySummary, TriggerMark
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
 from vaehpc.streams import read_stream
@@ -47,6 +49,7 @@ RUNS_TABLE = pa.schema(
         ("num_triggers", pa.int64()),
         ("missing_stage", pa.string()),
         ("last_words", pa.string()),
+        ("followed_steps", pa.int64()),
         ("radius_mean", pa.float64()),
         ("radius_min", pa.float64()),
         ("radius_max", pa.float64()),
@@ -76,7 +79,7 @@ def run(directory: str) -> None:
     study = StudyDir(Path(directory))
     config = study.config()
     runs = [read_run(study.run(run.name), run) for run in config.runs()]
-    summary = summarise(config, runs, read_reference())
+    summary = summarise(config, runs, read_reference(), measure_pairs(study, config, runs))
     write_model(study.summary_path, summary)
     write_table(study.runs_table, runs_table(summary, runs))
     write_report(study, summary)
@@ -89,9 +92,9 @@ def run(directory: str) -> None:
 def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
     """What a run left. One with a damaged record is missing, so that it hides no other run; its last words say why."""
     if not run_dir.trained_path.exists():
-        return MissingRun(config, "train", last_words(run_dir))
+        return MissingRun(config, "train", last_words(run_dir), read_probe(run_dir.probe))
     if not run_dir.statistics_path.exists():
-        return MissingRun(config, "statistics", last_words(run_dir))
+        return MissingRun(config, "statistics", last_words(run_dir), read_probe(run_dir.probe))
     try:
         return MeasuredRun(
             config=config,
@@ -102,7 +105,36 @@ def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
             triggers=[TriggerMark(step=record.step, signal=record.signal) for record in run_dir.trigger_records()],
         )
     except UserError as damage:
-        return MissingRun(config, "statistics", str(damage))
+        return MissingRun(config, "statistics", str(damage), read_probe(run_dir.probe))
+
+
+def measure_pairs(study: StudyDir, config: StudyConfig, runs: Sequence[FoundRun]) -> list[PairDistances]:
+    """How far each VAE is from the AE of its seed, and AEs from each other; two runs in memory at a time."""
+    measured = [run for run in runs if isinstance(run, MeasuredRun)]
+    num_images, plan = config.data.num_train, config.plan.pairs
+    images = np.random.default_rng(config.key("images")).permutation(num_images)[: plan.num_images]
+    found = []
+    for pair in pairs_of(config, measured):
+        first, second = (study.run(run.config.name) for run in pair)
+        if (radii := (read_radii(first), read_radii(second))) and radii[0] is not None and radii[1] is not None:
+            found.append(distances(*pair, (radii[0], radii[1]), read_points(first, second, np.sort(images)), plan))
+    return found
+
+
+def read_radii(run_dir: RunDir) -> npt.NDArray[np.float32] | None:
+    """R = ||mu||_2 of every image; None if the file is gone."""
+    path = run_dir.statistics_arrays / "radius_mu.npy"
+    return np.load(path) if path.exists() else None
+
+
+def read_points(
+    first: RunDir, second: RunDir, images: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+    """mu of these images in both runs, float32 (num_images, z_dim); None if either was removed."""
+    if not (first.mu.exists() and second.mu.exists()):
+        return None
+    of_first, of_second = (np.load(run.mu, mmap_mode="r")[images] for run in (first, second))
+    return of_first, of_second
 
 
 def last_words(run_dir: RunDir) -> str | None:
