@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from vaehpc.presets import nearest
 
 VERBS = {
+    "plan": "say how many seeds a study needs, and what they cannot show",
     "launch": "train, measure and report a study",
     "status": "say what every run of a study is doing, why some failed, what they used",
     "doctor": "check site, Slurm, folder, Python, GPU and data before anything is queued",

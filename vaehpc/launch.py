@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import exit_code
-from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, run_name
+from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
 from vaehpc.enqueue import line_path, queue_preparation, queue_study, write_scripts
 from vaehpc.files import DataDir, StudyDir, UserError
 from vaehpc.presets import (
@@ -38,6 +38,7 @@ from vaehpc.presets import (
 from vaehpc.progress import say
 from vaehpc.sites import Executor, chosen_site, job_config
 from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
+from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none, power
 from vaehpc.study import controls, create_study, data_config, differences, planned_study, require_sources, widened
 from vaehpc.submit import local_slots
 
@@ -311,18 +312,16 @@ def _in_words(value: object) -> str:
 
 
 def _say_what_it_can_show(config: StudyConfig, console: Console) -> None:
-    """What no divergence at all in so many seeds would still allow."""
+    """What no divergence at all in so many seeds would still allow, and what would be found against the control."""
+    plan, alpha = config.plan.contrasts, 1 - config.plan.level
     for arm, seeds in config.seeds.items():
         upper = highest_rate_of_none(len(seeds), config.plan.level)
-        say(
-            console,
-            f"  {arm}: {len(seeds)} seeds; 0 diverged of {len(seeds)} would still allow a rate up to {upper:.1%}",
-        )
-
-
-def highest_rate_of_none(num_runs: int, level: float) -> float:
-    """Upper Clopper-Pearson limit of 0 events in num_runs: 1 - (alpha / 2)^(1 / n)."""
-    return float(1.0 - ((1.0 - level) / 2.0) ** (1.0 / num_runs))
+        said = f"  {arm}: {len(seeds)} seeds; 0 diverged of {len(seeds)} would still allow a rate up to {upper:.1%}"
+        control = control_of(config.arms[arm], config.arms)
+        if control not in (None, arm) and len(seeds) <= MOST_SEEDS:
+            found = power(len(seeds), len(config.seeds[control]), plan.rate, plan.versus, alpha)
+            said += f"; {plan.rate:.0%} against {plan.versus:.0%} of {control} would be found with probability {found:.0%}"
+        say(console, said)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,11 @@ def boschloo_if_missing(arm: ArmSummary, reference: ArmSummary, alternative: Alt
 
 
 def power(n: int, m: int, alternative: Alternative, plan: ContrastPlan, alpha: float) -> float:
-    """Probability to find the plan's rate in the arm against its `versus` in the reference, or the other way round."""
+    """Probability to find the plan's rate in the arm against its `versus` in the reference, or the other way round.
+
+    Of the first MOST_SEEDS runs, where there are more.
+    """
+    n, m = min(n, planning.MOST_SEEDS), min(m, planning.MOST_SEEDS)
     if alternative == "less":
         return planning.power(m, n, plan.rate, plan.versus, alpha)
     return planning.power(n, m, plan.rate, plan.versus, alpha if alternative == "greater" else alpha / 2)

@@ -1,0 +1,230 @@
+"""`python -m vaehpc.plan --rate 0.25 --versus 0 --power 0.8`: how many seeds a study needs, and what they cannot show."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vaehpc.command import exit_code
+from vaehpc.files import StudyDir, UserError
+from vaehpc.presets import analysis_plan
+from vaehpc.progress import say
+from vaehpc.stats.planning import (
+    MOST_SEEDS,
+    Look,
+    boundaries,
+    detectable_rate,
+    fisher_power,
+    highest_rate_of_none,
+    power,
+    runs_for_one_event,
+    seeds_needed,
+    stopping,
+)
+from vaehpc.study import found_study
+
+SHOWN_COUNTS = 6
+"""Diverged runs of the reference for which boundaries are printed."""
+MOST_SEEDS_OF_LOOKS = 200
+"""All paths of the counts are enumerated, which takes the fourth power of this."""
+WITH_ALL_BUT_CERTAINTY = 0.95
+"""Probability to see at least one event."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Say how many seeds per arm find a difference of two rates, what they cost, and what they cannot show.
+
+    The test is Boschloo's exact one, one-sided: does an arm diverge more often than its control?
+    """
+
+    rate: float | None = None
+    """Rate of divergence that the study should find. Default: the analysis plan's."""
+    versus: float | None = None
+    """Rate of the control. Default: the analysis plan's."""
+    power: float | None = None
+    """Probability with which it should find it. Default: the analysis plan's."""
+    seeds: int | None = None
+    """Seeds per arm that you want to judge, instead of the number that has the power."""
+    looks: int = 1
+    """How often to look at the counts, evenly spaced: more than once with boundaries at which to stop."""
+    arms: int = 2
+    """Number of arms, for the cost."""
+    study: Path | None = None
+    """Study with finished runs, by folder or name: its speed is what a run will cost."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: said; 2: asked wrongly; 130: Ctrl-C."""
+    return exit_code(lambda: plan(tyro.cli(Arguments, args=argv, prog="vaehpc plan"), Console()), "interrupted")
+
+
+def plan(asked: Arguments, console: Console) -> int:
+    """Say it.
+
+    Raises:
+        UserError: a number is out of its range, or the study is not there or has no finished run.
+    """
+    planned = analysis_plan()
+    rate = planned.contrasts.rate if asked.rate is None else asked.rate
+    versus = planned.contrasts.versus if asked.versus is None else asked.versus
+    wanted = planned.contrasts.power if asked.power is None else asked.power
+    alpha = 1 - planned.level
+    _require_sensible(asked, rate, versus, wanted)
+    speed = measured_speed(found_study(asked.study)) if asked.study else None
+    num_seeds = asked.seeds or seeds_needed(rate, versus, wanted, alpha)
+    if num_seeds is None:
+        raise UserError(
+            f"even {MOST_SEEDS:,} seeds per arm do not find {rate:.2%} against {versus:.2%} with a power of {wanted:.0%}:"
+            " ask for a larger difference, or say --seeds to see what a number can show"
+        )
+    say(console, f"{num_seeds} seeds per arm: {rate:.4g} against {versus:.4g}, alpha {alpha:.2g}")
+    for line in (*what_it_finds(num_seeds, rate, versus, wanted, alpha), *cost(num_seeds, asked.arms, speed)):
+        say(console, f"  {line}")
+    say(console, "What that number cannot show:")
+    for line in what_it_cannot_show(num_seeds, versus, wanted, alpha, planned.level):
+        say(console, f"  {line}")
+    if asked.looks > 1:
+        _say_looks(looks_at(num_seeds, asked.looks), rate, versus, alpha, console)
+    return 0
+
+
+def _require_sensible(asked: Arguments, rate: float, versus: float, wanted: float) -> None:
+    if not 0 <= versus < rate <= 1:
+        raise UserError(f"--rate {rate:g} --versus {versus:g}: the rates must be 0 <= VERSUS < RATE <= 1")
+    if not 0 < wanted < 1:
+        raise UserError(f"--power {wanted:g}: a probability between 0 and 1 is needed, such as 0.8")
+    if asked.seeds is not None and not 1 <= asked.seeds <= MOST_SEEDS:
+        raise UserError(f"--seeds {asked.seeds}: 1 to {MOST_SEEDS:,} seeds per arm can be judged")
+    if asked.arms < 1:
+        raise UserError(f"--arms {asked.arms}: a study has at least 1 arm")
+    if asked.looks < 1 or (asked.seeds is not None and asked.looks > asked.seeds):
+        raise UserError(f"--looks {asked.looks}: 1 look at the end, or more, each after at least one more seed")
+
+
+# What it can show
+
+
+def what_it_finds(num_seeds: int, rate: float, versus: float, wanted: float, alpha: float) -> Iterator[str]:
+    """Power of the test, and of the one that stands beside it."""
+    found = power(num_seeds, num_seeds, rate, versus, alpha)
+    yield f"found with probability {found:.1%} by Boschloo's one-sided test (wanted: {wanted:.0%})"
+    yield f"found with probability {fisher_power(num_seeds, num_seeds, rate, versus, alpha):.1%} by Fisher's two-sided test"
+    one = runs_for_one_event(rate, WITH_ALL_BUT_CERTAINTY)
+    yield f"at least one diverged run with probability {1 - (1 - rate) ** num_seeds:.1%}; 95 % takes {one} seeds"
+
+
+def what_it_cannot_show(
+    num_seeds: int, versus: float, wanted: float, alpha: float, level: float
+) -> Iterator[str]:
+    """Rates that stay hidden in so many seeds."""
+    yield f"0 diverged of {num_seeds} would still allow a rate up to {highest_rate_of_none(num_seeds, level):.1%}"
+    hidden = 1 - (1 - WITH_ALL_BUT_CERTAINTY) ** (1 / num_seeds)
+    yield f"a rate below {hidden:.1%} may show no diverged run at all (with a probability of more than 5 %)"
+    least = detectable_rate(num_seeds, versus, wanted, alpha)
+    if least is None:
+        yield f"no rate at all is told from {versus:.4g} with a power of {wanted:.0%}"
+    else:
+        yield f"a rate below {least:.1%} is told from {versus:.4g} with a power of less than {wanted:.0%}"
+    yield "several tests need more: Holm's adjustment over k arms begins with alpha / k; so do missing runs"
+
+
+# What it costs
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a run of a study took."""
+
+    study: str
+    hours: float
+    """Median over the finished runs: wall time of all epochs, with evaluation and checkpoints."""
+    num_runs: int
+    device: str
+
+
+def measured_speed(study: StudyDir) -> Speed:
+    """Of the study's finished trainings.
+
+    Raises:
+        UserError: none has finished.
+    """
+    runs = [study.run(run.name) for run in study.config().runs()]
+    trained = [run.trained() for run in runs if run.trained_path.exists()]
+    hours = [record.seconds_per_epoch * record.epochs / 3600 for record in trained if record.seconds_per_epoch > 0]
+    if not hours:
+        raise UserError(f"--study {study.path}: no training has finished there, so that its speed is not known")
+    devices = dict.fromkeys(record.device for record in trained)
+    return Speed(study.path.name, statistics.median(hours), len(hours), ", ".join(devices))
+
+
+def cost(num_seeds: int, num_arms: int, speed: Speed | None) -> Iterator[str]:
+    """Hours of training; unknown without a measured speed."""
+    runs = f"{num_arms} arms x {num_seeds} seeds = {num_arms * num_seeds} runs"
+    if speed is None:
+        yield f"{runs}; hours: unknown, give --study of a study with finished runs like these"
+        return
+    unit = "GPU hours" if "gpu" in speed.device.lower() else f"hours on {speed.device}"
+    total = num_arms * num_seeds * speed.hours
+    yield f"{runs}; {total:.3g} {unit}: {speed.hours:.3g} h per run, median of {speed.num_runs} of {speed.study}"
+
+
+# Looking before the end
+
+
+def looks_at(num_seeds: int, num_looks: int) -> list[int]:
+    """Seeds per arm at each look, evenly spaced.
+
+    Raises:
+        UserError: there are too many seeds to enumerate, or fewer than looks.
+    """
+    if not num_looks <= num_seeds <= MOST_SEEDS_OF_LOOKS:
+        raise UserError(
+            f"--looks {num_looks} with {num_seeds} seeds per arm: boundaries are worked out for {num_looks} to"
+            f" {MOST_SEEDS_OF_LOOKS} seeds"
+        )
+    return [round(num_seeds * look / num_looks) for look in range(1, num_looks + 1)]
+
+
+def _say_looks(num_seeds: Sequence[int], rate: float, versus: float, alpha: float, console: Console) -> None:
+    looks = boundaries(num_seeds, alpha)
+    stops, stops_falsely = stopping(looks, rate, versus), stopping(looks, versus, versus)
+    say(
+        console,
+        f"Looking {len(looks)} times, with O'Brien-Fleming-like spending of alpha (Lan and DeMets), exact by enumeration:",
+    )
+    counts = range(min(SHOWN_COUNTS, num_seeds[-1]))
+    title = f"Stop if so many of the arm diverged, where of the control {counts[0]} to {counts[-1]} did"
+    table = Table("seeds", "alpha spent", *(f"of {y}" for y in counts), f"stops at {rate:.4g}", title=title)
+    for look, stop in zip(looks, stops, strict=True):
+        table.add_row(
+            str(look.num_seeds), f"{look.spent:.5f}", *(least_diverged(look, y) for y in counts), f"{stop:.1%}"
+        )
+    console.print(table)
+    reached = [1 - sum(stops[:i]) for i in range(len(looks))]
+    batches = [now - before for before, now in zip((0, *num_seeds[:-1]), num_seeds, strict=True)]
+    expected = sum(batch * going for batch, going in zip(batches, reached, strict=True))
+    say(
+        console,
+        f"  found with probability {sum(stops):.1%}, after {expected:.1f} seeds per arm on average; if the arm diverges at"
+        f" {versus:.4g}, too, found with {sum(stops_falsely):.2%}",
+    )
+    say(console, "  Write the looks down before the launch: a look that was not planned spends alpha that is not there.")
+
+
+def least_diverged(look: Look, diverged_of_control: int) -> str:
+    """'5'; '-' where no number is enough, or so many seeds are not there."""
+    least = look.least_diverged(diverged_of_control) if diverged_of_control <= look.num_seeds else None
+    return "-" if least is None else str(least)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
