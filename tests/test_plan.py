@@ -6,7 +6,7 @@ import pytest
 from vaehpc.config import StudyConfig
 from vaehpc.files import StudyDir, write_model
 from vaehpc.plan import main
-from vaehpc.presets import analysis_plan, configured_arms, named_arms, PRESETS
+from vaehpc.presets import PRESETS, analysis_plan, configured_arms, named_arms
 from vaehpc.results import TrainedRecord
 from vaehpc.study import planned_study
 

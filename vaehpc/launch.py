@@ -320,7 +320,9 @@ def _say_what_it_can_show(config: StudyConfig, console: Console) -> None:
         control = control_of(config.arms[arm], config.arms)
         if control not in (None, arm) and len(seeds) <= MOST_SEEDS:
             found = power(len(seeds), len(config.seeds[control]), plan.rate, plan.versus, alpha)
-            said += f"; {plan.rate:.0%} against {plan.versus:.0%} of {control} would be found with probability {found:.0%}"
+            said += (
+                f"; {plan.rate:.0%} against {plan.versus:.0%} of {control} would be found with probability {found:.0%}"
+            )
         say(console, said)
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -122,9 +121,7 @@ def what_it_finds(num_seeds: int, rate: float, versus: float, wanted: float, alp
     yield f"at least one diverged run with probability {1 - (1 - rate) ** num_seeds:.1%}; 95 % takes {one} seeds"
 
 
-def what_it_cannot_show(
-    num_seeds: int, versus: float, wanted: float, alpha: float, level: float
-) -> Iterator[str]:
+def what_it_cannot_show(num_seeds: int, versus: float, wanted: float, alpha: float, level: float) -> Iterator[str]:
     """Rates that stay hidden in so many seeds."""
     yield f"0 diverged of {num_seeds} would still allow a rate up to {highest_rate_of_none(num_seeds, level):.1%}"
     hidden = 1 - (1 - WITH_ALL_BUT_CERTAINTY) ** (1 / num_seeds)
@@ -217,7 +214,9 @@ def _say_looks(num_seeds: Sequence[int], rate: float, versus: float, alpha: floa
         f"  found with probability {sum(stops):.1%}, after {expected:.1f} seeds per arm on average; if the arm diverges at"
         f" {versus:.4g}, too, found with {sum(stops_falsely):.2%}",
     )
-    say(console, "  Write the looks down before the launch: a look that was not planned spends alpha that is not there.")
+    say(
+        console, "  Write the looks down before the launch: a look that was not planned spends alpha that is not there."
+    )
 
 
 def least_diverged(look: Look, diverged_of_control: int) -> str:

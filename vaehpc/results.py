@@ -384,6 +384,11 @@ class PairDistances(Frozen):
     cka: float | None
     """Linear centred kernel alignment of mu: 1 for equal up to rotation and scaling."""
 
+    @property
+    def cka_distance(self) -> float | None:
+        """1 - cka."""
+        return None if self.cka is None else 1 - self.cka
+
 
 class PairedEffect(Frozen):
     """Mean over the seeds of a quantity of PairDistances, with intervals of that mean."""

@@ -96,10 +96,8 @@ def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
     own = {"arms", "seeds", "first_seeds", "provenance"}
     _require_equal(
         f"study '{existing.name}'",
-        {"study": existing.model_dump(exclude=own)}
-        | {arm: existing.arms[arm].model_dump() for arm in common},
-        {"study": asked.model_dump(exclude=own)}
-        | {arm: asked.arms[arm].model_dump() for arm in common},
+        {"study": existing.model_dump(exclude=own)} | {arm: existing.arms[arm].model_dump() for arm in common},
+        {"study": asked.model_dump(exclude=own)} | {arm: asked.arms[arm].model_dump() for arm in common},
         "Give the settings that it has, or start another study with --study NAME. Only its seeds and arms can grow.",
     )
     arms = existing.arms | asked.arms

@@ -25,9 +25,7 @@ from vaehpc.stats.rates import summarise_arm
 
 AE_BN = VAE.model_copy(update={"name": "ae", "vae": None})
 EPS5 = VAE.model_copy(update={"name": "vae-eps5", "vae": VAE.vae.model_copy(update={"epsilon_limit": 5.0})})
-SPIKE = VAE.model_copy(
-    update={"name": "spike", "spike": SpikeConfig(kind="gradient", strength=10, steps_before_end=5)}
-)
+SPIKE = VAE.model_copy(update={"name": "spike", "spike": SpikeConfig(kind="gradient", strength=10, steps_before_end=5)})
 KEY = np.random.SeedSequence(1)
 
 

@@ -8,10 +8,7 @@ from vaehpc.stats.sensitivity import sensitivity
 def at(*radii, plan):
     """One run per radius, with control runs at R = 16; None is missing, nan not finite."""
     classes = [None if radius is None else "regular" for radius in radii]
-    return [
-        run.model_copy(update={"radius_median": radius})
-        for run, radius in zip(runs(*classes), radii, strict=True)
-    ]
+    return [run.model_copy(update={"radius_median": radius}) for run, radius in zip(runs(*classes), radii, strict=True)]
 
 
 def test_counts_move_with_the_limits(plan):

@@ -67,7 +67,7 @@ def test_scores_sum_to_observed_less_expected():
     assert scores.sum() == pytest.approx(0, abs=1e-12)
     assert scores[:21].sum() == pytest.approx(21 - 10.75, abs=5e-3)  # R: 21 observed, 10.7 expected
     chi2, _ = survdiff(times, has_onset.astype(int), np.r_[[0] * 21, [1] * 21])
-    assert logrank(followed(*PLACEBO), followed(*TREATED), 99, KEY).statistic**2 == pytest.approx(chi2)
+    assert logrank(followed(*PLACEBO), followed(*TREATED), 99, KEY).statistic ** 2 == pytest.approx(chi2)
 
 
 def test_few_runs_are_enumerated():

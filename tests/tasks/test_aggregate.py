@@ -104,7 +104,12 @@ def test_counts_are_the_planted_ones(summary):
         "level": 0.95,
         "method": "Clopper-Pearson",
         "other_intervals": [
-            {"low": pytest.approx(low, abs=5e-5), "high": pytest.approx(high, abs=5e-5), "level": 0.95, "method": method}
+            {
+                "low": pytest.approx(low, abs=5e-5),
+                "high": pytest.approx(high, abs=5e-5),
+                "level": 0.95,
+                "method": method,
+            }
             for method, low, high in (("Wilson", 0.0715, 0.5907), ("Jeffreys", 0.0560, 0.5916))
         ],
         "rate_if_missing_regular": 0.2,

@@ -46,6 +46,8 @@ class Drawing:
 
     svg: str
     alt: str
+    data: str | None = None
+    """What is drawn, as CSV."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,15 @@ class Gallery:
 
 
 def write_report(study: StudyDir, summary: StudySummary) -> None:
-    """Write figures/*.svg and, last, report.html of a study whose summary exists; UserError if it cannot be read."""
+    """Write figures/*.svg with the data behind them as *.csv and, last, report.html of a study whose summary exists; UserError if it cannot be read."""
     config = study.config()
     runs = ended_runs(study, config, summary)
     drawings = draw(config, summary, runs)
     study.figures.mkdir(exist_ok=True)
     for name, drawing in drawings.items():
         write_text(study.figures / f"{name}.svg", drawing.svg)
+        if drawing.data is not None:
+            write_text(study.figures / f"{name}.csv", drawing.data)
     write_text(study.report, page(study, config, summary, runs, drawings))
 
 
@@ -101,6 +105,18 @@ def draw(config: StudyConfig, summary: StudySummary, runs: ArmRuns) -> dict[str,
     if any(arm.rate is not None for arm in summary.arms.values()):
         outcomes = " ".join(f"{arm}: {words.outcome(found)}" for arm, found in summary.arms.items())
         drawn["divergence-rates"] = Drawing(figures.svg(figures.divergence_rates(summary.arms)), outcomes)
+    if summary.onsets:
+        for arm, figure in figures.onset_curves(summary.onsets, summary.control).items():
+            curve = summary.onsets[arm]
+            drawn[f"onsets-{arm}"] = Drawing(
+                figures.svg(figure), words.onsets(arm, curve), tables.csv(tables.onset_rows(curve))
+            )
+    for arm, found in summary.likeness.items():
+        drawn[f"likeness-{arm}"] = Drawing(
+            figures.svg(figures.likeness_strips(found)),
+            words.likeness(arm, found),
+            tables.csv(tables.pair_rows(found, config.plan.pairs)),
+        )
     ended = {arm: of_arm for arm, of_arm in runs.items() if of_arm}
     if not ended:
         return drawn
@@ -152,6 +168,7 @@ def page(
         shared=tables.shared_settings(config.arms),
         machines=tables.machines(study, runs),
         comparison_lines=tables.comparison_lines(summary),
+        sensitivity_lines=tables.sensitivity_lines(summary),
     )
 
 

@@ -22,7 +22,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from vaehpc.report import words
-from vaehpc.results import RUN_CLASSES, ArmSummary, EpochRecord, Histogram, LatentStatistics, RunClass, RunSummary
+from vaehpc.results import (
+    RUN_CLASSES,
+    ArmSummary,
+    EpochRecord,
+    Histogram,
+    LatentStatistics,
+    LikenessToControl,
+    OnsetCurve,
+    RunClass,
+    RunSummary,
+)
 
 INK = "#1f2328"
 QUIET = "#656d76"
@@ -188,6 +198,71 @@ def loss_histories(arms: ArmRuns) -> dict[str, Figure]:
         _add_legend(figure, runs)
         figures[arm] = figure
     return figures
+
+
+@mpl.rc_context(STYLE)
+def onset_curves(onsets: Mapping[str, OnsetCurve], controls: Mapping[str, str | None]) -> dict[str, Figure]:
+    """Kaplan-Meier curve of each arm with its pointwise interval; ticks where runs were censored; its control dashed."""
+    last = max(curve.steps[-1] for curve in onsets.values())
+    figures = {}
+    for arm, curve in onsets.items():
+        figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+        axes = figure.subplots()
+        control = controls[arm]
+        if control != arm and control in onsets:
+            steps, shares = _staircase(onsets[control], last)
+            axes.step(steps, shares, where="post", color=QUIET, linewidth=1.0, linestyle="dashed", label=control)
+        steps, shares = _staircase(curve, last)
+        axes.step(steps, shares, where="post", color=CLASS_COLOURS["diverged"], linewidth=1.6, label=arm)
+        low, high = (np.array([np.nan if value is None else value for value in end]) for end in (curve.low, curve.high))
+        axes.fill_between(curve.steps, low, high, step="post", color=CLASS_COLOURS["diverged"], alpha=0.18, linewidth=0)
+        lost = [i for i, step in enumerate(curve.steps) if step < last and _num_censored(curve, i)]
+        axes.plot([curve.steps[i] for i in lost], [curve.share[i] for i in lost], "|", color=INK, markersize=7)
+        axes.set(xlim=(0, last), ylim=(0, 1.04), xlabel="training step", ylabel="share without an onset")
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        figure.legend(loc="outside upper left", ncols=2, fontsize=7)
+        figures[arm] = figure
+    return figures
+
+
+def _staircase(curve: OnsetCurve, last: int) -> tuple[list[int], list[float]]:
+    return [0, *curve.steps, last], [1.0, *curve.share, curve.share[-1]]
+
+
+def _num_censored(curve: OnsetCurve, i: int) -> int:
+    """Runs that were last seen at a step without an onset."""
+    following = curve.at_risk[i + 1] if i + 1 < len(curve.steps) else 0
+    return curve.at_risk[i] - curve.onsets[i] - following
+
+
+@mpl.rc_context(STYLE)
+def likeness_strips(found: LikenessToControl) -> Figure:
+    """Every pair of runs as a dot: the VAE and the AE of its seed, and AEs of different seeds; means with t intervals."""
+    quantities = list(found.effects)
+    figure = Figure(figsize=(WIDTH, 0.4 + 0.72 * len(quantities)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(quantities), 1))
+    for axes, quantity in zip(panels, quantities, strict=True):
+        effect = found.effects[quantity]
+        rows = {"VAE, AE": found.pairs, "AE, AE": found.null if effect.null_mean is not None else ()}
+        rows = {row: pairs for row, pairs in rows.items() if pairs}
+        for height, (row, pairs) in enumerate(rows.items()):
+            values = [value for pair in pairs if (value := getattr(pair, quantity)) is not None]
+            colour = CLASS_COLOURS["regular"] if row == "VAE, AE" else QUIET
+            axes.plot(values, [height] * len(values), "o", color=colour, markersize=3.5, alpha=0.6, clip_on=False)
+        if quantity == "median_shift":
+            axes.axvspan(-found.radius_margin, found.radius_margin, color=RULE, linewidth=0, zorder=0)
+        if effect.low is not None and effect.high is not None:
+            axes.hlines(-0.35, effect.low, effect.high, color=CLASS_COLOURS["diverged"], linewidth=1.8)
+        axes.plot(effect.mean, -0.35, "d", color=CLASS_COLOURS["diverged"], markersize=4)
+        axes.set_ylim(len(rows) - 0.5, -0.7)
+        axes.set_yticks(range(len(rows)), list(rows), color=INK)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+        axes.set_title(words.QUANTITIES[quantity], loc="left", fontsize=7, pad=3)
+    return figure
 
 
 def svg(figure: Figure) -> str:

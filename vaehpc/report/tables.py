@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv as comma_separated
+import io
 import math
 import statistics
 from collections import Counter
@@ -9,11 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaehpc.config import ArmConfig
+from vaehpc.config import ArmConfig, PairPlan
 from vaehpc.files import RunDir, StudyDir
 from vaehpc.report import words
 from vaehpc.report.figures import ArmRuns
-from vaehpc.results import ComparisonRow, RunSummary, StudySummary
+from vaehpc.results import (
+    ComparisonRow,
+    LikenessToControl,
+    OnsetCurve,
+    RunSummary,
+    SensitivityRow,
+    StudySummary,
+)
 
 
 @dataclass(frozen=True)
@@ -102,3 +111,55 @@ def cell(row: ComparisonRow, arm: str, summary: StudySummary) -> Cell:
     low, high = words.number(min(values)), words.number(max(values))
     spread = f"{low} to {high}" if low != high else ""
     return Cell(words.number(statistics.median(values)), spread)
+
+
+@dataclass(frozen=True)
+class SensitivityLine:
+    """One arm with one limit of divergence: counts beyond it, and how many are shifted with each other limit."""
+
+    arm: str
+    diverged_factor: float
+    is_planned: bool
+    diverged: SensitivityRow
+    shifted: list[int]
+
+
+def sensitivity_lines(summary: StudySummary) -> list[SensitivityLine]:
+    """A line for each arm and limit of divergence."""
+    lines = []
+    for arm, rows in summary.sensitivity.items():
+        for factor in dict.fromkeys(row.diverged_factor for row in rows):
+            of_factor = [row for row in rows if row.diverged_factor == factor]
+            planned = any(row.is_planned for row in of_factor)
+            lines.append(SensitivityLine(arm, factor, planned, of_factor[0], [row.num_shifted for row in of_factor]))
+    return lines
+
+
+# What is behind a figure
+
+
+def csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys as a CSV file; None is an empty cell."""
+    text = io.StringIO()
+    writer = comma_separated.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def onset_rows(curve: OnsetCurve) -> list[dict[str, Any]]:
+    """Kaplan-Meier estimate, a row per step at which it or the number at risk changes."""
+    columns = ("steps", "at_risk", "onsets", "share", "low", "high")
+    values = zip(*(getattr(curve, column) for column in columns), strict=True)
+    return [dict(zip(("step", *columns[1:]), row, strict=True)) for row in values]
+
+
+def pair_rows(found: LikenessToControl, plan: PairPlan) -> list[dict[str, Any]]:
+    """A row per pair of runs, VAE and AE first, then AEs of different seeds."""
+    rows = []
+    for pair in (*found.pairs, *found.null):
+        values = pair.model_dump()
+        shifts = values.pop("log_radius_shifts")
+        quantiles = {f"log_radius_shift_{share:g}": value for share, value in zip(plan.quantiles, shifts, strict=True)}
+        rows.append(values | quantiles)
+    return rows

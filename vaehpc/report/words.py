@@ -6,7 +6,18 @@ import math
 from collections import Counter
 
 from vaehpc.config import ClassPlan, RadiusPlan, StudyConfig
-from vaehpc.results import ArmSummary, Comparison, DataSummary, RunSummary, StudySummary
+from vaehpc.results import (
+    ArmSummary,
+    Comparison,
+    Contrast,
+    DataSummary,
+    DipTest,
+    LikenessToControl,
+    OnsetCurve,
+    PairedEffect,
+    RunSummary,
+    StudySummary,
+)
 
 NO_VALUE = "–"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -167,9 +178,189 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
             f"{enumeration(by_article)} has no control arm in this study and is classed by the article's radius of"
             f" {config.plan.classes.article_radius:g}."
         )
-    if sum(arm.rate is not None for arm in arms.values()) > 1:
+    if sum(arm.rate is not None for arm in arms.values()) > 1 and not summary.contrasts:
         found.append("Rates of different arms were not tested against each other: no difference is claimed.")
+    if summary.deviations:
+        found.append(
+            f"Not as planned before the first launch, so that every test is exploratory: {'; '.join(summary.deviations)}."
+        )
     return found
+
+
+# Tests between arms
+
+
+def p_value(p: float | None) -> str:
+    """'0.0341', '< 0.0001'; two significant digits from 0.1 on."""
+    if p is None:
+        return NO_VALUE
+    if p < 1e-4:
+        return f"<{NBSP}0.0001"
+    return f"{p:.2g}" if p >= 0.1 else f"{p:.3g}" if p >= 1e-3 else f"{p:.1g}"
+
+
+def is_shown(contrast: Contrast, config: StudyConfig) -> bool:
+    """Whether the difference holds at the plan's level after Holm's adjustment."""
+    return contrast.holm <= 1 - config.plan.level
+
+
+def counts(contrast: Contrast) -> str:
+    """'5 of 8 against 0 of 8'."""
+    return (
+        f"{contrast.num_diverged} of {contrast.num_ended} against"
+        f" {contrast.reference_diverged} of {contrast.reference_ended}"
+    )
+
+
+def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
+    """What the tests between arms found, a sentence each; those that found nothing together."""
+    shown = [contrast for contrast in summary.contrasts if is_shown(contrast, config)]
+    others = [contrast for contrast in summary.contrasts if not is_shown(contrast, config)]
+    return [difference(contrast) for contrast in shown] + ([no_difference(others, config)] if others else [])
+
+
+def difference(contrast: Contrast) -> str:
+    """A difference that was shown."""
+    more = contrast.num_diverged * contrast.reference_ended > contrast.reference_diverged * contrast.num_ended
+    reference = f"its control {contrast.reference}" if contrast.is_control else contrast.reference
+    return (
+        f"{contrast.arm} diverged {'more' if more else 'less'} often than {reference}: {counts(contrast)} (Boschloo's exact"
+        f" test, {sidedness(contrast)}, p = {p_value(contrast.boschloo)}; {p_value(contrast.holm)} after Holm's adjustment)."
+    ).replace("p = <", "p <")
+
+
+def no_difference(contrasts: list[Contrast], config: StudyConfig) -> str:
+    """Differences that were not shown, and how little that says."""
+    pairs = enumeration([f"{contrast.arm} and {contrast.reference} ({counts(contrast)})" for contrast in contrasts])
+    plan = config.plan.contrasts
+    weakest, strongest = min(each.power for each in contrasts), max(each.power for each in contrasts)
+    chance = (
+        percent(weakest) if percent(weakest) == percent(strongest) else f"{percent(weakest)} to {percent(strongest)}"
+    )
+    said = (
+        f"No difference was shown between {pairs}. That is no proof of equal rates: with so many runs, {percent(plan.rate)}"
+        f" against {percent(plan.versus)} is found with a probability of {chance} before Holm's adjustment."
+    )
+    alpha = 1 - config.plan.level
+    if hopeless := [f"{each.arm} and {each.reference}" for each in contrasts if each.least_p > alpha]:
+        said += f" For {enumeration(hopeless)} there are so few runs that no outcome could have shown one."
+    return said
+
+
+def sidedness(contrast: Contrast) -> str:
+    """'one-sided' or 'two-sided'."""
+    return "two-sided" if contrast.alternative == "two-sided" else "one-sided"
+
+
+def range_of_p(contrast: Contrast) -> str:
+    """What the missing runs of both arms leave open; nothing where none is missing."""
+    low, high = contrast.boschloo_if_missing
+    return NO_VALUE if low == high == contrast.boschloo else f"{p_value(low)} to {p_value(high)}"
+
+
+def mcnemar(contrast: Contrast) -> str:
+    """'0.0312 (5 : 0 of 8)': p, and how many pairs of equal seeds diverged in the one arm alone, and in the other."""
+    pairs = f"({contrast.only_arm}{NBSP}:{NBSP}{contrast.only_reference} of {contrast.num_pairs})"
+    return f"{p_value(contrast.mcnemar)} {pairs}"
+
+
+# Time to onset
+
+
+def onsets(arm: str, curve: OnsetCurve) -> str:
+    """How many runs of an arm left their radius, and what became of the others."""
+    lost = [(curve.num_missing, "missing"), (curve.num_nonfinite, "not finite")]
+    said = enumeration([f"{count} {what}" for count, what in lost if count])
+    return (
+        f"{arm}: {curve.num_onsets} of {counted(curve.num_runs, 'run')} had an onset"
+        + (f"; seen to their end but for {said}" if said else "")
+        + "."
+    )
+
+
+def sooner(contrast: Contrast) -> str:
+    """What the log-rank test says of two arms that have any onset."""
+    assert contrast.logrank is not None
+    how = f"{contrast.num_permutations:,} permutations" if contrast.num_permutations else "all permutations"
+    return (
+        f"{contrast.arm} against {contrast.reference}: log-rank z = {contrast.logrank:.2f}, two-sided"
+        f" p = {p_value(contrast.logrank_p)} ({how} of the arms; not adjusted)."
+    ).replace("p = <", "p <")
+
+
+# Modes
+
+
+def modes(arm: str, test: DipTest, level: float) -> str:
+    """Whether the runs of an arm may be said to have a second peak."""
+    found = f"(Hartigan's dip {test.dip:.3f} over {counted(test.num_runs, 'run')}, p = {p_value(test.p)})"
+    if test.p <= 1 - level:
+        return f"{arm}: the radii of its runs have more than one peak {found}."
+    return f"{arm}: no second peak of its runs' radii is shown {found}."
+
+
+# AE and VAE
+
+
+def likeness(arm: str, found: LikenessToControl) -> str:
+    """Whether a VAE's radii are those of an AE, and its latent space as far from it as other AEs' are."""
+    shift, margin = found.effects["median_shift"], math.expm1(found.radius_margin)
+    said = (
+        f"{arm}: over {counted(shift.num_pairs, 'pair')} of equal seeds its median radius is"
+        f" {math.exp(shift.mean):.3f} times that of {found.control} (geometric mean"
+    )
+    if shift.low is None or shift.high is None:
+        return f"{said}). One pair has no interval: whether they are alike cannot be said."
+    said += f"; {percent(found.level)} interval {math.exp(shift.low):.3f} to {math.exp(shift.high):.3f})."
+    verdict = {
+        "alike": f"Within the margin of {percent(margin)} set in the plan its radii are an AE's.",
+        "different": f"Its radii are not an AE's: they differ by more than the margin of {percent(margin)}.",
+        "undecided": f"Whether its radii are an AE's, within the margin of {percent(margin)}, is not decided.",
+    }
+    if irregular := shift.num_pairs - found.num_regular:
+        said += f" In {counted(irregular, 'pair')} a run is not regular."
+    return f"{said} {verdict[found.radii]}{_nearness(found)}"
+
+
+def _nearness(found: LikenessToControl) -> str:
+    """The latent points' distance against that between AEs."""
+    effect = found.effects.get("procrustes")
+    if effect is None or effect.excess_low is None or effect.excess_high is None:
+        return ""
+    comparison = "about as far as" if effect.excess_low <= 0 <= effect.excess_high else "farther than"
+    if effect.excess_high < 0:
+        comparison = "nearer than"
+    return (
+        f" Its latent points are {comparison} those of AEs of different seeds from each other (Procrustes disparity)."
+    )
+
+
+QUANTITIES = {
+    "median_shift": "ln of the quotient of the median radii",
+    "reconstruction_gap": "difference of the reconstruction losses, nats",
+    "kolmogorov_smirnov": "Kolmogorov-Smirnov distance of the radii",
+    "wasserstein": "Wasserstein distance of the radii",
+    "procrustes": "Procrustes disparity of μ",
+    "cka_distance": "1 − linear CKA of μ",
+}
+"""Quantities of a pair of runs, VAE less AE where they are signed."""
+
+
+def span(low: float | None, high: float | None) -> str:
+    """'−0.02 to 0.03'; nothing where there is no interval."""
+    return NO_VALUE if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def signed(value: float | None) -> str:
+    """A number with a minus sign that is one."""
+    return number(value).replace("-", "−")
+
+
+def excess(effect: PairedEffect) -> str:
+    """'0.04 (0.02 to 0.06)'."""
+    if effect.excess is None:
+        return NO_VALUE
+    return f"{signed(effect.excess)} ({span(effect.excess_low, effect.excess_high)})"
 
 
 def standing(arm: ArmSummary) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +103,7 @@ def contrast(
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def boschloo(x: int, n: int, y: int, m: int, alternative: Alternative) -> float:
     """p of Boschloo's exact test (1970): Fisher's p as the statistic, its worst case over the common rate.
 

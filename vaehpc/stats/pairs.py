@@ -25,7 +25,7 @@ Float64Array = npt.NDArray[np.float64]
 SIGNED = ("median_shift", "reconstruction_gap")
 """Quantities of PairDistances that two runs of the same kind have around 0."""
 DISTANCES = ("kolmogorov_smirnov", "wasserstein", "procrustes", "cka_distance")
-"""Quantities that are 0 only for equal runs; cka_distance is 1 - cka."""
+"""Quantities that are 0 only for equal runs; they have no sign."""
 
 
 # Which runs
@@ -180,12 +180,12 @@ def paired_effect(
 
     Each AE is in two pairs of AEs, so that the intervals of the excess are a little too narrow.
     """
-    found = {pair.second: value for pair in pairs if (value := value_of(quantity, pair)) is not None}
+    found = {pair.second: value for pair in pairs if (value := getattr(pair, quantity)) is not None}
     if not found:
         return None
     values = np.array(list(found.values()))
     interval, resampled = student(values, level), bootstrap(values, level, num_resamples, key)
-    of_null = [(pair, value) for pair in null if (value := value_of(quantity, pair)) is not None]
+    of_null = [(pair, value) for pair in null if (value := getattr(pair, quantity)) is not None]
     excess = np.array([])
     if quantity in DISTANCES and of_null:
         of_control = {name: [v for pair, v in of_null if name in (pair.first, pair.second)] for name in found}
@@ -204,11 +204,3 @@ def paired_effect(
         excess_low=beyond and beyond[0],
         excess_high=beyond and beyond[1],
     )
-
-
-def value_of(quantity: str, pair: PairDistances) -> float | None:
-    """A quantity of two runs; cka as a distance."""
-    if quantity == "cka_distance":
-        return None if pair.cka is None else 1 - pair.cka
-    value: float | None = getattr(pair, quantity)
-    return value

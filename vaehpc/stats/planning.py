@@ -204,9 +204,7 @@ def boundaries(num_seeds: Sequence[int], alpha: float) -> list[Look]:
         spent = obrien_fleming(now / num_seeds[-1], alpha)
         p = fisher_greater(now, now)
 
-        def holds(
-            cutoff: float, p: Float64Array = p, reached: Float64Array = reached, spent: float = spent
-        ) -> bool:
+        def holds(cutoff: float, p: Float64Array = p, reached: Float64Array = reached, spent: float = spent) -> bool:
             return bool((stopped + reached[:, p <= cutoff].sum(axis=1)).max() <= spent)
 
         region = p <= _largest_cutoff(p, holds)

@@ -79,9 +79,7 @@ class LogRank:
     """That were drawn; 0: all were enumerated."""
 
 
-def logrank(
-    first: Followed, second: Followed, num_permutations: int, key: np.random.SeedSequence
-) -> LogRank | None:
+def logrank(first: Followed, second: Followed, num_permutations: int, key: np.random.SeedSequence) -> LogRank | None:
     """Log-rank test whose p is that of the permutations of the arms; None if it has nothing to compare.
 
     Observed less expected onsets of an arm are the sum of its runs' scores: 1 for an onset less the Nelson-Aalen estimate,
