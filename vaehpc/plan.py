@@ -1,4 +1,4 @@
-"""`python -m vaehpc.plan --rate 0.25 --versus 0 --power 0.8`: how many seeds a study needs, and what they cannot show."""
+"""`python -m vaehpc.plan --rate 0.25 --versus 0 --power 0.8`: how many seeds it takes, and what they cannot show."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def plan(asked: Arguments, console: Console) -> int:
     num_seeds = asked.seeds or seeds_needed(rate, versus, wanted, alpha)
     if num_seeds is None:
         raise UserError(
-            f"even {MOST_SEEDS:,} seeds per arm do not find {rate:.2%} against {versus:.2%} with a power of {wanted:.0%}:"
-            " ask for a larger difference, or say --seeds to see what a number can show"
+            f"even {MOST_SEEDS:,} seeds per arm do not find {rate:.2%} against {versus:.2%} with a power of"
+            f" {wanted:.0%}: ask for a larger difference, or say --seeds to see what a number can show"
         )
     say(console, f"{num_seeds} seeds per arm: {rate:.4g} against {versus:.4g}, alpha {alpha:.2g}")
     for line in (*what_it_finds(num_seeds, rate, versus, wanted, alpha), *cost(num_seeds, asked.arms, speed)):
@@ -115,8 +115,9 @@ def _require_sensible(asked: Arguments, rate: float, versus: float, wanted: floa
 def what_it_finds(num_seeds: int, rate: float, versus: float, wanted: float, alpha: float) -> Iterator[str]:
     """Power of the test, and of the one that stands beside it."""
     found = power(num_seeds, num_seeds, rate, versus, alpha)
+    by_fisher = fisher_power(num_seeds, num_seeds, rate, versus, alpha)
     yield f"found with probability {found:.1%} by Boschloo's one-sided test (wanted: {wanted:.0%})"
-    yield f"found with probability {fisher_power(num_seeds, num_seeds, rate, versus, alpha):.1%} by Fisher's two-sided test"
+    yield f"found with probability {by_fisher:.1%} by Fisher's two-sided test"
     one = runs_for_one_event(rate, WITH_ALL_BUT_CERTAINTY)
     yield f"at least one diverged run with probability {1 - (1 - rate) ** num_seeds:.1%}; 95 % takes {one} seeds"
 
@@ -196,7 +197,7 @@ def _say_looks(num_seeds: Sequence[int], rate: float, versus: float, alpha: floa
     stops, stops_falsely = stopping(looks, rate, versus), stopping(looks, versus, versus)
     say(
         console,
-        f"Looking {len(looks)} times, with O'Brien-Fleming-like spending of alpha (Lan and DeMets), exact by enumeration:",
+        f"Looking {len(looks)} times, with O'Brien-Fleming-like spending of alpha (Lan and DeMets), enumerated:",
     )
     counts = range(min(SHOWN_COUNTS, num_seeds[-1]))
     title = f"Stop if so many of the arm diverged, where of the control {counts[0]} to {counts[-1]} did"
@@ -211,12 +212,10 @@ def _say_looks(num_seeds: Sequence[int], rate: float, versus: float, alpha: floa
     expected = sum(batch * going for batch, going in zip(batches, reached, strict=True))
     say(
         console,
-        f"  found with probability {sum(stops):.1%}, after {expected:.1f} seeds per arm on average; if the arm diverges at"
-        f" {versus:.4g}, too, found with {sum(stops_falsely):.2%}",
+        f"  found with probability {sum(stops):.1%}, after {expected:.1f} seeds per arm on average; if the arm diverges"
+        f" at {versus:.4g}, too, found with {sum(stops_falsely):.2%}",
     )
-    say(
-        console, "  Write the looks down before the launch: a look that was not planned spends alpha that is not there."
-    )
+    say(console, "  Write the looks down before the launch: a look that was not planned spends alpha twice.")
 
 
 def least_diverged(look: Look, diverged_of_control: int) -> str:

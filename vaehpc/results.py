@@ -246,7 +246,7 @@ class RunSummary(Frozen):
     last_words: str | None
     """End of the log of a run that is missing."""
     followed_steps: int = 0
-    """Steps up to which its radius was seen: to the end, to a NaN or infinity, or to the last probe of a missing run."""
+    """Steps up to which its radius was seen: the end, a NaN or infinity, or the last probe of a missing run."""
 
 
 class ArmSummary(Frozen):
@@ -320,7 +320,7 @@ class Contrast(Frozen):
 
 
 class OnsetCurve(Frozen):
-    """Kaplan-Meier estimate of the share of an arm's runs without an onset, after each step at which something ended."""
+    """Kaplan-Meier estimate of the share of an arm's runs without an onset, at each step at which one was last seen."""
 
     num_runs: int
     """Runs of which at least one probe is known."""
@@ -480,15 +480,15 @@ class StudySummary(Frozen):
     provenance: Provenance
     comparison: Comparison | None = None
     """With the article; None where it was not made."""
-    contrasts: tuple[Contrast, ...] = ()
-    onsets: dict[str, OnsetCurve] = {}
+    contrasts: tuple[Contrast, ...]
+    onsets: dict[str, OnsetCurve]
     """By arm; none where its control gives no limit."""
-    sensitivity: dict[str, tuple[SensitivityRow, ...]] = {}
-    modes: dict[str, DipTest] = {}
+    sensitivity: dict[str, tuple[SensitivityRow, ...]]
+    modes: dict[str, DipTest]
     """By arm; none with fewer runs than the plan asks for."""
-    likeness: dict[str, LikenessToControl] = {}
+    likeness: dict[str, LikenessToControl]
     """By VAE arm."""
-    deviations: tuple[str, ...] = ()
+    deviations: tuple[str, ...]
     """What was not as planned before the launch: tests are exploratory if there is any."""
 
 

@@ -105,8 +105,8 @@ def test_cka_is_that_of_the_gram_matrices():
     x = numbers.standard_normal((60, 5))
     y = x[:, :3] + 0.5 * numbers.standard_normal((60, 3))
     centring = np.eye(60) - 1 / 60
-    k, l = (centring @ (points @ points.T) @ centring for points in (x, y))
-    expected = np.trace(k @ l) / math.sqrt(np.trace(k @ k) * np.trace(l @ l))
+    k, of_y = (centring @ (points @ points.T) @ centring for points in (x, y))
+    expected = np.trace(k @ of_y) / math.sqrt(np.trace(k @ k) * np.trace(of_y @ of_y))
     assert linear_cka(x, y) == pytest.approx(expected)
 
 

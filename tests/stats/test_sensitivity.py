@@ -5,15 +5,15 @@ from vaehpc.stats.rates import summarise_arm
 from vaehpc.stats.sensitivity import sensitivity
 
 
-def at(*radii, plan):
-    """One run per radius, with control runs at R = 16; None is missing, nan not finite."""
+def at(*radii):
+    """One run per radius, with control runs at R = 16; None is missing."""
     classes = [None if radius is None else "regular" for radius in radii]
     return [run.model_copy(update={"radius_median": radius}) for run, radius in zip(runs(*classes), radii, strict=True)]
 
 
 def test_counts_move_with_the_limits(plan):
     """R / 16 of 1.1, 1.17, 1.7, 2.2, 3.5 and 0.6, and a missing run."""
-    rows = sensitivity(at(17.6, 18.7, 27.2, 35.2, 56.0, 9.6, None, plan=plan), CONTROL.scale, plan)
+    rows = sensitivity(at(17.6, 18.7, 27.2, 35.2, 56.0, 9.6, None), CONTROL.scale, plan)
     counted = {
         (row.diverged_factor, row.shifted_limit): (
             row.num_diverged, row.num_collapsed, row.num_shifted, row.num_regular
@@ -42,4 +42,4 @@ def test_the_planned_row_is_the_headline(plan):
 @pytest.mark.parametrize("scale", [None, CONTROL.scale])
 def test_nothing_is_counted_without_a_scale_or_a_run(scale, plan):
     assert sensitivity(runs(None), CONTROL.scale, plan) == ()
-    assert bool(sensitivity(at(16.0, plan=plan), scale, plan)) == (scale is not None)
+    assert bool(sensitivity(at(16.0), scale, plan)) == (scale is not None)

@@ -67,7 +67,11 @@ class Gallery:
 
 
 def write_report(study: StudyDir, summary: StudySummary) -> None:
-    """Write figures/*.svg with the data behind them as *.csv and, last, report.html of a study whose summary exists; UserError if it cannot be read."""
+    """Write figures/*.svg, the data behind the newer ones as *.csv, and last report.html of a study with a summary.
+
+    Raises:
+        UserError: a result cannot be read.
+    """
     config = study.config()
     runs = ended_runs(study, config, summary)
     drawings = draw(config, summary, runs)

@@ -202,14 +202,14 @@ def loss_histories(arms: ArmRuns) -> dict[str, Figure]:
 
 @mpl.rc_context(STYLE)
 def onset_curves(onsets: Mapping[str, OnsetCurve], controls: Mapping[str, str | None]) -> dict[str, Figure]:
-    """Kaplan-Meier curve of each arm with its pointwise interval; ticks where runs were censored; its control dashed."""
+    """Kaplan-Meier curve of each arm with its pointwise interval; ticks: runs were censored; dashed: its control."""
     last = max(curve.steps[-1] for curve in onsets.values())
     figures = {}
     for arm, curve in onsets.items():
         figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
         axes = figure.subplots()
         control = controls[arm]
-        if control != arm and control in onsets:
+        if control is not None and control != arm and control in onsets:
             steps, shares = _staircase(onsets[control], last)
             axes.step(steps, shares, where="post", color=QUIET, linewidth=1.0, linestyle="dashed", label=control)
         steps, shares = _staircase(curve, last)
@@ -239,7 +239,7 @@ def _num_censored(curve: OnsetCurve, i: int) -> int:
 
 @mpl.rc_context(STYLE)
 def likeness_strips(found: LikenessToControl) -> Figure:
-    """Every pair of runs as a dot: the VAE and the AE of its seed, and AEs of different seeds; means with t intervals."""
+    """Every pair of runs as a dot: a VAE and the AE of its seed, and AEs of different seeds; means with t intervals."""
     quantities = list(found.effects)
     figure = Figure(figsize=(WIDTH, 0.4 + 0.72 * len(quantities)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(len(quantities), 1))

@@ -181,9 +181,8 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
     if sum(arm.rate is not None for arm in arms.values()) > 1 and not summary.contrasts:
         found.append("Rates of different arms were not tested against each other: no difference is claimed.")
     if summary.deviations:
-        found.append(
-            f"Not as planned before the first launch, so that every test is exploratory: {'; '.join(summary.deviations)}."
-        )
+        deviations = "; ".join(summary.deviations)
+        found.append(f"Not as planned before the first launch, so that every test is exploratory: {deviations}.")
     return found
 
 
@@ -224,8 +223,9 @@ def difference(contrast: Contrast) -> str:
     more = contrast.num_diverged * contrast.reference_ended > contrast.reference_diverged * contrast.num_ended
     reference = f"its control {contrast.reference}" if contrast.is_control else contrast.reference
     return (
-        f"{contrast.arm} diverged {'more' if more else 'less'} often than {reference}: {counts(contrast)} (Boschloo's exact"
-        f" test, {sidedness(contrast)}, p = {p_value(contrast.boschloo)}; {p_value(contrast.holm)} after Holm's adjustment)."
+        f"{contrast.arm} diverged {'more' if more else 'less'} often than {reference}: {counts(contrast)} (Boschloo's"
+        f" exact test, {sidedness(contrast)}, p = {p_value(contrast.boschloo)}; after Holm's adjustment"
+        f" p = {p_value(contrast.holm)})."
     ).replace("p = <", "p <")
 
 
@@ -233,13 +233,12 @@ def no_difference(contrasts: list[Contrast], config: StudyConfig) -> str:
     """Differences that were not shown, and how little that says."""
     pairs = enumeration([f"{contrast.arm} and {contrast.reference} ({counts(contrast)})" for contrast in contrasts])
     plan = config.plan.contrasts
-    weakest, strongest = min(each.power for each in contrasts), max(each.power for each in contrasts)
-    chance = (
-        percent(weakest) if percent(weakest) == percent(strongest) else f"{percent(weakest)} to {percent(strongest)}"
-    )
+    weakest, strongest = (percent(end(each.power for each in contrasts)) for end in (min, max))
+    chance = weakest if weakest == strongest else f"{weakest} to {strongest}"
     said = (
-        f"No difference was shown between {pairs}. That is no proof of equal rates: with so many runs, {percent(plan.rate)}"
-        f" against {percent(plan.versus)} is found with a probability of {chance} before Holm's adjustment."
+        f"No difference was shown between {pairs}. That is no proof of equal rates: with so many runs,"
+        f" {percent(plan.rate)} against {percent(plan.versus)} is found with a probability of {chance} before Holm's"
+        " adjustment."
     )
     alpha = 1 - config.plan.level
     if hopeless := [f"{each.arm} and {each.reference}" for each in contrasts if each.least_p > alpha]:
@@ -258,10 +257,9 @@ def range_of_p(contrast: Contrast) -> str:
     return NO_VALUE if low == high == contrast.boschloo else f"{p_value(low)} to {p_value(high)}"
 
 
-def mcnemar(contrast: Contrast) -> str:
-    """'0.0312 (5 : 0 of 8)': p, and how many pairs of equal seeds diverged in the one arm alone, and in the other."""
-    pairs = f"({contrast.only_arm}{NBSP}:{NBSP}{contrast.only_reference} of {contrast.num_pairs})"
-    return f"{p_value(contrast.mcnemar)} {pairs}"
+def discordant(contrast: Contrast) -> str:
+    """'5 : 0 of 8': pairs of equal seeds that diverged in the arm alone, in its reference alone, and all."""
+    return f"{contrast.only_arm}{NBSP}:{NBSP}{contrast.only_reference} of {contrast.num_pairs}"
 
 
 # Time to onset
@@ -283,7 +281,7 @@ def sooner(contrast: Contrast) -> str:
     assert contrast.logrank is not None
     how = f"{contrast.num_permutations:,} permutations" if contrast.num_permutations else "all permutations"
     return (
-        f"{contrast.arm} against {contrast.reference}: log-rank z = {contrast.logrank:.2f}, two-sided"
+        f"{contrast.arm} against {contrast.reference}: log-rank z = {signed(contrast.logrank)}, two-sided"
         f" p = {p_value(contrast.logrank_p)} ({how} of the arms; not adjusted)."
     ).replace("p = <", "p <")
 
@@ -327,12 +325,12 @@ def _nearness(found: LikenessToControl) -> str:
     effect = found.effects.get("procrustes")
     if effect is None or effect.excess_low is None or effect.excess_high is None:
         return ""
-    comparison = "about as far as" if effect.excess_low <= 0 <= effect.excess_high else "farther than"
-    if effect.excess_high < 0:
-        comparison = "nearer than"
-    return (
-        f" Its latent points are {comparison} those of AEs of different seeds from each other (Procrustes disparity)."
-    )
+    if effect.excess_low <= 0 <= effect.excess_high:
+        return (
+            " Whether its latent points are farther from the AE's than those of another AE is not decided (Procrustes)."
+        )
+    nearer = "farther from" if effect.excess_low > 0 else "nearer to"
+    return f" Its latent points are {nearer} the AE's than those of AEs of other seeds (Procrustes disparity)."
 
 
 QUANTITIES = {

@@ -1,4 +1,4 @@
-"""Rates of divergence of two arms, tested against each other: x of n runs diverged in the arm, y of m in its reference."""
+"""Rates of divergence of two arms, tested: x of n runs diverged in the arm, y of m in its reference."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ def dip_tests(
 def dip(values: Float64Array) -> float:
     """Largest distance of the distribution function of a sample from the nearest one with a single mode.
 
-    Hartigan and Hartigan (1985): between the greatest convex minorant and the least concave majorant of what lies in the
-    modal interval, that interval shrinks to where the two are farthest apart, until that is less than the dip that was
-    left outside of it. At least 1 / (2 n).
+    Hartigan and Hartigan (1985): the modal interval shrinks to where the greatest convex minorant and the least concave
+    majorant of what lies in it are farthest apart, until that is less than the dip that was left outside of it. At
+    least 1 / (2 n).
 
     Args:
         values: (num_values,), at least one.

@@ -176,7 +176,7 @@ def paired_effect(
     num_resamples: int,
     key: np.random.SeedSequence,
 ) -> PairedEffect | None:
-    """Mean of a quantity over the pairs that have it, its intervals, and what AEs of different seeds have; None without.
+    """Mean of a quantity over the pairs that have it, its intervals, and what AEs of different seeds have; or None.
 
     Each AE is in two pairs of AEs, so that the intervals of the excess are a little too narrow.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from statistics import NormalDist
 
 import numpy as np
@@ -204,14 +204,17 @@ def boundaries(num_seeds: Sequence[int], alpha: float) -> list[Look]:
         spent = obrien_fleming(now / num_seeds[-1], alpha)
         p = fisher_greater(now, now)
 
-        def holds(cutoff: float, p: Float64Array = p, reached: Float64Array = reached, spent: float = spent) -> bool:
-            return bool((stopped + reached[:, p <= cutoff].sum(axis=1)).max() <= spent)
-
-        region = p <= _largest_cutoff(p, holds)
+        cutoff = _largest_cutoff(p, partial(_spends_at_most, spent, p, reached, stopped))
+        region = p <= cutoff
         stopped = stopped + reached[:, region].sum(axis=1)
         reached = np.where(region, 0.0, reached)
         looks.append(Look(now, spent, region))
     return looks
+
+
+def _spends_at_most(spent: float, p: Float64Array, reached: Float64Array, stopped: Float64Array, cutoff: float) -> bool:
+    """Whether, at every common rate, no more than `spent` has stopped by now if p up to the cutoff stop."""
+    return bool((stopped + reached[:, p <= cutoff].sum(axis=1)).max() <= spent)
 
 
 def _after(reached: Float64Array, of_arm: Float64Array, of_reference: Float64Array) -> Float64Array:
