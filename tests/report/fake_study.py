@@ -24,6 +24,7 @@ from vaehpc.results import (
     EpochRecord,
     LatentStatistics,
     LogVarCensus,
+    PairDistances,
     RunClass,
     StudySummary,
     TrainedRecord,
@@ -31,6 +32,7 @@ from vaehpc.results import (
 )
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.radius import radius_statistics
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
@@ -71,7 +73,7 @@ def make_study(
     write_model(study.config_path, config)
     runs = [write_run(study, run, classes[run.arm.name][run.seed]) for run in config.runs()]
     reference = Reference.model_validate(tomllib.loads(declaration("analysis/reference.toml")))
-    summary = summarise(config, runs, reference)
+    summary = summarise(config, runs, reference, pair_distances(config, runs))
     write_model(study.summary_path, summary)
     return study, summary
 
@@ -124,6 +126,24 @@ def write_run(study: StudyDir, run: RunConfig, run_class: RunClass | None) -> Fo
     write_model(directory.statistics_path, found.statistics)
     write_images(directory.images, run.seed)
     return found
+
+
+def pair_distances(config: StudyConfig, runs: Sequence[FoundRun]) -> list[PairDistances]:
+    """Of radii around the planted medians, and of points that a VAE has rotated and nearly shares with its AE."""
+    found = []
+    for pair in pairs_of(config, [run for run in runs if isinstance(run, MeasuredRun)]):
+        (radii, points), (of_control, points_of_control) = map(latents, pair)
+        found.append(distances(*pair, (radii, of_control), (points, points_of_control), config.plan.pairs))
+    return found
+
+
+def latents(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray]:
+    """Radii (300,) and points (60, 4)."""
+    numbers = np.random.default_rng(run.config.seed)
+    radius = run.statistics.radius_mu.median * numbers.normal(1, 0.1, 300)
+    points = numbers.standard_normal((60, 4))
+    is_vae = run.config.arm.vae is not None
+    return radius, points[:, ::-1] + 0.1 * numbers.standard_normal((60, 4)) if is_vae else points
 
 
 def radius_at(run: RunConfig, run_class: RunClass, epoch: int) -> float:

@@ -1,4 +1,5 @@
 import base64
+import csv
 import re
 import runpy
 import sys
@@ -34,9 +35,18 @@ def report_of(root: Path, classes, **kinds) -> Page:
 
 def test_rates_and_intervals_are_those_of_the_summary(page):
     assert page.table("arm", "diverged") == {
-        "ae": ["0 of 8", "0 %", "0 % to 36.9 %", NO_VALUE, "0", "0", "ae"],
-        "vae-tiny": ["2 of 7", "28.6 %", "3.7 % to 71 %", "25 % to 37.5 %", "2", "2", "ae"],
-        "vae-eps5": ["0 of 2", "0 %", "0 % to 84.2 %", NO_VALUE, "0", "1", "ae"],
+        "ae": ["0 of 8", "0 %", "0 % to 36.9 %", "0 % to 32.4 % 0 % to 26.2 %", NO_VALUE, "0", "0", "ae"],
+        "vae-tiny": [
+            "2 of 7",
+            "28.6 %",
+            "3.7 % to 71 %",
+            "8.2 % to 64.1 % 6.5 % to 64.8 %",
+            "25 % to 37.5 %",
+            "2",
+            "2",
+            "ae",
+        ],
+        "vae-eps5": ["0 of 2", "0 %", "0 % to 84.2 %", "0 % to 65.8 % 0 % to 66.7 %", NO_VALUE, "0", "1", "ae"],
     }
     assert "Intervals: exact 95 % Clopper-Pearson." in page.text
 
@@ -48,6 +58,68 @@ def test_counts_of_every_class_are_those_of_the_summary(page):
         "vae-tiny": ["8", "3", "1", "2", "1", "0", "0", "1", "final"],
         "vae-eps5": ["2", "1", "0", "0", "0", "1", "0", "0", "final"],
     }
+
+
+def test_tests_between_arms_are_those_of_the_summary(mixed, page):
+    _, summary = mixed
+    table = page.table("arm, reference", "diverged")
+    assert list(table) == ["vae-tiny, ae one-sided", "vae-eps5, ae one-sided", "vae-eps5, vae-tiny two-sided"]
+    for contrast, cells in zip(summary.contrasts, table.values(), strict=True):
+        plain = [cell.replace(words.NBSP, " ") for cell in cells]
+        pairs = f"{contrast.only_arm} : {contrast.only_reference} of {contrast.num_pairs}"
+        expected = [
+            f"{contrast.num_diverged} of {contrast.num_ended} against"
+            f" {contrast.reference_diverged} of {contrast.reference_ended}",
+            words.p_value(contrast.boschloo),
+            words.p_value(contrast.holm),
+            words.range_of_p(contrast),
+            words.p_value(contrast.fisher),
+            f"{words.p_value(contrast.mcnemar)} {pairs}",
+            words.percent(contrast.power).replace(words.NBSP, " "),
+        ]
+        assert plain == expected
+    assert table["vae-tiny, ae one-sided"][0] == "2 of 7 against 0 of 8"
+    assert table["vae-tiny, ae one-sided"][3] != NO_VALUE  # a run is missing
+
+
+def test_limits_that_were_not_planned_stand_beside_those_that_were(page):
+    """The shifted run's R is 19.75 + 0.3, that of the control 16.35: d = 0.204."""
+    lines = [
+        row
+        for table in page.tables
+        for row in table
+        if table[0][1].startswith("diverged beyond") and row[0] == "vae-tiny"
+    ]
+    assert lines == [
+        ["vae-tiny", "1.5", "2", "3.7 % to 71 %", "1", "1, 1, 1"],
+        ["vae-tiny", "2 (planned)", "2", "3.7 % to 71 %", "1", "1, 1, 1"],
+        ["vae-tiny", "3", "2", "3.7 % to 71 %", "0", "2, 2, 2"],
+    ]
+
+
+def test_pairs_are_those_of_the_summary(mixed, page):
+    _, summary = mixed
+    (table,) = [table for table in page.tables if table[0][0] == "arm, quantity"]
+    effects = [effect for found in summary.likeness.values() for effect in found.effects.values()]
+    assert [row[1:3] for row in table[1:]] == [[str(effect.num_pairs), words.signed(effect.mean)] for effect in effects]
+    assert table[1][0] == "vae-tiny ln of the quotient of the median radii"
+    for arm, found in summary.likeness.items():
+        assert words.likeness(arm, found).replace(words.NBSP, " ") in page.text
+
+
+def test_what_is_drawn_can_be_read_back(mixed):
+    study, summary = mixed
+    curve = summary.onsets["vae-tiny"]
+    with (study.figures / "onsets-vae-tiny.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(curve.steps)
+    assert [float(row["share"]) for row in rows] == list(curve.share)
+    assert [int(row["at_risk"]) for row in rows] == list(curve.at_risk)
+    with (study.figures / "likeness-vae-tiny.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = summary.likeness["vae-tiny"]
+    assert [float(row["wasserstein"]) for row in rows] == [pair.wasserstein for pair in (*found.pairs, *found.null)]
+    assert [float(row["log_radius_shift_0.5"]) for row in rows[:7]] == [pair.median_shift for pair in found.pairs]
 
 
 def test_every_run_is_in_the_run_table(mixed, page):
@@ -164,13 +236,13 @@ def test_a_study_of_which_nothing_ended_claims_nothing(tmp_path):
 def test_an_arm_of_which_nothing_ended_is_named_beside_the_others(tmp_path):
     page = report_of(tmp_path / "one", {"ae": ["regular"], "vae-tiny": [None]})
     assert "No run of vae-tiny has ended." in page.text
-    assert len(page.of("svg")) == 4
+    assert len(page.of("svg")) == 5
 
 
 def test_unclassified_runs_give_no_rate(tmp_path):
     page = report_of(tmp_path / "alone", {"vae-tiny": ["unclassified"] * 3})
     assert "3 of 3 ended runs could not be classed: the study has no control arm" in page.text
-    assert page.table("arm", "diverged")["vae-tiny"] == [NO_VALUE] * 6 + ["none"]
+    assert page.table("arm", "diverged")["vae-tiny"] == [NO_VALUE] * 7 + ["none"]
     assert "data allow" not in page.text
 
 
@@ -213,7 +285,7 @@ def test_ids_are_unique_and_every_reference_finds_its_own(mixed, page):
 
 
 def test_figures_and_images_have_words_for_those_who_cannot_see_them(page):
-    assert len(page.of("svg")) == 1 + 3 * len(MIXED)
+    assert len(page.of("svg")) == 1 + 4 * len(MIXED) + 2  # and the two VAE arms beside their AE
     for figure in page.of("svg"):
         assert figure["role"] == "img"
         assert len(figure["aria-label"] or "") > 40
@@ -272,8 +344,10 @@ def test_names_are_shown_as_text(tmp_path):
 
 def test_writes_its_files_and_the_same_ones_again(mixed):
     study, summary = mixed
-    kinds = ("radius-curves", "radius-history", "losses")
+    kinds = ("radius-curves", "radius-history", "losses", "onsets")
     expected = {f"{kind}-{arm}.svg" for kind in kinds for arm in MIXED} | {"divergence-rates.svg"}
+    expected |= {f"likeness-{arm}.svg" for arm in MIXED if arm != "ae"}
+    expected |= {name.replace("svg", "csv") for name in expected if name.startswith(("onsets", "likeness"))}
     before = {path.name: path.read_bytes() for path in (*study.figures.iterdir(), study.report)}
     assert set(before) == expected | {"report.html"}
     write_report(study, summary)

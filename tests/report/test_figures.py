@@ -167,3 +167,46 @@ def test_matplotlibs_settings_are_left_as_they_were(runs):
     before = dict(mpl.rcParams)
     figures.svg(figures.radius_curves(runs, {})["ae"])
     assert dict(mpl.rcParams) == before
+
+
+def test_onset_curves_are_the_shares_of_the_summary(mixed):
+    _, summary = mixed
+    drawn = figures.onset_curves(summary.onsets, summary.control)
+    assert set(drawn) == set(summary.onsets)
+    curve = summary.onsets["vae-tiny"]
+    control, own, censored = drawn["vae-tiny"].axes[0].lines
+    assert own.get_xdata().tolist() == [0, *curve.steps, 600]
+    assert own.get_ydata().tolist() == [1, *curve.share, curve.share[-1]]
+    assert (control.get_linestyle(), control.get_ydata().tolist()) == ("--", [1, 1, 1])
+    assert not len(censored.get_xdata())
+    assert len(drawn["ae"].axes[0].lines) == 2  # it is its own control
+
+
+def test_runs_that_were_lost_are_ticks_on_the_curve(mixed):
+    _, summary = mixed
+    (axes,) = figures.onset_curves(summary.onsets, summary.control)["vae-eps5"].axes
+    assert axes.lines[-1].get_xydata().tolist() == [[100, 1]]  # not finite from step 100
+
+
+def test_the_band_is_the_interval_and_begins_with_the_first_onset(mixed):
+    _, summary = mixed
+    curve = summary.onsets["vae-tiny"]
+    (axes,) = figures.onset_curves(summary.onsets, summary.control)["vae-tiny"].axes
+    ((low, high),) = {(low, high) for low, high in zip(curve.low, curve.high, strict=True) if low is not None}
+    vertices = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
+    assert (vertices[:, 0].min(), vertices[:, 1].min(), vertices[:, 1].max()) == (ONSET_EPOCH * 100, low, high)
+
+
+def test_every_pair_is_a_dot_and_the_mean_has_its_interval(mixed):
+    _, summary = mixed
+    found = summary.likeness["vae-tiny"]
+    panels = figures.likeness_strips(found).axes
+    assert len(panels) == len(found.effects)
+    for axes, (quantity, effect) in zip(panels, found.effects.items(), strict=True):
+        rows = [line.get_xdata().tolist() for line in axes.lines]
+        expected = [[getattr(pair, quantity) for pair in found.pairs]]
+        if effect.null_mean is not None:
+            expected.append([getattr(pair, quantity) for pair in found.null])
+        assert rows == [*expected, [effect.mean]]
+        spans = [tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()]
+        assert spans == [(effect.low, effect.high)]

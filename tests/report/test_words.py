@@ -6,7 +6,8 @@ from fake_study import make_study
 
 from vaehpc.presets import analysis_plan
 from vaehpc.report import words
-from vaehpc.results import ArmSummary, Comparison, RunClass, RunSummary
+from vaehpc.results import ArmSummary, Comparison, Contrast, DipTest, RunClass, RunSummary
+from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.divergence import Control, ControlScale
 from vaehpc.stats.rates import summarise_arm
 
@@ -20,7 +21,8 @@ def plain(text: str) -> str:
 def run(run_class: RunClass | None, *steps: int) -> RunSummary:
     fields = dict.fromkeys(RunSummary.model_fields) | {"arm": "vae-tiny", "seed": 0, "run_class": run_class}
     triggers = [{"step": step, "signal": "log_var_max"} for step in steps]
-    return RunSummary.model_validate(fields | {"ever_diverged": run_class == "diverged", "triggers": triggers})
+    fields |= {"ever_diverged": run_class == "diverged", "triggers": triggers, "followed_steps": 600}
+    return RunSummary.model_validate(fields)
 
 
 def arm(*classes: RunClass | None, control: Control = AE) -> ArmSummary:
@@ -128,15 +130,30 @@ def test_synthetic_demo_says_what_it_is(tmp_path):
         "The demo preset shows the machinery, not science: a small net, few and small images, few steps.",
         "The classes of ae and vae-tiny are provisional: the plan asks for at least 8\N{NO-BREAK SPACE}control runs,"
         " and there are fewer.",
-        "Rates of different arms were not tested against each other: no difference is claimed.",
     ]
 
 
-def test_a_study_of_the_articles_data_with_enough_controls_claims_no_difference_and_no_more(tmp_path):
+def test_a_study_of_the_articles_data_with_enough_controls_has_no_caveat(tmp_path):
     classes = {"ae": ["regular"] * 8, "vae-tiny": ["regular", "diverged"]}
     study, summary = make_study(tmp_path / "full", classes, synthetic=False, preset="article")
-    (caveat,) = words.caveats(study.config(), summary)
-    assert "no difference is claimed" in caveat
+    assert words.caveats(study.config(), summary) == []
+
+
+def test_rates_that_were_not_tested_are_not_compared(mixed):
+    study, summary = mixed
+    untested = words.caveats(study.config(), summary.model_copy(update={"contrasts": ()}))
+    assert untested[-1] == "Rates of different arms were not tested against each other: no difference is claimed."
+    assert not any("not tested" in caveat for caveat in words.caveats(study.config(), summary))
+
+
+def test_what_came_after_the_launch_is_exploratory(mixed):
+    study, summary = mixed
+    later = summary.model_copy(update={"deviations": ("the arm ae was added after the first launch",)})
+    assert words.caveats(study.config(), later)[-1] == (
+        "Not as planned before the first launch, so that every test is exploratory: the arm ae was added after the"
+        " first launch."
+    )
+    assert not any("exploratory" in caveat for caveat in words.caveats(study.config(), summary))
 
 
 def test_a_single_arm_classed_by_the_articles_radius(tmp_path):
@@ -169,7 +186,9 @@ def test_ended(num_runs, num_missing, text):
 
 def test_every_number_of_the_abstract_comes_from_the_summary(mixed):
     study, summary = mixed
-    said = plain(" ".join([words.overview(study.config(), summary), *map(words.outcome, summary.arms.values())]))
+    said = [words.overview(study.config(), summary), *map(words.outcome, summary.arms.values())]
+    said = plain(" ".join([*said, *words.tested(study.config(), summary)]))
+    plan = study.config().plan
     for name in sorted(summary.arms, key=len, reverse=True):  # 'ae' is a part of 'vae-eps5'
         said = said.replace(name, "")
     arms = summary.arms.values()
@@ -179,7 +198,10 @@ def test_every_number_of_the_abstract_comes_from_the_summary(mixed):
     totals = [sum(arm.num_runs for arm in arms), sum(ended), sum(arm.num_missing for arm in arms)]
     shares = [value for arm in arms for value in arm.model_dump().values() if type(value) is float]
     factor = analysis_plan().classes.diverged_factor
-    known = {f"{count:,}" for count in counts + ended + data + totals} | {f"{factor:g}"}
+    pairs = {plain(words.percent(contrast.power)) for contrast in summary.contrasts}
+    known = {plain(words.percent(plan.contrasts.rate)), plain(words.percent(plan.contrasts.versus))} | pairs
+    known = {share.removesuffix(" %") for share in known}
+    known |= {f"{count:,}" for count in counts + ended + data + totals} | {f"{factor:g}"}
     known |= {plain(words.percent(share)).removesuffix(" %") for share in shares}
     assert set(re.findall(r"\d[\d,.]*\d|\d", said)) <= known
 
@@ -209,3 +231,123 @@ def test_where_the_recorder_fired_is_told_by_arm(tmp_path):
     assert plain(words.recorded(summary)).startswith("The flight recorder fired in 1 of 4 ended runs: 1 of vae-tiny.")
     calm = summary.model_copy(update={"runs": {"ae-seed000": run("regular")}})
     assert plain(words.recorded(calm)) == "The flight recorder fired in none of 1 ended run."
+
+
+# Tests between arms
+
+
+def contrast(x: int, n: int, y: int, m: int, holm: float | None = None, **changes) -> Contrast:
+    p = boschloo(x, n, y, m, "greater")
+    fields = {
+        "arm": "vae-tiny", "reference": "ae", "is_control": True, "alternative": "greater", "num_diverged": x,
+        "num_ended": n, "reference_diverged": y, "reference_ended": m, "boschloo": p, "fisher": p,
+        "holm": p if holm is None else holm, "boschloo_if_missing": (p, p), "num_pairs": min(n, m), "only_arm": x,
+        "only_reference": y, "mcnemar": None, "power": 0.331, "least_p": boschloo(n, n, 0, m, "greater"),
+        "logrank": None, "logrank_p": None, "num_permutations": 0,
+    }  # fmt: skip
+    return Contrast.model_validate(fields | changes)
+
+
+def said_of(mixed, *contrasts: Contrast) -> list[str]:
+    study, summary = mixed
+    return [plain(said) for said in words.tested(study.config(), summary.model_copy(update={"contrasts": contrasts}))]
+
+
+def test_a_difference_is_told_with_its_counts_and_p(mixed):
+    (said,) = said_of(mixed, contrast(6, 8, 0, 8, holm=0.0123))
+    assert said == (
+        "vae-tiny diverged more often than its control ae: 6 of 8 against 0 of 8 (Boschloo's exact test, one-sided,"
+        f" p = {words.p_value(boschloo(6, 8, 0, 8, 'greater'))}; after Holm's adjustment p = 0.0123)."
+    )
+    (less,) = said_of(mixed, contrast(0, 30, 28, 30, 1e-6, is_control=False, alternative="two-sided", boschloo=1e-9))
+    assert less.startswith("vae-tiny diverged less often than ae: 0 of 30 against 28 of 30")
+    assert "two-sided, p < 0.0001; after Holm's adjustment p < 0.0001" in less
+
+
+def test_without_a_difference_the_text_says_how_little_that_means(mixed):
+    (said,) = said_of(mixed, contrast(2, 8, 0, 8), contrast(6, 8, 0, 8, holm=0.06, arm="vae-eps5", power=0.5))
+    assert said == (
+        "No difference was shown between vae-tiny and ae (2 of 8 against 0 of 8) and vae-eps5 and ae (6 of 8 against 0"
+        " of 8). That is no proof of equal rates: with so many runs, 25 % against 0 % is found with a probability of"
+        " 33.1 % to 50 % before Holm's adjustment."
+    )
+
+
+def test_so_few_runs_that_nothing_can_be_shown_are_named(mixed):
+    (said,) = said_of(mixed, contrast(2, 2, 0, 2))
+    assert said.endswith("For vae-tiny and ae there are so few runs that no outcome could have shown one.")
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(None, "–"), (1.0, "1"), (0.123, "0.12"), (0.0341, "0.0341"), (0.00012, "0.0001"), (1e-7, "< 0.0001")],
+)
+def test_p_values(p, text):
+    assert plain(words.p_value(p)) == text
+
+
+def test_missing_runs_leave_p_open():
+    assert plain(words.range_of_p(contrast(2, 8, 0, 8, boschloo_if_missing=(0.01, 0.3)))) == "0.01 to 0.3"
+    assert words.range_of_p(contrast(2, 8, 0, 8)) == words.NO_VALUE
+
+
+# Onsets, modes, pairs
+
+
+def test_onsets_and_what_became_of_the_other_runs(mixed):
+    _, summary = mixed
+    curve = summary.onsets["vae-tiny"]
+    assert plain(words.onsets("vae-tiny", curve)) == "vae-tiny: 2 of 7 runs had an onset."
+    lost = curve.model_copy(update={"num_missing": 2, "num_nonfinite": 1})
+    assert words.onsets("vae-tiny", lost).endswith(
+        "had an onset; seen to their end but for 2 missing and 1 not finite."
+    )
+
+
+def test_a_logrank_test_says_how_it_was_permuted():
+    drawn = contrast(2, 8, 0, 8, logrank=-1.5, logrank_p=0.2, num_permutations=9999)
+    assert plain(words.sooner(drawn)).endswith(
+        "z = −1.500, two-sided p = 0.2 (9,999 permutations of the arms; not adjusted)."
+    )
+    assert "(all permutations of the arms" in words.sooner(drawn.model_copy(update={"num_permutations": 0}))
+
+
+def test_a_second_peak_is_only_named_where_the_dip_shows_it():
+    assert "have more than one peak" in words.modes("vae-tiny", DipTest(num_runs=12, dip=0.2, p=0.01), 0.95)
+    assert "no second peak of its runs' radii is shown" in words.modes(
+        "ae", DipTest(num_runs=12, dip=0.1, p=0.06), 0.95
+    )
+
+
+def test_likeness_is_said_as_far_as_its_interval_goes(mixed):
+    _, summary = mixed
+    found = summary.likeness["vae-tiny"]
+    shift = found.effects["median_shift"]
+
+    def said(low: float | None, high: float | None, radii: str) -> str:
+        effects = found.effects | {"median_shift": shift.model_copy(update={"mean": 0.0, "low": low, "high": high})}
+        return plain(words.likeness("vae-tiny", found.model_copy(update={"effects": effects, "radii": radii})))
+
+    alike = said(-0.02, 0.02, "alike")
+    assert alike.startswith("vae-tiny: over 7 pairs of equal seeds its median radius is 1.000 times that of ae")
+    assert "95 % interval 0.980 to 1.020). In 4 pairs a run is not regular." in alike
+    assert "Within the margin of 15 % set in the plan its radii are an AE's." in alike
+    assert "differ by more than the margin" in said(0.5, 0.7, "different")
+    assert "is not decided" in said(-0.1, 0.7, "undecided")
+    alone = said(None, None, "undecided")
+    assert alone.endswith("One pair has no interval: whether they are alike cannot be said.")
+
+
+def test_nearness_needs_an_interval_that_leaves_zero(mixed):
+    _, summary = mixed
+    found = summary.likeness["vae-tiny"]
+    effect = found.effects["procrustes"]
+
+    def said(**changes: float | None) -> str:
+        effects = found.effects | {"procrustes": effect.model_copy(update=changes)}
+        return words.likeness("vae-tiny", found.model_copy(update={"effects": effects}))
+
+    assert "are nearer to the AE's than" in said(excess_low=-0.5, excess_high=-0.1)
+    assert "are farther from the AE's than" in said(excess_low=0.1, excess_high=0.5)
+    assert "Whether its latent points are farther" in said(excess_low=-0.1, excess_high=0.1)
+    assert "latent points" not in said(excess_low=None, excess_high=None)

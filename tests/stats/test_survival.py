@@ -98,8 +98,8 @@ def test_p_of_equal_arms_is_uniform():
 def test_without_an_onset_there_is_no_test_and_no_interval():
     nobody = followed([], [100, 100])
     assert logrank(nobody, nobody, 99, KEY) is None
-    assert logrank(followed([5], []), followed([], []), 99, KEY) is None
-    assert logrank(followed([7], []), followed([], [5, 5]), 99, KEY) is None  # nobody was left to compare with
+    assert logrank(followed([5], []), followed([5, 7], []), 99, KEY) is None
+    assert logrank(followed([7, 7], []), followed([], [5, 5]), 99, KEY) is None  # nobody was left to compare with
     curve = onset_curve(summaries([], [100, 100]), 0.95)
     assert (curve.num_onsets, curve.share, curve.low, curve.high) == (0, (1.0,), (None,), (None,))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_probe, write_study
+from scipy import stats
 
 from vaehpc.files import Attempt, RunDir, StudyDir, UserError, write_model
 from vaehpc.results import TriggerRecord
@@ -48,6 +49,7 @@ def planted(tmp_path_factory) -> StudyDir:
         train(run_dir, run, mu, nonfinite_step=7 if what == "nonfinite in training" else None, probe=PROBES.get(what))
         if what != "unmeasured":
             statistics.run(str(run_dir.path))
+    write_probe(study.run(SEEDS["untrained"]).probe, settled(16, 16))
     for step in (701, 349):
         write_trigger(study.run(SEEDS["diverged"]), step)
     return study
@@ -141,6 +143,69 @@ def test_classes_and_onsets_are_the_planted_ones(summary):
     onsets = {what: (run["onset_step"], run["onset_kind"]) for what, run in found.items() if run["onset_step"]}
     assert onsets == {"diverged": (450, "abrupt"), "diverged too": (500, "drift"), "came back": (400, "abrupt")}
     assert {what for what, run in found.items() if run["ever_diverged"]} == {"diverged", "diverged too", "came back"}
+
+
+def test_the_tests_are_those_of_the_planted_counts(summary):
+    """2 of 8 against 0 of 8; both diverged seeds ended in both arms; the missing runs make it at most 4 of 10."""
+    (contrast,) = summary["contrasts"]
+    counts = [contrast[name] for name in ("num_diverged", "num_ended", "reference_diverged", "reference_ended")]
+    assert (contrast["arm"], contrast["reference"], contrast["alternative"]) == ("vae-tiny", "ae", "greater")
+    assert counts == [2, 8, 0, 8]
+    assert contrast["fisher"] == pytest.approx(28 / 120)  # C(8, 2) / C(16, 2)
+    expected = stats.boschloo_exact([[2, 0], [6, 8]], alternative="greater").pvalue
+    assert contrast["boschloo"] == contrast["holm"] == pytest.approx(expected)
+    best, worst = (stats.boschloo_exact([[k, 0], [10 - k, 8]], alternative="greater").pvalue for k in (4, 2))
+    assert contrast["boschloo_if_missing"] == pytest.approx([best, worst])
+    # Seeds 8 and 9 are missing in the one arm and not there in the other.
+    assert [contrast[name] for name in ("num_pairs", "only_arm", "only_reference", "mcnemar")] == [8, 2, 0, 0.25]
+
+
+def test_onsets_are_followed_to_the_last_probe(summary):
+    """Steps trained, 10, or up to the last probe that is planted; a missing run was seen as far as its probes."""
+    followed = {what: summary["runs"][name]["followed_steps"] for what, name in SEEDS.items()}
+    assert followed == {
+        "regular": 10, "shifted": 10, "diverged": 500, "collapsed": 10, "diverged too": 500, "came back": 500,
+        "nonfinite in training": 7, "nonfinite latents": 10, "untrained": 400, "unmeasured": 0,
+    }  # fmt: skip
+    curve = summary["onsets"]["vae-tiny"]
+    assert (curve["num_runs"], curve["num_onsets"], curve["num_missing"], curve["num_nonfinite"]) == (9, 3, 1, 2)
+    assert curve["steps"] == [7, 10, 400, 450, 500]
+    assert curve["at_risk"] == [9, 8, 4, 2, 1]
+    assert curve["onsets"] == [0, 0, 1, 1, 1]
+    assert curve["share"] == pytest.approx([1, 1, 3 / 4, 3 / 8, 0])
+    assert summary["onsets"]["ae"]["share"] == [1]
+
+
+def test_other_limits_give_other_counts(summary):
+    """R of 19.5, 66, 7, 40 beside the control's 16."""
+    rows = {
+        (row["diverged_factor"], row["shifted_limit"]): [
+            row[name] for name in ("num_diverged", "num_collapsed", "num_shifted")
+        ]
+        for row in summary["sensitivity"]["vae-tiny"]
+    }
+    assert rows[2.0, 0.14] == [2, 1, 1]
+    assert rows[2.0, 0.20] == [2, 1, 0]  # ln (19.5 / 16) = 0.198
+    assert rows[3.0, 0.14] == [1, 0, 3]
+
+
+def test_each_vae_stands_beside_the_ae_of_its_seed(summary):
+    found = summary["likeness"]["vae-tiny"]
+    finite = [what for what in list(VAE_RADII)[:8] if not what.startswith("nonfinite")]
+    shifts = [math.log(VAE_RADII[what] / radius) for what, radius in zip(finite, CONTROL_RADII, strict=False)]
+    assert [pair["first"] for pair in found["pairs"]] == [SEEDS[what] for what in finite]
+    assert [pair["median_shift"] for pair in found["pairs"]] == pytest.approx(shifts, abs=1e-6)
+    assert found["num_regular"] == 2
+    assert len(found["null"]) == 8
+    assert found["effects"]["median_shift"]["mean"] == pytest.approx(np.mean(shifts), abs=1e-6)
+    # Every run's points are the same directions.
+    assert found["effects"]["procrustes"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert found["effects"]["cka_distance"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert found["effects"]["reconstruction_gap"]["mean"] == 0
+
+
+def test_a_study_that_went_as_planned_has_no_deviations(summary):
+    assert summary["deviations"] == []
 
 
 def test_summary_has_the_keys_that_others_rely_on(summary):
@@ -239,6 +304,36 @@ def test_a_study_of_which_nothing_ended(tmp_path):
     aggregate.run(str(study.path))
     arm = study.summary().arms["vae-tiny"]
     assert (arm.num_runs, arm.num_missing, arm.rate, arm.control) == (2, 2, None, "ae")
+
+
+def test_without_latents_the_radii_are_still_compared(small):
+    aggregate.run(str(small.path))
+    (whole,) = small.summary().likeness["vae-tiny"].pairs
+    assert whole.cka == pytest.approx(1)
+    shutil.rmtree(small.run("ae-seed000").latents)
+    aggregate.run(str(small.path))
+    (pair,) = small.summary().likeness["vae-tiny"].pairs
+    assert pair == whole.model_copy(update={"procrustes": None, "cka": None})
+    (small.run("ae-seed000").statistics_arrays / "radius_mu.npy").unlink()
+    aggregate.run(str(small.path))
+    assert small.summary().likeness == {}
+
+
+def test_what_was_not_planned_is_told(small):
+    config = small.config()
+    classes = config.plan.classes.model_copy(update={"diverged_factor": 3.0})
+    changed = {"plan": config.plan.model_copy(update={"classes": classes}), "first_seeds": {"ae": (0,)}}
+    write_model(small.config_path, config.model_copy(update=changed))
+    measured = small.run("ae-seed001").statistics_path
+    measured.write_text(measured.read_text().replace(config.plan_sha256, "0" * 64))
+    aggregate.run(str(small.path))
+    assert small.summary().deviations == (
+        "the analysis plan in study.json is not the one that was hashed at the launch",
+        "measured under another analysis plan: ae-seed001",
+        "1 of 2 seeds of ae were added after the first launch",
+        "the arm vae-tiny was added after the first launch",
+    )
+    assert "every test is exploratory" in small.report.read_text()
 
 
 def test_a_damaged_record_hides_no_other_run(small):

@@ -113,7 +113,9 @@ def draw(config: StudyConfig, summary: StudySummary, runs: ArmRuns) -> dict[str,
         for arm, figure in figures.onset_curves(summary.onsets, summary.control).items():
             curve = summary.onsets[arm]
             drawn[f"onsets-{arm}"] = Drawing(
-                figures.svg(figure), words.onsets(arm, curve), tables.csv(tables.onset_rows(curve))
+                figures.svg(figure),
+                f"Kaplan-Meier curve over training steps. {words.onsets(arm, curve)}",
+                tables.csv(tables.onset_rows(curve)),
             )
     for arm, found in summary.likeness.items():
         drawn[f"likeness-{arm}"] = Drawing(

@@ -80,12 +80,14 @@ class LogRank:
 
 
 def logrank(first: Followed, second: Followed, num_permutations: int, key: np.random.SeedSequence) -> LogRank | None:
-    """Log-rank test whose p is that of the permutations of the arms; None if it has nothing to compare.
+    """Log-rank test whose p is that of the permutations of the arms; None if there is nothing to compare.
+
+    That is without an onset, with fewer than 2 runs of an arm, or if only one arm was still seen at each onset.
 
     Observed less expected onsets of an arm are the sum of its runs' scores: 1 for an onset less the Nelson-Aalen
     estimate, over both arms, at the run's last step (Peto and Peto, 1972). Permuting the arms permutes the scores.
     """
-    if not (len(first.steps) and len(second.steps) and (first.has_onset.any() or second.has_onset.any())):
+    if min(len(first.steps), len(second.steps)) < 2 or not (first.has_onset.any() or second.has_onset.any()):
         return None
     with np.errstate(invalid="ignore"):
         statistic = float(stats.logrank(_censored(first), _censored(second)).statistic)
