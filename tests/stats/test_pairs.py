@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 from article_runs import VAE, measured
-from scipy import stats
+from scipy import spatial, stats
 from test_summary import AE, study
 
 from vaehpc.config import SpikeConfig
 from vaehpc.results import PairDistances
-from vaehpc.stats.pairs import aligned, distances, likeness, linear_cka, pairs_of
+from vaehpc.stats.pairs import aligned, distances, likeness, pairs_of
 
 KEY = np.random.SeedSequence(3)
 
@@ -99,7 +99,7 @@ def test_independent_clouds_are_not():
     assert disparity > 0.99
 
 
-def test_cka_is_that_of_the_gram_matrices():
+def test_alignment_is_that_of_the_gram_matrices_and_of_scipys_procrustes():
     """Kornblith and others (2019), equation 3: HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = XX', L = YY'."""
     numbers = np.random.default_rng(6)
     x = numbers.standard_normal((60, 5))
@@ -107,7 +107,9 @@ def test_cka_is_that_of_the_gram_matrices():
     centring = np.eye(60) - 1 / 60
     k, of_y = (centring @ (points @ points.T) @ centring for points in (x, y))
     expected = np.trace(k @ of_y) / math.sqrt(np.trace(k @ k) * np.trace(of_y @ of_y))
-    assert linear_cka(x, y) == pytest.approx(expected)
+    disparity, cka = aligned(x, np.c_[y, np.zeros((60, 2))])  # columns of zeros change neither
+    assert cka == pytest.approx(expected)
+    assert disparity == pytest.approx(spatial.procrustes(x, np.c_[y, np.zeros((60, 2))])[2])
 
 
 def test_clouds_without_extent_or_points_have_no_alignment():

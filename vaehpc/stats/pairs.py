@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import spatial, stats
+from scipy import stats
 
 from vaehpc.config import PairPlan, StudyConfig, control_of, run_name
 from vaehpc.results import LikenessToControl, PairDistances, PairedEffect
@@ -108,13 +108,26 @@ def aligned(first: FloatArray, second: FloatArray) -> tuple[float, float] | None
     x, y = (np.asarray(points[both], np.float64) for points in (first, second))
     if len(x) < 2 or not (np.ptp(x, axis=0).any() and np.ptp(y, axis=0).any()):
         return None
-    return float(spatial.procrustes(x, y)[2]), linear_cka(x, y)
-
-
-def linear_cka(x: Float64Array, y: Float64Array) -> float:
-    """||Y' X||^2 / (||X' X|| ||Y' Y||), Frobenius norms of centred points (Kornblith and others, 2019, equation 4)."""
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    return float(np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
+    cross = y.T @ x
+    return disparity(cross, x, y), linear_cka(cross, x, y)
+
+
+def disparity(cross: Float64Array, x: Float64Array, y: Float64Array) -> float:
+    """Least squares left of X by the best rotation and scaling of Y, of all: 1 - (||Y' X||_* / (||X|| ||Y||))^2.
+
+    Args:
+        cross: Y' X, (z_dim, z_dim); ||.||_* is the sum of its singular values.
+        x: centred points.
+        y: centred points.
+    """
+    singular_values = np.linalg.svd(cross, compute_uv=False)
+    return float(1 - (singular_values.sum() / (np.linalg.norm(x) * np.linalg.norm(y))) ** 2)
+
+
+def linear_cka(cross: Float64Array, x: Float64Array, y: Float64Array) -> float:
+    """||Y' X||^2 / (||X' X|| ||Y' Y||), Frobenius norms of centred points (Kornblith and others, 2019, equation 4)."""
+    return float(np.linalg.norm(cross) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
 
 
 # Over seeds
