@@ -11,8 +11,9 @@ from rich.console import Console
 
 import vaehpc.launch
 from vaehpc.config import DataConfig
-from vaehpc.launch import highest_rate_of_none, main, parsed, show_arms
+from vaehpc.launch import main, parsed, say_what_it_can_show, show_arms
 from vaehpc.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
+from vaehpc.study import planned_study
 
 
 @pytest.fixture(autouse=True)
@@ -190,9 +191,16 @@ def test_first_line_says_preset_and_data(capsys: pytest.CaptureFixture[str]) -> 
     assert first == "Preset demo on built-in faces, because no data are given, executor local."
 
 
-def test_zero_of_sixteen_still_allows_a_fifth() -> None:
-    assert highest_rate_of_none(16, 0.95) == pytest.approx(0.2059, abs=5e-5)
-    assert highest_rate_of_none(4, 0.95) == pytest.approx(0.6024, abs=5e-5)
+def test_a_launch_says_what_so_many_seeds_can_show(faces: DataConfig) -> None:
+    arms = configured_arms(named_arms(("ae", "vae-tiny")), PRESETS["demo"].settings)
+    console = Console(file=io.StringIO())
+    say_what_it_can_show(planned_study("s", "demo", faces, arms, 16), console)
+    ae, vae = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert ae == "  ae: 16 seeds; 0 diverged of 16 would still allow a rate up to 20.6%"
+    assert vae == (
+        "  vae-tiny: 16 seeds; 0 diverged of 16 would still allow a rate up to 20.6%; 25% against 0% of ae would be found"
+        " with 60% probability"
+    )
 
 
 def test_presets_name_arms_that_exist() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from vaehpc import doctor, explain, prepare, status
+from vaehpc import doctor, explain, plan, prepare, status
 from vaehpc.launch import Launch, parsed
 from vaehpc.replay import Replay
 
@@ -19,6 +19,7 @@ OTHERS = {
     "vaehpc.explain": explain.Arguments,
     "vaehpc.status": status.Arguments,
     "vaehpc.doctor": doctor.Doctor,
+    "vaehpc.plan": plan.Arguments,
 }
 COMMANDS = sorted(set(re.findall(r"python -m vaehpc\.\w+[^`\n]*", README)))
 

@@ -46,6 +46,12 @@ def test_arms_and_seeds_grow_and_nothing_is_lost() -> None:
     assert widened(wider, study("ae", num_seeds=1)).seeds == wider.seeds
 
 
+def test_what_was_launched_first_is_remembered() -> None:
+    first = study("ae", num_seeds=3)
+    wider = widened(first, study("ae", "vae-tiny", num_seeds=4))
+    assert first.first_seeds == wider.first_seeds == {"ae": (0, 1, 2)}
+
+
 def test_an_arm_with_other_settings_is_refused() -> None:
     with pytest.raises(UserError, match=r"ae\.train\.epochs: it has 2, asked for 3") as refused:
         widened(study("ae"), study("ae", epochs=3))

@@ -216,7 +216,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         return write_scripts(study, config, site, asked.write, console)
     create_study(study, config)
     show_arms(config.arms, console)
-    _say_what_it_can_show(config, console)
+    say_what_it_can_show(config, console)
     if executor == "slurm":
         return queue_study(study, config, site, asked.wait, console)
     claim(study)
@@ -311,7 +311,7 @@ def _in_words(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _say_what_it_can_show(config: StudyConfig, console: Console) -> None:
+def say_what_it_can_show(config: StudyConfig, console: Console) -> None:
     """What no divergence at all in so many seeds would still allow, and what would be found against the control."""
     plan, alpha = config.plan.contrasts, 1 - config.plan.level
     for arm, seeds in config.seeds.items():
