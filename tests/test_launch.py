@@ -198,8 +198,8 @@ def test_a_launch_says_what_so_many_seeds_can_show(faces: DataConfig) -> None:
     ae, vae = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert ae == "  ae: 16 seeds; 0 diverged of 16 would still allow a rate up to 20.6%"
     assert vae == (
-        "  vae-tiny: 16 seeds; 0 diverged of 16 would still allow a rate up to 20.6%; 25% against 0% of ae would be found"
-        " with 60% probability"
+        "  vae-tiny: 16 seeds; 0 diverged of 16 would still allow a rate up to 20.6%; 25% against 0% of ae would be"
+        " found with probability 60%"
     )
 
 

@@ -147,6 +147,7 @@ def of_pairs(plan, shifts, null=()):
         ((1.4, 1.3, 1.45, 1.38), "different"),
         ((-1.4, -1.3, -1.45, -1.38), "different"),
         ((0.0, 0.01, 1.4, -0.02), "undecided"),
+        ((0.3, -0.3, 0.25, -0.2), "undecided"),
         ((0.01,), "undecided"),
     ],
 )
