@@ -89,10 +89,10 @@ def test_drawn_permutations_agree_with_the_normal_limit_and_repeat():
 def test_p_of_equal_arms_is_uniform():
     numbers = np.random.default_rng(11)
     p = []
-    for _ in range(300):
-        onsets = numbers.integers(1, 1000, 12)
-        p.append(logrank(followed(onsets[:6], []), followed(onsets[6:], []), 999, KEY).p)
-    assert np.mean(np.array(p) <= 0.1) == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 300))
+    for _ in range(150):
+        onsets = numbers.integers(1, 1000, 10)
+        p.append(logrank(followed(onsets[:5], []), followed(onsets[5:], []), 999, KEY).p)
+    assert np.mean(np.array(p) <= 0.2) == pytest.approx(0.2, abs=3 * math.sqrt(0.16 / 150))
 
 
 def test_without_an_onset_there_is_no_test_and_no_interval():

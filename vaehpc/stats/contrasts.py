@@ -47,9 +47,16 @@ def planned_contrasts(config: StudyConfig) -> list[PlannedContrast]:
 
 def contrasts(config: StudyConfig, arms: Mapping[str, ArmSummary], runs: Mapping[str, RunSummary]) -> list[Contrast]:
     """Every planned contrast whose arms both have a rate, with Holm's adjustment over these."""
+    positions = {name: position for position, name in enumerate(config.arms)}  # which later arms do not change
     made = [
-        contrast(planned, arms, runs, config.plan, config.key("logrank", position))
-        for position, planned in enumerate(planned_contrasts(config))
+        contrast(
+            planned,
+            arms,
+            runs,
+            config.plan,
+            config.key("logrank", positions[planned.arm], positions[planned.reference]),
+        )
+        for planned in planned_contrasts(config)
         if arms[planned.arm].rate is not None and arms[planned.reference].rate is not None
     ]
     adjusted = holm([each.boschloo for each in made])
