@@ -170,9 +170,11 @@ def cost(num_seeds: int, num_arms: int, speed: Speed | None) -> Iterator[str]:
     if speed is None:
         yield f"{runs}; hours: unknown, give --study of a study with finished runs like these"
         return
-    unit = "GPU hours" if "gpu" in speed.device.lower() else f"hours on {speed.device}"
     total = num_arms * num_seeds * speed.hours
-    yield f"{runs}; {total:.3g} {unit}: {speed.hours:.3g} h per run, median of {speed.num_runs} of {speed.study}"
+    yield (
+        f"{runs}; {total:.3g} hours on {speed.device}: {speed.hours:.3g} h per run, median of {speed.num_runs} of"
+        f" {speed.study}"
+    )
 
 
 # Looking before the end
