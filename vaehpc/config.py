@@ -14,8 +14,12 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Feeding = Literal["auto", "memory", "stream"]
 Initializer = Literal["glorot", "he", "normal"]
 
-Stream = Literal["initialisation", "shuffling", "noise", "generation", "kmeans", "tsne"]
-STREAMS: tuple[Stream, ...] = ("initialisation", "shuffling", "noise", "generation", "kmeans", "tsne")
+Stream = Literal[
+    "initialisation", "shuffling", "noise", "generation", "kmeans", "tsne", "gaussian", "dimension", "probes"
+]
+STREAMS: tuple[Stream, ...] = (
+    "initialisation", "shuffling", "noise", "generation", "kmeans", "tsne", "gaussian", "dimension", "probes"
+)  # fmt: skip
 """Independent random streams of a run. The position is part of every key: append only."""
 
 
@@ -302,6 +306,69 @@ class PairPlan(Frozen):
     num_resamples: PositiveInt
 
 
+class GaussianPlan(Frozen):
+    """How latents are compared with a normal distribution."""
+
+    active_variance: PositiveFloat
+    skewness_images: PositiveInt
+
+
+class DimensionPlan(Frozen):
+    """Neighbours that say how many dimensions latents fill. Images beyond the run's own are not asked for."""
+
+    num_images: PositiveInt
+    num_neighbours: Annotated[int, Field(ge=2)]
+
+
+class ClusterPlan(Frozen):
+    """The inertia curve over numbers of clusters, and what is called its elbow."""
+
+    method: Literal["subsampled", "minibatch"]
+    num_clusters: tuple[PositiveInt, ...]
+    """Ascending."""
+    subsample: PositiveInt
+    num_starts: PositiveInt
+    subsample_iterations: PositiveInt
+    leading_axes: PositiveInt
+    leading_iterations: PositiveInt
+    full_iterations: PositiveInt
+    batch_size: PositiveInt
+    elbow_factor: PositiveFloat
+    elbow_window: PositiveInt
+
+
+class TsneSettings(Frozen):
+    """One way to draw a t-SNE."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    """Part of a file's name."""
+    perplexity: PositiveFloat
+    exaggeration: PositiveFloat
+    early_iterations: PositiveInt
+    iterations: PositiveInt
+    pca_components: PositiveInt | None = None
+    """Of the first principal coordinates only; None: of all latent axes."""
+
+
+class TsnePlan(Frozen):
+    """Embeddings in the plane: of how many images, of which runs, with which settings."""
+
+    sizes: tuple[PositiveInt, ...]
+    large_sizes: tuple[PositiveInt, ...]
+    large_seeds: tuple[int, ...]
+    recall_neighbours: PositiveInt
+    recall_images: PositiveInt
+    settings: tuple[TsneSettings, ...]
+
+
+class AttributePlan(Frozen):
+    """Linear probes of the attributes."""
+
+    num_images: PositiveInt
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    penalty: Annotated[float, Field(ge=0)]
+
+
 class PlanConfig(Frozen):
     """The analysis plan, fixed before the data are seen (analysis/plan.toml)."""
 
@@ -315,6 +382,11 @@ class PlanConfig(Frozen):
     sensitivity: SensitivityPlan
     modes: ModesPlan
     pairs: PairPlan
+    gaussian: GaussianPlan
+    dimension: DimensionPlan
+    clusters: ClusterPlan
+    tsne: TsnePlan
+    attributes: AttributePlan
 
     @property
     def sha256(self) -> str:

@@ -240,6 +240,10 @@ class RunDir:
         """Their directories, in the same order."""
         return sorted(self.triggers.glob("step-*"))
 
+    def checkpoint_dirs(self) -> list[Path]:
+        """Its checkpoints in the order of their steps."""
+        return sorted(self.checkpoints.glob("step-*"))
+
     def all_attempts(self) -> list[Attempt]:
         """Every start of a task on this run, oldest first."""
         found = [Attempt(self, path) for path in self.attempts.glob("[0-9]*")]

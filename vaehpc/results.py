@@ -14,6 +14,16 @@ RUN_CLASSES: tuple[RunClass, ...] = ("nonfinite", "diverged", "collapsed", "shif
 
 # Prepared data
 
+ATTRIBUTES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
+    "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses",
+    "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache",
+    "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks",
+    "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick",
+    "Wearing_Necklace", "Wearing_Necktie", "Young",
+)  # fmt: skip
+"""CelebA's 40 attributes: the columns of attributes.npy, in the order of list_attr_celeba.txt."""
+
 
 class Shard(Frozen):
     """One TFRecord file: the images first_image ... first_image + num_images - 1 of the set."""
@@ -189,6 +199,119 @@ class DifferenceCensus(Frozen):
     """sqrt(2/pi) mean(sqrt(sum mu^2 sigma^2) / R): what Gaussian noise gives; a self-check."""
 
 
+class HeadNorms(Frozen):
+    """Weights of the dense layer of mu or of log_var."""
+
+    kernel_norm: float
+    """Frobenius."""
+    kernel_rms: float
+    bias_norm: float
+    bias_mean: float
+
+
+class Spread(Frozen):
+    """Of a statistic over the latent axes; NaN where no axis has it."""
+
+    min: float
+    median: float
+    max: float
+
+
+class MardiaStatistics(Frozen):
+    """Mardia's multivariate skewness and kurtosis, each beside what a normal distribution gives."""
+
+    skewness: float
+    skewness_expected: float
+    skewness_images: int
+    """A random sample of the images."""
+    kurtosis: float
+    kurtosis_expected: float
+    kurtosis_z: float
+    """In standard errors under normality."""
+
+
+class GaussianStatistics(Frozen):
+    """mu beside the normal distribution with its mean and covariance. Arrays lie in statistics/."""
+
+    num_images: int
+    """Those that are finite."""
+    sd: Spread
+    skewness: Spread
+    kurtosis: Spread
+    """Excess."""
+    ks: Spread
+    """Kolmogorov-Smirnov distance of an axis from the normal of its mean and sd."""
+    correlation_max: float
+    """Largest absolute correlation of two axes."""
+    correlation_rms: float
+    rank: int
+    """Principal axes with any variance."""
+    participation_ratio: float
+    num_active: int
+    """Axes with a variance above the plan's limit."""
+    mahalanobis_ks: float
+    """Kolmogorov-Smirnov distance of the squared Mahalanobis distances from chi^2 with `rank` degrees of freedom."""
+    mardia: MardiaStatistics
+    radius_mean: float
+    radius_mean_expected: float
+    """Of the normal distribution."""
+    radius_sd: float
+    radius_sd_expected: float
+
+
+class DimensionStatistics(Frozen):
+    """Nearest neighbours of a random sample of mu, and of as many points of the normal with its mean and covariance."""
+
+    num_images: int
+    num_neighbours: int
+    two_nn: float
+    two_nn_surrogate: float
+    distance: float
+    """Median distance to the last of the neighbours."""
+    distance_ratio: float
+    """To that of the surrogate: below 1, the points lie closer together than normal ones."""
+
+
+class InertiaCurve(Frozen):
+    """Within-cluster sums of squares of mu over numbers of clusters."""
+
+    method: Literal["subsampled", "minibatch"]
+    num_clusters: tuple[int, ...]
+    inertia: tuple[float, ...]
+    seeds: tuple[int, ...]
+    """scikit-learn's random_state for each."""
+    elbow: int | None
+    """None: no elbow."""
+    elbow_factor: float
+    """Largest ratio of the log-log slopes on the two sides of a number of clusters."""
+
+
+class TsneResult(Frozen):
+    """One embedding, whose coordinates lie in statistics/."""
+
+    settings: str
+    num_images: int
+    perplexity: float
+    kl_divergence: float
+    neighbour_recall: float
+    """Share of the nearest neighbours in latent space that are such in the plane."""
+    neighbour_recall_expected: float
+    """Of points strewn at random."""
+    seed: int
+    """openTSNE's random_state."""
+
+
+class AttributeProbe(Frozen):
+    """A linear probe of one attribute, judged on images that it was not fitted on; NaN where all or none have it."""
+
+    share: float
+    """Of the judging images, with the attribute: the base rate."""
+    auc: float
+    """Area under the ROC curve; 0.5 is useless."""
+    balanced_accuracy: float
+    """Mean of sensitivity and specificity; 0.5 is useless."""
+
+
 class LatentStatistics(Frozen):
     """statistics.json of a run; needs no other run."""
 
@@ -203,6 +326,15 @@ class LatentStatistics(Frozen):
     spread: float
     log_var: LogVarCensus | None
     difference: DifferenceCensus | None
+    gaussian: GaussianStatistics | None = None
+    """This and the next three: None where fewer than three images are finite."""
+    dimension: DimensionStatistics | None = None
+    inertia: InertiaCurve | None = None
+    tsne: tuple[TsneResult, ...] = ()
+    probes: dict[str, AttributeProbe] | None = None
+    """By attribute; None where the data set is not there any more."""
+    heads: dict[Literal["mu", "log_var"], HeadNorms] | None = None
+    """None where the run has no checkpoint any more."""
     plan_sha256: str
 
 

@@ -6,7 +6,8 @@ import pytest
 from tests.celeba_files import attribute_list, attribute_values, name, write_celeba, write_folder
 from vaehpc.files import UserError
 from vaehpc.images.annotations import find_list, read_attributes, read_partition
-from vaehpc.images.celeba import ATTRIBUTES, open_images
+from vaehpc.images.celeba import open_images
+from vaehpc.results import ATTRIBUTES
 
 NUMBERS = (1, 2, 3, 6)
 NAMES = [name(number) for number in NUMBERS]

@@ -18,13 +18,14 @@ import pytest
 from PIL import Image
 
 from vaehpc.images.annotations import ATTRIBUTE_LIST, PARTITION_LIST
-from vaehpc.images.celeba import ARCHIVE, ATTRIBUTES, IMAGE_SHAPE
+from vaehpc.images.celeba import ARCHIVE, IMAGE_SHAPE
 from vaehpc.images.faces.attributes import attributes_of
 from vaehpc.images.faces.canvas import Canvas
 from vaehpc.images.faces.drawing import draw_face
 from vaehpc.images.faces.population import HAIR_COLOURS, sample_face
 from vaehpc.images.faces.traits import Beard, Earrings, Face, Glasses, HairShade, Hat, Necklace, Necktie
 from vaehpc.images.synthetic import CHUNK, partition_of, write_celeba
+from vaehpc.results import ATTRIBUTES
 
 ALL_THREE = {ARCHIVE, ATTRIBUTE_LIST, PARTITION_LIST}
 

@@ -12,8 +12,7 @@ from PIL import Image
 from tests.examples import run_config
 from vaehpc.config import DataConfig, RunConfig
 from vaehpc.files import Attempt, DataDir, RunDir, SupersededError
-from vaehpc.images.celeba import ATTRIBUTES
-from vaehpc.results import EpochRecord, ProbeRecord
+from vaehpc.results import ATTRIBUTES, EpochRecord, ProbeRecord
 from vaehpc.training.board import STEP_TAGS, Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import Progress, state_arrays, state_hash
 from vaehpc.training.fit import Signals, TrainedBlock, build_optimizer, train_blocks

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.files import UserError
-from vaehpc.images.celeba import ATTRIBUTES, FaceImages
+from vaehpc.images.celeba import FaceImages
+from vaehpc.results import ATTRIBUTES
 
 ATTRIBUTE_LIST = "list_attr_celeba.txt"
 PARTITION_LIST = "list_eval_partition.txt"

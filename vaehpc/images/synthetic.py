@@ -18,11 +18,12 @@ from PIL import Image
 
 from vaehpc.files import written_aside
 from vaehpc.images.annotations import ATTRIBUTE_LIST, PARTITION_LIST
-from vaehpc.images.celeba import ARCHIVE, ATTRIBUTES, FOLDER, SYNTHETIC_COMMENT
+from vaehpc.images.celeba import ARCHIVE, FOLDER, SYNTHETIC_COMMENT
 from vaehpc.images.faces.attributes import attributes_of
 from vaehpc.images.faces.drawing import draw_face
 from vaehpc.images.faces.population import sample_face
 from vaehpc.images.workers import end_with_parent, inherited_by_workers
+from vaehpc.results import ATTRIBUTES
 
 MAX_IMAGES = 999_999
 """CelebA's names have six digits."""

@@ -23,7 +23,6 @@ from vaehpc.training.board import Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import (
     NonFiniteError,
     Progress,
-    checkpoint_dirs,
     restore_checkpoint,
     restore_newest,
     restore_weights,
@@ -119,7 +118,7 @@ def first_state(run: RunConfig, run_dir: RunDir, net: Net, optimizer: keras.opti
         source_run = RunDir(run_dir.path.parent / run_name(arm, run.seed))
         if not source_run.trained_path.exists():
             raise UserError(f"{run.name} starts from the weights of {source_run.name}, which is not trained yet")
-        source = checkpoint_dirs(source_run)[-1]
+        source = source_run.checkpoint_dirs()[-1]
     if source is None:
         return Progress()
     try:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from vaehpc.config import RunConfig
 from vaehpc.files import Attempt, DataDir
-from vaehpc.images.celeba import ATTRIBUTES
+from vaehpc.results import ATTRIBUTES
 from vaehpc.training.checkpoint import Progress
 from vaehpc.training.encode import GRID_COLUMNS, decode, save_grid, unit_range
 from vaehpc.training.fit import Signals, TrainedBlock

@@ -107,7 +107,7 @@ def save_checkpoint(
     run.checkpoints.mkdir(exist_ok=True)
     attempt.publish(aside, run.checkpoints / aside.name)
     kept = {checkpoint_name(step) for step in kept_steps}
-    for old in checkpoint_dirs(run)[:-NUM_KEPT]:
+    for old in run.checkpoint_dirs()[:-NUM_KEPT]:
         if old.name not in kept:
             shutil.rmtree(old)
     return digest
@@ -145,7 +145,7 @@ def restore_newest(run: RunDir, variables: Sequence[keras.Variable]) -> Progress
 
     A damaged checkpoint is said in the log and passed over.
     """
-    for path in reversed(checkpoint_dirs(run)):
+    for path in reversed(run.checkpoint_dirs()):
         try:
             return restore_checkpoint(path, variables)
         except (UserError, OSError, ValueError, zipfile.BadZipFile) as error:
@@ -189,8 +189,3 @@ def read_checkpoint(path: Path) -> tuple[Checkpoint, Arrays]:
     if found != checkpoint.state_sha256:
         raise ValueError(f"its variables hash to {found}, it was written with {checkpoint.state_sha256}")
     return checkpoint, arrays
-
-
-def checkpoint_dirs(run: RunDir) -> list[Path]:
-    """Checkpoints of a run in the order of their steps."""
-    return sorted(run.checkpoints.glob("step-*"))

@@ -3,8 +3,8 @@
 Limits of what varies continuously are set so that an attribute is about as frequent as in CelebA.
 """
 
-from vaehpc.images.celeba import ATTRIBUTES
 from vaehpc.images.faces.traits import Face
+from vaehpc.results import ATTRIBUTES
 
 
 def attributes_of(face: Face) -> dict[str, bool]:
