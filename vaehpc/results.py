@@ -199,6 +199,9 @@ class DifferenceCensus(Frozen):
     """sqrt(2/pi) mean(sqrt(sum mu^2 sigma^2) / R): what Gaussian noise gives; a self-check."""
 
 
+Head = Literal["mu", "log_var"]
+
+
 class HeadNorms(Frozen):
     """Weights of the dense layer of mu or of log_var."""
 
@@ -327,13 +330,13 @@ class LatentStatistics(Frozen):
     log_var: LogVarCensus | None
     difference: DifferenceCensus | None
     gaussian: GaussianStatistics | None = None
-    """This and the next three: None where fewer than three images are finite."""
+    """None, as the next two, where fewer than four images are finite or they do not differ."""
     dimension: DimensionStatistics | None = None
     inertia: InertiaCurve | None = None
     tsne: tuple[TsneResult, ...] = ()
     probes: dict[str, AttributeProbe] | None = None
     """By attribute; None where the data set is not there any more."""
-    heads: dict[Literal["mu", "log_var"], HeadNorms] | None = None
+    heads: dict[Head, HeadNorms] | None = None
     """None where the run has no checkpoint any more."""
     plan_sha256: str
 

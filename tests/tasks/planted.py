@@ -38,7 +38,7 @@ VAE = arm("vae-tiny", VaeConfig())
 
 def study_config(arms: Sequence[ArmConfig], seeds: Mapping[str, int]) -> StudyConfig:
     """Arms with this many seeds each."""
-    plan = PlanConfig.model_validate(tomllib.loads(declaration("analysis/plan.toml")))
+    plan = quick(PlanConfig.model_validate(tomllib.loads(declaration("analysis/plan.toml"))))
     data = DataConfig(
         path="/nowhere",
         name="built-in faces",
@@ -59,6 +59,14 @@ def study_config(arms: Sequence[ArmConfig], seeds: Mapping[str, int]) -> StudyCo
         seeds={name: tuple(range(count)) for name, count in seeds.items()},
         provenance=PROVENANCE,
     )
+
+
+def quick(plan: PlanConfig) -> PlanConfig:
+    """The plan with a short inertia curve and hardly any iterations of t-SNE."""
+    settings = [one.model_copy(update={"early_iterations": 5, "iterations": 5}) for one in plan.tsne.settings]
+    tsne = plan.tsne.model_copy(update={"sizes": (30,), "large_sizes": (35,), "settings": tuple(settings)})
+    clusters = plan.clusters.model_copy(update={"num_clusters": (2, 4, 6), "elbow_window": 1})
+    return plan.model_copy(update={"tsne": tsne, "clusters": clusters})
 
 
 def write_study(path: Path, config: StudyConfig) -> StudyDir:

@@ -14,6 +14,7 @@ from vaehpc.config import TsneSettings
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Float32Array = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Embedding:
     (3 x perplexity neighbours) and its approximate repulsion."""
 
 
-def tsne(points: FloatArray, settings: TsneSettings, key: np.random.SeedSequence, num_threads: int) -> Embedding:
+def tsne(points: FloatArray, settings: TsneSettings, seed: int, num_threads: int) -> Embedding:
     """t-SNE of points (num_points, z_dim) from their two first principal coordinates.
 
     Few points have too few neighbours for a large perplexity: it is at most (num_points - 1) / 3. Neighbours are
@@ -42,27 +43,27 @@ def tsne(points: FloatArray, settings: TsneSettings, key: np.random.SeedSequence
         early_exaggeration=settings.exaggeration,
         early_exaggeration_iter=settings.early_iterations,
         n_iter=settings.iterations,
-        random_state=int(key.generate_state(1)[0]),
+        random_state=seed,
         n_jobs=num_threads,
     ).fit(np.asarray(points))
     return Embedding(np.asarray(embedding, np.float32), perplexity, float(embedding.kl_divergence))
 
 
-def neighbour_recall(points: FloatArray, coordinates: FloatArray, num_neighbours: int, queries: FloatArray) -> float:
+def neighbour_recall(points: FloatArray, coordinates: FloatArray, num_neighbours: int, queries: Positions) -> float:
     """Share of the nearest neighbours in latent space that are among as many nearest ones in the plane.
 
     Args:
         points: (num_points, z_dim).
         coordinates: (num_points, 2) of the same points.
         num_neighbours: fewer than num_points.
-        queries: positions of the points whose neighbours are looked up, integers (num_queries,).
+        queries: positions (num_queries,) of the points whose neighbours are looked up.
     """
     in_space, in_plane = (_neighbours(array, num_neighbours, queries) for array in (points, coordinates))
     kept = [len(np.intersect1d(near, there)) for near, there in zip(in_space, in_plane, strict=True)]
     return float(np.mean(kept)) / num_neighbours
 
 
-def _neighbours(points: FloatArray, num_neighbours: int, queries: FloatArray) -> npt.NDArray[np.int64]:
+def _neighbours(points: FloatArray, num_neighbours: int, queries: Positions) -> npt.NDArray[np.int64]:
     """(num_queries, num_neighbours): the nearest other points."""
     search = NearestNeighbors(n_neighbors=num_neighbours + 1, algorithm="brute").fit(points)
     found = search.kneighbors(points[queries], return_distance=False)

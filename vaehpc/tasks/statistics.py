@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.config import RunConfig
-from vaehpc.files import Attempt, RunDir, UserError, explained
-from vaehpc.results import LatentStatistics
+from vaehpc.files import Attempt, DataDir, RunDir, UserError, explained
+from vaehpc.results import ATTRIBUTES, Head, HeadNorms, LatentStatistics
+from vaehpc.stats import latents
+from vaehpc.stats.gaussian import fitted_normal, mean_and_covariance
+from vaehpc.stats.heads import head_norms
 from vaehpc.stats.posterior import difference_census, log_var_census, num_nonfinite
 from vaehpc.stats.radius import offset_and_spread, radii, radius_statistics
 
 logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.floating[Any]]
+
+LARGEST_RADIUS = 1e15
+SMALLEST_SPREAD = 1e-15
+"""Beyond these, squared distances of float32 points overflow or vanish."""
+MIN_IMAGES = 4
+"""Fewer have no t-SNE."""
 
 
 def run(directory: str) -> None:
@@ -43,13 +54,13 @@ def _measure(config: RunConfig, attempt: Attempt) -> None:
     run_dir = attempt.run
     mu, z = load_latents(run_dir.mu, config), load_latents(run_dir.z, config)
     log_var = None if config.arm.vae is None else load_latents(run_dir.log_var, config)
-    radius_mu, radius_z = radii(mu), radii(z)
-    statistics = latent_statistics(config, mu, log_var, z, radius_mu, radius_z)
-    arrays = attempt.path / run_dir.statistics_arrays.name
-    arrays.mkdir()
-    save(arrays / "radius_mu.npy", radius_mu)
-    save(arrays / "radius_z.npy", radius_z)
-    attempt.publish(arrays, run_dir.statistics_arrays)
+    attributes, heads = load_attributes(config), load_heads(run_dir, config)
+    statistics, arrays = latent_statistics(config, mu, log_var, z, attributes, heads)
+    folder = attempt.path / run_dir.statistics_arrays.name
+    folder.mkdir()
+    for name, array in arrays.items():
+        save(folder / f"{name}.npy", array)
+    attempt.publish(folder, run_dir.statistics_arrays)
     attempt.publish_model(statistics, run_dir.statistics_path)
     logger.info("%s: median R = %.2f", run_dir.name, statistics.radius_mu.median)
 
@@ -67,22 +78,73 @@ def load_latents(path: Path, config: RunConfig) -> npt.NDArray[np.float32]:
     return latents
 
 
+def load_attributes(config: RunConfig) -> npt.NDArray[np.bool_] | None:
+    """Attributes (num_train, 40) of the training images; None if the data set is not there any more.
+
+    Raises:
+        UserError: another data set lies there, or the array is damaged.
+    """
+    data = DataDir(Path(config.data.path))
+    if not data.manifest_path.exists():
+        logger.warning("%s: no attribute probes, because %s is gone", config.name, data.path)
+        return None
+    manifest = data.manifest()
+    if manifest.sha256 != config.data.sha256:
+        raise UserError(
+            f"{data.path} holds data set {manifest.sha256[:12]}; {config.name} was trained on"
+            f" {config.data.sha256[:12]}. Restore that one, or move this one away to go without attribute probes."
+        )
+    first = manifest.splits["train"].first_image
+    try:
+        attributes: npt.NDArray[np.bool_] = np.load(data.attributes)[first : first + config.data.num_train]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{data.attributes} cannot be read: {error}. Prepare the data set again.") from error
+    if attributes.shape != (config.data.num_train, len(ATTRIBUTES)):
+        raise UserError(
+            f"{data.attributes} holds {attributes.shape} for the training images, not"
+            f" {(config.data.num_train, len(ATTRIBUTES))}. Prepare the data set again."
+        )
+    return attributes
+
+
+def load_heads(run_dir: RunDir, config: RunConfig) -> dict[Head, HeadNorms] | None:
+    """Norms of the heads' weights in the newest checkpoint; None if there is none any more.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    checkpoints = run_dir.checkpoint_dirs()
+    if not checkpoints:
+        logger.warning("%s: no norms of the heads, because its checkpoints are gone", config.name)
+        return None
+    path = checkpoints[-1] / "variables.npz"
+    heads: tuple[Head, ...] = ("mu",) if config.arm.vae is None else ("mu", "log_var")
+    try:
+        with path.open("rb") as file, np.load(file) as variables:
+            return {head: head_norms(variables[f"{head}/kernel"], variables[f"{head}/bias"]) for head in heads}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}. Restore it, or remove {path.parent} to go without its norms."
+        ) from error
+
+
 def latent_statistics(
     config: RunConfig,
     mu: FloatArray,
     log_var: FloatArray | None,
     z: FloatArray,
-    radius_mu: FloatArray,
-    radius_z: FloatArray,
-) -> LatentStatistics:
-    """Statistics of latents (num_images, z_dim) and their radii (num_images,). An AE has no log_var, and z is mu."""
+    attributes: npt.NDArray[np.bool_] | None,
+    heads: dict[Head, HeadNorms] | None,
+) -> tuple[LatentStatistics, dict[str, npt.NDArray[Any]]]:
+    """Statistics of latents (num_images, z_dim), and their arrays by name. An AE has no log_var, and z is mu."""
     plan = config.plan
+    radius_mu, radius_z = radii(mu), radii(z)
     census, difference = None, None
     if config.arm.vae is not None and log_var is not None:
         census = log_var_census(log_var, plan.census.log_var_interval)
         difference = difference_census(mu, log_var, z, plan.census.difference_interval, config.arm.vae.epsilon_factor)
     offset, spread = offset_and_spread(mu)
-    return LatentStatistics(
+    statistics = LatentStatistics(
         run=config.name,
         num_images=mu.shape[0],
         z_dim=mu.shape[1],
@@ -93,13 +155,48 @@ def latent_statistics(
         spread=spread,
         log_var=census,
         difference=difference,
+        heads=heads,
         plan_sha256=plan.sha256,
     )
+    arrays = {"radius_mu": radius_mu.astype(np.float32), "radius_z": radius_z.astype(np.float32)}
+    measurable = np.flatnonzero(radius_mu < LARGEST_RADIUS)
+    if len(measurable) < MIN_IMAGES or not spread > SMALLEST_SPREAD:
+        logger.warning("%s: its latents are not finite, or all the same: there is no cloud to measure", config.name)
+        return statistics, arrays
+    points = mu if len(measurable) == len(mu) else mu[measurable]
+    of_points = None if attributes is None else attributes[measurable]
+    of_cloud, cloud_arrays = cloud_statistics(config, points, of_points, num_threads())
+    for name in cloud_arrays:
+        if name.endswith("_images"):
+            cloud_arrays[name] = measurable[cloud_arrays[name]]
+    return statistics.model_copy(update=of_cloud), arrays | cloud_arrays
 
 
-def save(path: Path, radius: FloatArray) -> None:
-    """Save radii (num_images,) as float32 in image order; UserError if the disk is full."""
+def cloud_statistics(
+    config: RunConfig, points: FloatArray, attributes: npt.NDArray[np.bool_] | None, threads: int
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """The fields of LatentStatistics that tell how finite points (num_images, z_dim) lie, and their arrays by name."""
+    mean, covariance = mean_and_covariance(points)
+    normal = fitted_normal(mean, covariance)
+    gaussian, gaussian_arrays = latents.gaussian_statistics(points, normal, covariance, config)
+    logger.info("%s: participation ratio %.1f", config.name, gaussian.participation_ratio)
+    dimension = latents.dimension_statistics(points, normal, config)
+    inertia = latents.clusters(points, normal, config)
+    logger.info("%s: inertia over %d numbers of clusters", config.name, len(inertia.num_clusters))
+    probes = None if attributes is None else latents.probes(points, attributes, config)
+    tsne, tsne_arrays = latents.embeddings(points, normal, config, threads)
+    fields = {"gaussian": gaussian, "dimension": dimension, "inertia": inertia, "probes": probes, "tsne": tsne}
+    return fields, {**gaussian_arrays, **tsne_arrays}
+
+
+def num_threads() -> int:
+    """Threads that this task may use: OMP_NUM_THREADS, else its processors."""
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def save(path: Path, array: npt.NDArray[Any]) -> None:
+    """Save an array; UserError if the disk is full."""
     try:
-        np.save(path, radius.astype(np.float32))
+        np.save(path, array)
     except OSError as error:
         raise explained(error, path) from error
