@@ -329,6 +329,7 @@ class ClusterPlan(Frozen):
     subsample: PositiveInt
     num_starts: PositiveInt
     subsample_iterations: PositiveInt
+    breaths: tuple[PositiveInt, ...]
     leading_axes: PositiveInt
     leading_iterations: PositiveInt
     full_iterations: PositiveInt

@@ -114,7 +114,7 @@ def beside_lloyd(config: RunConfig, mu: Float32) -> None:
 
 
 def exact_kl(points: Float32, coordinates: npt.NDArray[Any], perplexity: float) -> float:
-    """KL divergence with exact neighbours (the nearest 3 x perplexity) and the exact sum over all pairs in the plane."""
+    """KL divergence with exact neighbours, the nearest 3 x perplexity, and an exact sum over all pairs in the plane."""
     affinities = PerplexityBasedNN(points, perplexity=perplexity, method="exact", n_jobs=num_threads()).P.tocoo()
     plane = coordinates.astype(np.float64)
     total = 0.0

@@ -128,10 +128,10 @@ def size_of(picture: Path) -> tuple[int, int]:
         return image.size
 
 
-def test_images_show_originals_reconstructions_and_every_kind_of_random_z(undisturbed: RunDir) -> None:
+def test_images_show_originals_reconstructions_and_every_kind_of_random_and_changed_z(undisturbed: RunDir) -> None:
     sizes = {path.stem: size_of(path) for path in undisturbed.images.glob("*.png")}
     random_z = {"random_normal", "random_fitted", *(f"random_uniform_{b}" for b in UNIFORM_LIMITS)}
-    assert sizes == dict.fromkeys({"reconstructions", *random_z}, (160, 32))
+    assert sizes == dict.fromkeys({"reconstructions", *random_z, "perturbations", "paths"}, (160, 32))
 
 
 def test_an_ae_has_no_log_var_and_its_z_is_mu(faces: DataConfig, tmp_path: Path) -> None:

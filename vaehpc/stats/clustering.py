@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.metrics import euclidean_distances, pairwise_distances_argmin_min
 
 from vaehpc.config import ClusterPlan
 from vaehpc.results import InertiaCurve
@@ -68,9 +68,9 @@ def _subsampled(
 ) -> list[float]:
     """Lloyd's iterations, most of them where they are cheap: on few points and along the axes with the most variance.
 
-    A start is k-means++, or the clusters found for the number before with as many more points; the better one goes on.
-    No iteration with all points and axes raises the inertia, and no curve made here rises: where more clusters end with
-    more inertia, they are made from the fewer.
+    A start is k-means++, or the clusters found for the number before with as many more points; the better one breathes
+    and goes on. No iteration with all points and axes raises the inertia, and no curve made here rises: where more
+    clusters end with more inertia, they are made from the fewer.
     """
     leading = np.ascontiguousarray(points[:, : plan.leading_axes])
     first = leading[subsample]
@@ -82,6 +82,7 @@ def _subsampled(
         if curve:
             grown = _lloyd(first, _grown(first, before[:, : plan.leading_axes], k, rng), plan.subsample_iterations)
             found = min(found, grown, key=lambda model: model.inertia_)
+        found = _breathed(first, found, plan, rng)
         found = _lloyd(leading, found.cluster_centers_, plan.leading_iterations)
         means = np.stack([points[found.labels_ == cluster].mean(axis=0) for cluster in range(k)])
         found = _lloyd(points, means, plan.full_iterations)
@@ -90,6 +91,30 @@ def _subsampled(
         before = found.cluster_centers_
         curve.append(float(found.inertia_))
     return curve
+
+
+def _breathed(points: Float32Array, found: KMeans, plan: ClusterPlan, rng: np.random.Generator) -> KMeans:
+    """Clusters after centroids were added and as many taken away again, wherever that left less inertia.
+
+    So a centroid comes from where two share a cluster to where two clusters share one, which Lloyd's iterations alone
+    cannot do. Source: breathing k-means, Fritzke (2020), arXiv:2006.15666.
+    """
+    num_clusters = len(found.cluster_centers_)
+    for extra in plan.breaths:
+        more = _grown(points, found.cluster_centers_, num_clusters + extra, rng)
+        centroids = _lloyd(points, more, plan.subsample_iterations).cluster_centers_
+        for _ in range(extra):
+            centroids = np.delete(centroids, _least_useful(points, centroids), axis=0)
+        found = min(found, _lloyd(points, centroids, plan.subsample_iterations), key=lambda model: model.inertia_)
+    return found
+
+
+def _least_useful(points: Float32Array, centroids: Float32Array) -> int:
+    """The centroid without which the inertia would grow least."""
+    squares = euclidean_distances(points, centroids, squared=True)
+    nearest = squares.argmin(axis=1)
+    two = np.partition(squares, 1, axis=1)[:, :2]
+    return int(np.bincount(nearest, two[:, 1] - two[:, 0], minlength=len(centroids)).argmin())
 
 
 def _lloyd(points: Float32Array, centroids: Float32Array, iterations: int) -> KMeans:

@@ -1,4 +1,4 @@
-"""After training: latents of the whole training split, reconstructions, and images from random z."""
+"""After training: latents of the whole training split, reconstructions, and images from random or changed z."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from vaehpc.training.models import Net
 from vaehpc.training.pipeline import Images, batches
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Encoder = Callable[[Images, int], "tuple[Float32, Float32 | None]"]
 
 UNIFORM_LIMITS = (2, 3, 8, 10, 16)
 """b of the article's 'equidistant' z in [-b, b]; text and captions of the article differ, all are shown."""
 GRID_COLUMNS = 10
 GRID_ROWS = 2
+PERTURBATIONS = (0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
+"""Steps away from a good z, in units of its own length: from its neighbourhood to far outside the region of good z."""
 
 
 def compiled_encoder(net: Net, batch_size: int, on_batch: Callable[[], None] = lambda: None) -> Encoder:
@@ -114,8 +117,26 @@ def _write_images(folder: Path, run: RunConfig, net: Net, images: Images, mu: Fl
     random_z |= {f"random_uniform_{b}": rng.uniform(-b, b, shape) for b in UNIFORM_LIMITS}
     mean, covariance = mu.mean(axis=0, dtype=np.float64), np.cov(mu, rowvar=False, dtype=np.float64)
     random_z["random_fitted"] = rng.multivariate_normal(mean, covariance, shape[0], method="eigh")
+    ends = mu[np.arange(2 * GRID_ROWS) % len(mu)].astype(np.float64)
+    random_z["perturbations"] = perturbed(ends[:GRID_ROWS], rng)
+    random_z["paths"] = interpolated(ends[::2], ends[1::2])
     for name, z in random_z.items():
         save_grid(folder / f"{name}.png", decode(net, z.astype(np.float32)), GRID_COLUMNS)
+
+
+def perturbed(z: Float64, rng: np.random.Generator) -> Float64:
+    """For each z (n, z_dim), points at PERTURBATIONS times its length in one random direction, point by point."""
+    directions = rng.standard_normal(z.shape)
+    directions *= np.linalg.norm(z, axis=1, keepdims=True) / np.linalg.norm(directions, axis=1, keepdims=True)
+    return (z[:, np.newaxis] + np.array(PERTURBATIONS)[:, np.newaxis] * directions[:, np.newaxis]).reshape(
+        -1, z.shape[1]
+    )
+
+
+def interpolated(start: Float64, end: Float64) -> Float64:
+    """For each pair of points (n, z_dim), GRID_COLUMNS points on the straight line between them, ends included."""
+    shares = np.linspace(0, 1, GRID_COLUMNS)[:, np.newaxis]
+    return (start[:, np.newaxis] * (1 - shares) + end[:, np.newaxis] * shares).reshape(-1, start.shape[1])
 
 
 def decode(net: Net, z: Float32) -> npt.NDArray[np.uint8]:
