@@ -34,12 +34,12 @@ def inertia_curve(
         points: (num_images, z_dim).
         normal: with the points' mean and principal axes.
         subsample: positions of the images on which centroids are first looked for.
-        plan: method, numbers of clusters and iterations. Where there are not more points, a number is left out.
+        plan: method, numbers of clusters and iterations. Numbers for which the points are too few are left out.
         seeds: scikit-learn's random_state for each number of clusters.
     """
     coordinates = principal_coordinates(points, normal, points.shape[1])
-    num_different = len(np.unique(coordinates[:, 0]))  # at least so many points are
-    num_clusters = [k for k in plan.num_clusters if k < num_different]
+    num_different = len(np.unique(coordinates[subsample, 0]))  # at least so many points are
+    num_clusters = [k for k in plan.num_clusters if k + max(plan.breaths, default=0) <= num_different]
     inertia_of = _minibatch if plan.method == "minibatch" else _subsampled
     inertia = inertia_of(coordinates, subsample, num_clusters, plan, seeds)
     elbow, factor = find_elbow(num_clusters, inertia, plan.elbow_window, plan.elbow_factor)
@@ -134,9 +134,9 @@ def find_elbow(
 ) -> tuple[int | None, float]:
     """The number of clusters k after which the inertia falls most abruptly less, and the ratio of the slopes there.
 
-    The slope of ln inertia over ln k in the `window` intervals left of k (or as many as there are), divided by that in
-    the `window` intervals right of k. A power law k^(-2/d), which evenly spread points in d dimensions follow, has the
-    ratio 1 everywhere; its distance from the chord, which is Kneedle's measure, has a large maximum.
+    The slope of ln inertia over ln k in the half `window` of intervals left of k (or as many as there are), divided by
+    that in the `window` intervals right of k. A power law k^(-2/d), which evenly spread points in d dimensions follow,
+    has the ratio 1 everywhere; its distance from the chord, which is Kneedle's measure, has a large maximum.
 
     Returns:
         No elbow, None, if no ratio reaches `factor`. The ratio is NaN if the curve is too short.
@@ -144,7 +144,7 @@ def find_elbow(
     x, y = np.log(num_clusters), np.log(np.maximum(inertia, np.finfo(np.float64).tiny))
     ratios = {}
     for i in range(1, len(x) - window):
-        left, right = max(i - window, 0), i + window
+        left, right = max(i - (window + 1) // 2, 0), i + window
         slope_right = (y[i] - y[right]) / (x[right] - x[i])
         slope_left = (y[left] - y[i]) / (x[i] - x[left])
         ratios[num_clusters[i]] = float(slope_left / slope_right) if slope_right > 0 else math.inf
