@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_study
 
-from vaehpc.files import Attempt, RunDir, UserError
+from vaehpc.config import RunConfig
+from vaehpc.files import Attempt, RunDir, UserError, write_model
+from vaehpc.results import ATTRIBUTES, Manifest, Preprocessing, Split
+from vaehpc.stats import latents
 from vaehpc.tasks import statistics
 
 
@@ -152,6 +155,182 @@ def test_a_damaged_array_is_named(make_run, array, damage, message):
     assert not run_dir.statistics_path.exists()
     assert not run_dir.statistics_arrays.exists()
     assert outcomes(run_dir) == ["failed"]
+
+
+def test_measures_the_cloud_and_keeps_its_arrays(make_run):
+    run_dir = make_run(mu=cloud())
+    statistics.run(str(run_dir.path))
+    measured, plan = run_dir.statistics(), run_dir.config().plan
+    arrays = {path.stem: np.load(path) for path in run_dir.statistics_arrays.glob("*.npy")}
+    assert measured.gaussian is not None and measured.dimension is not None and measured.inertia is not None
+    assert measured.gaussian.num_images == NUM_TRAIN
+    assert measured.gaussian.sd.max == arrays["axis_sd"].max() == pytest.approx(cloud().std(axis=0).max(), rel=1e-5)
+    assert arrays["principal_variances"].sum() == pytest.approx(measured.spread**2)
+    assert arrays["principal_components"].shape == (Z_DIM, Z_DIM)
+    assert measured.gaussian.radius_sd == pytest.approx(np.linalg.norm(cloud(), axis=1).std(), rel=1e-5)
+    assert measured.gaussian.radius_mean_expected == pytest.approx(measured.gaussian.radius_mean, rel=0.05)
+    assert measured.dimension.num_neighbours == plan.dimension.num_neighbours
+    assert measured.inertia.num_clusters == (2, 4, 6)
+    assert list(measured.inertia.inertia) == sorted(measured.inertia.inertia, reverse=True)
+    names = [settings.name for settings in plan.tsne.settings]
+    assert [(found.num_images, found.settings) for found in measured.tsne] == [
+        (size, name) for size in (30, 35) for name in names
+    ]
+    for size in (30, 35):
+        assert arrays[f"tsne_{size}_images"].tolist() == sorted(set(arrays[f"tsne_{size}_images"].tolist()))
+        assert all(arrays[f"tsne_{size}_{name}"].shape == (size, 2) for name in names)
+    assert set(arrays["tsne_30_images"]) < set(arrays["tsne_35_images"]) < set(range(NUM_TRAIN))
+    assert len({found.seed for found in measured.tsne}) == len(names)
+
+
+def cloud() -> np.ndarray:
+    return (np.random.default_rng(8).standard_normal((NUM_TRAIN, Z_DIM)) * [1, 2, 3, 4] + 3).astype(np.float32)
+
+
+def test_only_the_plans_seeds_are_embedded_in_large_sizes(tmp_path):
+    config = study_config([VAE], {VAE.name: 2})
+    study = write_study(tmp_path / "study", config)
+    sizes = []
+    for run in config.runs():
+        run_dir = study.run(run.name)
+        train(run_dir, run, cloud())
+        statistics.run(str(run_dir.path))
+        sizes.append(sorted({found.num_images for found in run_dir.statistics().tsne}))
+    assert sizes == [[30, 35], [30]]
+
+
+def test_a_second_measurement_is_equal_and_another_seed_is_not(tmp_path):
+    config = study_config([VAE], {VAE.name: 2})
+    found = []
+    for folder, run in [("one", config.runs()[0]), ("again", config.runs()[0]), ("other", config.runs()[1])]:
+        fields, arrays = statistics.cloud_statistics(run, cloud(), None, 1)
+        found.append((fields["inertia"].seeds, fields["dimension"].two_nn_surrogate, arrays["tsne_30_images"].tolist()))
+        coordinates = arrays["tsne_30_10-16"]
+        np.save(tmp_path / folder, coordinates)
+    assert found[0] == found[1]
+    assert all(one != other for one, other in zip(found[0], found[2], strict=True))
+    assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "again.npy").read_bytes()
+
+
+def test_images_that_are_not_finite_are_left_out_of_the_cloud(make_run):
+    mu = cloud()
+    mu[[0, 3], 0] = np.nan, 1e30
+    run_dir = make_run(mu=mu)
+    statistics.run(str(run_dir.path))
+    measured = run_dir.statistics()
+    assert measured.gaussian is not None
+    assert measured.gaussian.num_images == NUM_TRAIN - 2
+    images = np.load(run_dir.statistics_arrays / "tsne_35_images.npy")
+    assert images.max() >= NUM_TRAIN - 3  # positions in the training split, not among the finite images
+    assert not {0, 3} & set(images.tolist())
+
+
+@pytest.mark.parametrize(
+    "mu", [np.full((NUM_TRAIN, Z_DIM), 0.5), np.full((NUM_TRAIN, Z_DIM), np.nan)], ids=["same", "nan"]
+)
+def test_points_without_a_cloud_are_a_result(make_run, mu):
+    run_dir = make_run(mu=mu.astype(np.float32))
+    statistics.run(str(run_dir.path))
+    measured = run_dir.statistics()
+    assert (measured.gaussian, measured.dimension, measured.inertia, measured.tsne) == (None, None, None, ())
+    assert sorted(path.stem for path in run_dir.statistics_arrays.iterdir()) == ["radius_mu", "radius_z"]
+
+
+def test_a_flat_or_collapsed_cloud_is_measured(make_run):
+    mu = cloud()
+    mu[:, 2:] = 1.5
+    run_dir = make_run(mu=mu)
+    statistics.run(str(run_dir.path))
+    gaussian = run_dir.statistics().gaussian
+    assert gaussian is not None
+    assert (gaussian.rank, gaussian.num_active) == (2, 2)
+
+
+def write_checkpoint(run_dir: RunDir, step: int, heads: dict[str, float]) -> Path:
+    path = run_dir.checkpoints / f"step-{step:09d}"
+    path.mkdir(parents=True)
+    weights = {f"{head}/kernel": np.full((2, Z_DIM), size, np.float32) for head, size in heads.items()}
+    np.savez(path / "variables.npz", **weights, **{f"{head}/bias": np.full(Z_DIM, -1.0) for head in heads})
+    return path / "variables.npz"
+
+
+def test_heads_are_those_of_the_newest_checkpoint(make_run):
+    run_dir = make_run()
+    write_checkpoint(run_dir, 5, {"mu": 9, "log_var": 9})
+    write_checkpoint(run_dir, 10, {"mu": 2, "log_var": 1})
+    statistics.run(str(run_dir.path))
+    heads = run_dir.statistics().heads
+    assert heads is not None
+    assert heads["mu"].kernel_norm == pytest.approx(2 * np.sqrt(8))
+    assert heads["log_var"].kernel_norm == pytest.approx(np.sqrt(8))
+    assert heads["log_var"].bias_mean == -1
+
+
+def test_without_a_checkpoint_there_are_no_heads_and_an_ae_has_one(make_run):
+    run_dir = make_run(arm=AE)
+    assert statistics.load_heads(run_dir, run_dir.config()) is None
+    write_checkpoint(run_dir, 10, {"mu": 2})
+    assert (statistics.load_heads(run_dir, run_dir.config()) or {}).keys() == {"mu"}
+
+
+@pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("no zip"), Path.unlink])
+def test_a_damaged_checkpoint_is_named(make_run, damage):
+    run_dir = make_run()
+    damage(path := write_checkpoint(run_dir, 10, {"mu": 2, "log_var": 1}))
+    with pytest.raises(UserError, match="go without its norms") as raised:
+        statistics.run(str(run_dir.path))
+    assert str(raised.value).startswith(str(path))
+
+
+def test_probes_are_of_the_training_images(make_run, tmp_path):
+    config = run_on_data(make_run(mu=cloud()).config(), tmp_path / "data", attributes(cloud()))
+    found = statistics.load_attributes(config)
+    assert found is not None and found.shape == (NUM_TRAIN, 40)
+    probes = latents.probes(cloud(), found, config)
+    assert probes["Smiling"].auc == 1
+    assert probes["Young"].share == 1
+    assert len(probes) == 40
+
+
+def attributes(mu: np.ndarray) -> np.ndarray:
+    """Smiling is on one side of the last axis, all are young; three images of another split follow."""
+    held = np.zeros((len(mu) + 3, 40), np.bool_)
+    held[: len(mu), ATTRIBUTES.index("Smiling")] = mu[:, 3] > 3
+    held[:, ATTRIBUTES.index("Young")] = True
+    return held
+
+
+def run_on_data(config: RunConfig, path: Path, held: np.ndarray) -> RunConfig:
+    path.mkdir()
+    np.save(path / "attributes.npy", held)
+    made = {"version": 1, "size": 48, "crop": 178, "resize": "area", "split": "article", "num_train": NUM_TRAIN}
+    manifest = Manifest(
+        name="faces",
+        synthetic=True,
+        num_images=len(held),
+        preprocessing=Preprocessing(**made, images_per_shard=100),
+        splits={"train": Split(first_image=0, num_images=NUM_TRAIN, entropy_floor=1.0)},
+        shards=(),
+        sidecars={},
+        sha256="0",
+    )
+    write_model(path / "manifest.json", manifest)
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
+
+
+def test_another_data_set_and_damaged_attributes_are_refused(make_run, tmp_path):
+    config = make_run().config()
+    assert statistics.load_attributes(config) is None  # the data set is gone
+    config = run_on_data(config, tmp_path / "data", attributes(cloud()))
+    other = config.model_copy(update={"data": config.data.model_copy(update={"sha256": "1"})})
+    with pytest.raises(UserError, match="was trained on 1"):
+        statistics.load_attributes(other)
+    np.save(tmp_path / "data" / "attributes.npy", np.zeros((NUM_TRAIN - 1, 40), np.bool_))
+    with pytest.raises(UserError, match=r"holds \(39, 40\)"):
+        statistics.load_attributes(config)
+    (tmp_path / "data" / "attributes.npy").write_text("damaged")
+    with pytest.raises(UserError, match="cannot be read"):
+        statistics.load_attributes(config)
 
 
 def test_a_superseded_attempt_publishes_nothing(make_run, monkeypatch):

@@ -123,6 +123,7 @@ def measurements(run: MeasuredRun) -> dict[str, float]:
         "seconds_per_epoch": run.trained.seconds_per_epoch,
         "milliseconds_per_step": 1000 * run.trained.seconds_per_epoch / steps_per_epoch,
         **_of_radii(run.statistics),
+        **_of_structure(run.statistics),
     }
     if run.history:
         measured |= _of_epoch(run.history[-1], num_pixels=run.config.data.image_size**2)
@@ -156,6 +157,20 @@ def _of_radii(statistics: LatentStatistics) -> dict[str, float]:
         "radius_mu_min": mu.min,
         "radius_mu_mean": mu.mean,
     }
+
+
+def _of_structure(statistics: LatentStatistics) -> dict[str, float]:
+    """Clusters, embeddings and heads, as far as they were measured; no elbow is NaN."""
+    measured = {}
+    if statistics.inertia is not None:
+        measured["elbow"] = math.nan if statistics.inertia.elbow is None else float(statistics.inertia.elbow)
+    if statistics.tsne:
+        measured["neighbour_recall"] = statistics.tsne[0].neighbour_recall
+    if statistics.heads is not None and "log_var" in statistics.heads:
+        mu, log_var = statistics.heads["mu"], statistics.heads["log_var"]
+        measured["head_kernel_ratio"] = log_var.kernel_norm / mu.kernel_norm
+        measured["log_var_bias_mean"] = log_var.bias_mean
+    return measured
 
 
 def _of_log_var(census: LogVarCensus) -> dict[str, float]:

@@ -190,7 +190,8 @@ def mardia_skewness(points: FloatArray) -> tuple[float, float]:
     """
     normal = fitted_normal(*mean_and_covariance(points))
     rank, num_points = normal.rank, len(points)
-    whitened = principal_coordinates(points, normal, rank) / np.sqrt(normal.variances[:rank]).astype(np.float32)
+    whitened = principal_coordinates(points, normal, rank)
+    whitened /= np.sqrt(normal.variances[:rank])
     total = 0.0
     for start in range(0, num_points, PAIRS_PER_BLOCK):
         block, later = whitened[start : start + PAIRS_PER_BLOCK], whitened[start + PAIRS_PER_BLOCK :]

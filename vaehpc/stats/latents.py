@@ -144,10 +144,12 @@ def embeddings(
 ) -> tuple[tuple[TsneResult, ...], Arrays]:
     """t-SNE in every size and with every setting that the plan asks of this run; positions are those in `points`."""
     plan = config.plan.tsne
-    asked = [*plan.sizes, *(plan.large_sizes if config.seed in plan.large_seeds else ())]
+    sizes = [size for size in plan.sizes if size <= len(points)]
+    if config.seed in plan.large_seeds:
+        sizes += [min(size, len(points)) for size in (*plan.sizes, *plan.large_sizes)]
     found: list[TsneResult] = []
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for size in sorted({min(size, len(points)) for size in asked}):
+    for size in sorted(set(sizes)):
         images = sample(len(points), size, config.key("tsne", 0))
         arrays[f"tsne_{size}_images"] = images
         for number, settings in enumerate(plan.settings):
