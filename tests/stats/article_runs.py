@@ -6,11 +6,14 @@ from vaehpc.config import ArmConfig, DataConfig, ModelConfig, PlanConfig, Proven
 from vaehpc.results import (
     DifferenceCensus,
     EpochRecord,
+    HeadNorms,
     Histogram,
+    InertiaCurve,
     LatentStatistics,
     LogVarCensus,
     RadiusStatistics,
     TrainedRecord,
+    TsneResult,
 )
 from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.stats.runs import MeasuredRun
@@ -34,6 +37,19 @@ DIFFERENCE = DifferenceCensus(
     mean_rel_radius=6.1240215e-05,
     expected_mean_abs_radius=0.00095,
 )
+INERTIA = InertiaCurve(
+    method="subsampled", num_clusters=(2, 4), inertia=(2.0, 1.0), seeds=(1, 2), elbow=None, elbow_factor=1.2
+)
+TSNE = TsneResult(
+    settings="30-12",
+    num_images=20_000,
+    perplexity=30.0,
+    kl_divergence=3.0,
+    neighbour_recall=0.2,
+    neighbour_recall_expected=0.0005,
+    seed=1,
+)
+HEAD = HeadNorms(kernel_norm=4.0, kernel_rms=0.1, bias_norm=16.0, bias_mean=-1.0)
 
 
 def measured(
@@ -63,6 +79,9 @@ def measured(
             spread=15.5,
             log_var=None if arm.vae is None else LOG_VAR,
             difference=None if arm.vae is None else DIFFERENCE,
+            inertia=INERTIA,
+            tsne=(TSNE,),
+            heads={"mu": HEAD} if arm.vae is None else {"mu": HEAD, "log_var": HEAD},
             plan_sha256=plan.sha256,
         ),
         history=[epoch(number, loss, kl_loss) for number, loss in enumerate(losses, start=1)],

@@ -1,5 +1,6 @@
 import math
 import tomllib
+from dataclasses import replace
 
 import pytest
 from article_runs import AE, ARMS, CELEBA, VAE, measured
@@ -77,6 +78,25 @@ def test_a_run_without_an_epoch_still_has_radii(plan):
     found = measurements(measured(VAE, 0, plan, epochs=0))
     assert "total_loss" not in found
     assert found["radius_z_mean"] == 16.283989
+
+
+def test_no_elbow_is_nan_and_an_elbow_its_number(plan):
+    run = measured(VAE, 0, plan)
+    assert math.isnan(measurements(run)["elbow"])
+    inertia = run.statistics.inertia.model_copy(update={"elbow": 40})
+    statistics = run.statistics.model_copy(update={"inertia": inertia})
+    assert measurements(replace(run, statistics=statistics))["elbow"] == 40
+
+
+def test_heads_are_compared_where_there_are_two(plan):
+    run = measured(VAE, 0, plan)
+    heads = {
+        "mu": run.statistics.heads["mu"],
+        "log_var": run.statistics.heads["mu"].model_copy(update={"kernel_norm": 1}),
+    }
+    found = measurements(replace(run, statistics=run.statistics.model_copy(update={"heads": heads})))
+    assert (found["head_kernel_ratio"], found["log_var_bias_mean"]) == (0.25, -1)
+    assert "head_kernel_ratio" not in measurements(measured(AE, 0, plan))
 
 
 def test_share_of_diverged_runs_is_per_arm(reference):
