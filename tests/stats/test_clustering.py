@@ -138,3 +138,11 @@ def test_a_kink_is_the_elbow_where_it_is_sharp_enough():
     elbow, factor = find_elbow(ks.tolist(), kinked.tolist(), 4, 3.0)
     assert (elbow, factor) == (30, pytest.approx(5))
     assert find_elbow(ks.tolist(), kinked.tolist(), 4, 5.1) == (None, pytest.approx(5))
+
+
+def test_added_centroids_lie_where_none_is_and_the_least_useful_shares_its_cluster():
+    points = np.concatenate([np.zeros((1000, 2)), [[10, 0]], np.full((2, 2), 0.01)]).astype(np.float32)
+    grown = clustering._grown(points, points[:1], 2, np.random.default_rng(0))
+    assert grown.tolist() == [[0, 0], [10, 0]]
+    shared = np.concatenate([grown, [[0.01, 0.01]]]).astype(np.float32)
+    assert clustering._least_useful(points, shared) == 2

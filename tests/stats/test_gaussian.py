@@ -61,6 +61,12 @@ def test_axes_agree_with_scipy_and_statsmodels():
         assert axes.ks[column] == pytest.approx(lilliefors(wide[:, column], pvalmethod="table")[0], abs=1e-3)
 
 
+def test_the_distance_is_the_largest_on_either_side():
+    assert gaussian.ks_distance(np.array([0.1, 0.2])) == pytest.approx(0.8)
+    assert gaussian.ks_distance(np.array([0.8, 0.9])) == pytest.approx(0.8)
+    assert gaussian.ks_distance(np.array([0.25, 0.75])) == pytest.approx(0.25)
+
+
 def test_a_constant_axis_has_a_mean_and_no_shape():
     points = standard_normal(100, 2)
     points[:, 1] = 0.1
@@ -131,16 +137,16 @@ def test_mahalanobis_distances_of_a_flat_cloud_stay_in_its_plane():
 
 
 def test_mardia_agrees_with_its_double_sum():
-    points = skewed(400, 5)
+    points = skewed(1700, 5)  # more than one block of pairs
     centred = points - points.mean(axis=0, dtype=np.float64)
     products = centred @ np.linalg.inv(np.cov(centred, rowvar=False, bias=True)) @ centred.T
     skewness, expected = gaussian.mardia_skewness(points)
     assert skewness == pytest.approx(np.mean(products**3), rel=1e-5)
-    assert expected == pytest.approx(5 * 6 * 7 / 400)
+    assert expected == pytest.approx(5 * 6 * 7 / 1700)
     squares = gaussian.squared_mahalanobis(points, fitted(points))
     kurtosis, z = gaussian.mardia_kurtosis(squares, 5)
     assert kurtosis == pytest.approx(np.mean(np.diag(products) ** 2), rel=1e-9)
-    assert z == pytest.approx((kurtosis - 35) / math.sqrt(8 * 35 / 400))
+    assert z == pytest.approx((kurtosis - 35) / math.sqrt(8 * 35 / 1700))
     assert z > 20 and skewness > 10 * expected
 
 
