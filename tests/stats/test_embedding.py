@@ -61,7 +61,7 @@ def test_its_divergence_is_that_of_the_definition():
     )  # theirs: 45 neighbours, approximate repulsion
 
 
-def test_equal_seeds_give_equal_coordinates_on_any_number_of_threads():
+def test_equal_seeds_give_equal_coordinates_on_two_threads():
     points = (
         np.random.default_rng(3).standard_normal((1500, 10)).astype(np.float32)
     )  # enough for approximate neighbours

@@ -28,7 +28,7 @@ def inertia_curve(
 ) -> InertiaCurve:
     """Inertia, the sum of squared distances to the nearest centroid, over the plan's numbers of clusters.
 
-    More than two threads may change the last digits: scikit-learn adds up what its threads found in any order.
+    Several threads may change the last digits: scikit-learn adds up what they found in any order.
 
     Args:
         points: (num_images, z_dim).
