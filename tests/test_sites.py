@@ -40,6 +40,15 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     assert "--comment is the suite's own" in refused(
         tmp_path, 'executor = "slurm"\n[slurm]\noptions = ["--nice=5", "--comment=mine"]'
     )
+    container = 'executor = "slurm"\n[container]\n'
+    assert "did you mean 'runtime'?" in refused(tmp_path, f'{container}runtme = "apptainer"')
+    assert "container.runtime = 'docker' is not allowed" in refused(tmp_path, f'{container}runtime = "docker"')
+    assert "runtime 'apptainer' needs an image" in refused(tmp_path, f'{container}runtime = "apptainer"')
+    relative = refused(tmp_path, f'{container}runtime = "apptainer"\nimage = "train.sif"')
+    assert "'train.sif' depends on the folder that somebody is in: give the whole path" in relative
+    assert "container.binds.0 = 'scratch' is not allowed" in refused(tmp_path, f'{container}binds = ["scratch"]')
+    both = f'{container}runtime = "podman"\nimage = "a"\n[slurm]\npython = "python3"'
+    assert "[slurm] python and [container] both say" in refused(tmp_path, both)
     assert "executor" in refused(tmp_path, 'executor = "pbs"')
     assert "executor" in refused(tmp_path, "")
     assert "is not TOML" in refused(tmp_path, "executor = slurm")

@@ -13,6 +13,7 @@ VERBS = {
     "launch": "train, measure and report a study",
     "status": "say what every run of a study is doing, why some failed, what they used",
     "doctor": "check site, Slurm, folder, Python, GPU and data before anything is queued",
+    "health": "say what this Python, or this image, has: packages, TensorFlow, CUDA, GPUs",
     "replay": "fork a run before it jumped, and say what made it jump",
     "explain": "say what happened around each trigger of a run",
     "prepare": "make a data set of CelebA's images, or of built-in faces",

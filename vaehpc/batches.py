@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vaehpc.config import JobConfig, SiteConfig, SlurmConfig, StudyConfig
+from vaehpc.containers import environment_lines, python_command, srun_options
 from vaehpc.files import BatchDir, DataDir, RunDir, StudyDir, UserError, declaration, write_model, write_text
 from vaehpc.processes import launcher_record, running_elsewhere, running_here
+from vaehpc.provenance import own_image
 from vaehpc.results import BatchRecord
 from vaehpc.sites import job_config
 from vaehpc.slurm import QueuedElement, SlurmError, max_minutes, valid_values
@@ -371,6 +374,9 @@ def array(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | Non
     size = max(map(len, batch.elements))
     together = size if job.gpus else 1
     folder = study.jobs / batch.name
+    # What launches again stays outside of images if its launcher is: they have no client of Slurm.
+    in_image = site.container.runtime != "none" and (batch.stage != "launch" or own_image() is not None)
+    own_python = slurm.python or shlex.quote(sys.executable)
     return Array(
         name=f"{study.path.name}.{batch.name}",
         folder=folder,
@@ -386,6 +392,8 @@ def array(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | Non
         partition=slurm.gpu_partition if job.gpus else slurm.cpu_partition,
         setup=tuple(_setup(folder, job, site)),
         teardown=tuple(declaration("jobs/slurm/after.sh").splitlines()),
+        python=shlex.join(python_command(site, batch.stage, job.gpus)) if in_image else own_python,
+        srun_options=tuple(srun_options(site.container, batch.stage)) if in_image else (),
         dependency=dependency,
         kill_on_invalid_dependency=batch.of is not None,
     )
@@ -393,8 +401,7 @@ def array(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | Non
 
 def _setup(folder: Path, job: JobConfig, site: SiteConfig) -> Iterator[str]:
     """What the batch script does before its tasks."""
-    for name, value in site.environment.items():
-        yield f"export {name}={shlex.quote(value)}"
+    yield from environment_lines(site)
     slurm = site.slurm
     variables = {
         "batch": str(folder),

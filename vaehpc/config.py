@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 ArmKind = Literal["ae", "vae"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -395,6 +395,16 @@ class PlanConfig(Frozen):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
+class ImageRecord(Frozen):
+    """What an image of containers/Dockerfile says of itself."""
+
+    target: Literal["train", "analysis"]
+    revision: str
+    """Commit of the code in it; empty: not known."""
+    digest: str
+    """'sha256:...' of its files: the same for an archive, a sandbox and a SIF made of one image."""
+
+
 class Provenance(Frozen):
     """What code, image and packages something was made with."""
 
@@ -584,6 +594,31 @@ class SlurmConfig(Frozen):
         return options
 
 
+class ContainerConfig(Frozen):
+    """The images in which tasks run, and what starts them."""
+
+    runtime: Literal["apptainer", "singularity", "podman", "charliecloud", "pyxis", "none"] = "none"
+    """none: tasks run without an image."""
+    image: str | None = None
+    """With TensorFlow, for preparations and trainings: a SIF, a sandbox folder, or a name as the runtime knows it."""
+    analysis_image: str | None = None
+    """For everything else. None: the same."""
+    binds: tuple[Annotated[str, Field(pattern=r"^/[^,:]*(:/[^,:]*(:ro)?)?$")], ...] = ()
+    """Folders and files of the host that tasks need besides the study and its data: /scratch, /here:/there:ro."""
+    gpu: Literal["nv", "rocm"] = "nv"
+    """Whose driver a job with GPUs is given."""
+
+    @model_validator(mode="after")
+    def _has_images(self) -> ContainerConfig:
+        if self.runtime != "none" and self.image is None:
+            raise ValueError(f"runtime '{self.runtime}' needs an image")
+        if self.runtime in ("apptainer", "singularity", "charliecloud"):
+            for image in filter(None, (self.image, self.analysis_image)):
+                if not image.startswith("/") and "://" not in image:
+                    raise ValueError(f"'{image}' depends on the folder that somebody is in: give the whole path")
+        return self
+
+
 class SiteConfig(Frozen):
     """Where jobs run (jobs/sites/*.toml)."""
 
@@ -591,5 +626,12 @@ class SiteConfig(Frozen):
     environment: dict[str, str] = {}
     """Environment variables of every task."""
     slurm: SlurmConfig = SlurmConfig()
+    container: ContainerConfig = ContainerConfig()
     jobs: dict[Literal["prepare", "launch", "train", "statistics", "aggregate", "verdict"], ResourcesConfig] = {}
     """Resources of a job at this site."""
+
+    @model_validator(mode="after")
+    def _has_one_python(self) -> SiteConfig:
+        if self.container.runtime != "none" and self.slurm.python is not None:
+            raise ValueError("[slurm] python and [container] both say which Python tasks run with: leave one out")
+        return self

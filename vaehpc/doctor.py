@@ -20,10 +20,13 @@ from rich.text import Text
 from vaehpc.batches import Batch, array, script
 from vaehpc.checks import cluster, machine, probing, storage
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
+from vaehpc.checks.image import image_findings
 from vaehpc.command import exit_code
 from vaehpc.config import SiteConfig
+from vaehpc.containers import bound
 from vaehpc.files import StudyDir, UserError
 from vaehpc.progress import say
+from vaehpc.provenance import own_image
 from vaehpc.sites import built_in_site, job_config, read_site
 from vaehpc.slurm import (
     SlurmError,
@@ -88,13 +91,19 @@ def examine(asked: Doctor, console: Console) -> list[Finding]:
     site, of_site = _site(asked.site)
     local = site if site is not None and site.executor == "local" else None
     cluster_site = site if local is None else None
-    with _shown("Python and TensorFlow" if local else "Python", console):
-        here = machine_report(machine.TRAIN_EXTRAS if local else (), (), tensorflow=local is not None)
+    image = own_image()
+    trains = local is not None and (image is None or image.target == "train")
+    extras = machine.TRAIN_EXTRAS if trains else machine.ANALYSIS_EXTRAS if local else ()
+    with _shown("Python and TensorFlow" if trains else "Python", console):
+        here = machine_report(extras, (), tensorflow=trains)
     lock = "launcher" if local is None else "train-gpu" if here.nvidia_smi else "train-cpu"
     findings = [of_site, *machine.python_findings(here, lock, "here")]
     if local is not None:
         findings += _local(local, here)
     if cluster_site is not None:
+        with _shown("Images", console):
+            findings += image_findings(bound(cluster_site, _if_there(asked.data)))
+        cluster_site = bound(cluster_site, asked.out, asked.data)
         with _shown("Slurm", console):
             findings += _slurm(cluster_site, asked.out)
     findings.append(_data(asked.data, site))
@@ -123,10 +132,15 @@ def _site(path: Path | None) -> tuple[SiteConfig | None, Finding]:
     return site, right("site", f"{path}: {site.executor}; it sets {', '.join(sorted(site.model_fields_set))}")
 
 
+def _if_there(path: Path | None) -> Path | None:
+    """Data that are missing are told of by themselves."""
+    return path if path is not None and path.exists() else None
+
+
 def _local(site: SiteConfig, here: MachineReport) -> list[Finding]:
     train = job_config("train", site)
     return [
-        *machine.analysis_findings(here),
+        *([] if here.image else machine.analysis_findings(here)),  # each image has its own part of the package
         *machine.tensorflow_findings(here, 0, "here"),
         machine.local_gpu_finding(here),
         machine.capacity_finding(here, train),

@@ -26,9 +26,12 @@ from vaehpc.batches import (
     submit,
     write_batches,
 )
+from vaehpc.checks.image import STAGES, ImageError, can_look, examined
 from vaehpc.config import SiteConfig, StudyConfig
+from vaehpc.containers import bound
 from vaehpc.files import DataDir, StudyDir, UserError, write_text
 from vaehpc.progress import say
+from vaehpc.provenance import own_image
 from vaehpc.sites import job_config
 from vaehpc.slurm import SlurmError, associations, configuration, of_account, queued, submit_limit
 from vaehpc.stages import show_results
@@ -62,7 +65,6 @@ def queue_study(
     Raises:
         UserError: Slurm refuses, or does not answer.
     """
-    require_package(site)
     study.launcher.unlink(missing_ok=True)  # from here on no process of this machine runs the study
     names = Names(study)
     queue, limits = _asked_of_slurm(study, site)
@@ -84,11 +86,37 @@ def queue_study(
     return _waited(study, result, console, show) if wait else 0
 
 
-def require_package(site: SiteConfig) -> None:
-    """UserError if the Python that the site names for the nodes has not this version of vaehpc."""
-    python = site.slurm.python
-    if python is None:
-        return
+def require_package(site: SiteConfig) -> str | None:
+    """See that the images of the site, or the Python that it names for the nodes, have this version of vaehpc.
+
+    Returns:
+        The digest of the image that trains, None where there is none or it cannot be opened from here.
+
+    Raises:
+        UserError: they have not, or lack what is needed.
+    """
+    inside = own_image()
+    if inside is not None and site.container.runtime == "none":
+        raise UserError(
+            "this launcher runs in an image, and the site's file names none for the tasks: give runtime and image in"
+            " its [container]. Nothing was submitted."
+        )
+    if can_look(site):
+        try:
+            reports = {stage: examined(site, stage) for stage in STAGES}
+        except ImageError as error:
+            raise UserError(f"{error}. Nothing was submitted.") from None
+        image = reports["train"].image
+        return None if image is None else image.digest
+    if inside is not None:
+        return inside.digest if inside.target == "train" else None
+    if site.slurm.python is not None:
+        _require_python(site.slurm.python)
+    return None
+
+
+def _require_python(python: str) -> None:
+    """UserError if this command starts no Python with this version of vaehpc."""
     code = "import vaehpc.submit; print(vaehpc.__version__)"
     command = [*shlex.split(python), "-c", code]
     try:
@@ -204,7 +232,10 @@ def queue_preparation(
     Raises:
         UserError: Slurm refuses, or does not answer.
     """
-    require_package(site)
+    celeba = Path(str(request["celeba"])) if "celeba" in request else None
+    lists_too = celeba and (celeba if celeba.is_dir() else celeba.parent)
+    require_package(bound(site, lists_too))
+    site = bound(site, lists_too, study.path, data.path, Path.cwd())
     queue, _ = _asked_of_slurm(study, site)
     if queue.of_stage("prepare") or queue.of_stage("launch"):
         _say_queued(queue, console)
@@ -229,6 +260,12 @@ def line_path(batch: Path) -> Path:
 
 
 # Scripts that are not submitted
+
+
+def scripts_folder(study: StudyDir) -> Path:
+    """A new folder in the study for scripts that somebody else has to submit."""
+    number = 1 + len(list(study.jobs.glob("scripts-*")))
+    return study.jobs / f"scripts-{number:04d}"
 
 
 def write_scripts(study: StudyDir, config: StudyConfig, site: SiteConfig, folder: Path | None, console: Console) -> int:

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from vaehpc.command import exit_code
 from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
-from vaehpc.enqueue import line_path, queue_preparation, queue_study, write_scripts
+from vaehpc.containers import bound
+from vaehpc.enqueue import line_path, queue_preparation, queue_study, require_package, scripts_folder, write_scripts
 from vaehpc.files import DataDir, StudyDir, UserError
 from vaehpc.presets import (
     DEMO_IMAGE_SIZE,
@@ -36,10 +37,21 @@ from vaehpc.presets import (
     read_toml,
 )
 from vaehpc.progress import say
+from vaehpc.provenance import own_image
 from vaehpc.sites import Executor, chosen_site, job_config
+from vaehpc.slurm import has_slurm
 from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none, power
-from vaehpc.study import controls, create_study, data_config, differences, planned_study, require_sources, widened
+from vaehpc.study import (
+    controls,
+    create_study,
+    data_config,
+    differences,
+    in_image,
+    planned_study,
+    require_sources,
+    widened,
+)
 from vaehpc.submit import local_slots
 
 TITLE = "How the arms differ"
@@ -209,11 +221,18 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     if request is not None:
         _prepare(data, request, console)
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
+    folder = asked.write
+    if executor == "slurm" and folder is None and own_image() is not None and not has_slurm():
+        say(console, "Slurm's client is not in this image: the scripts are written for the host.")
+        folder = scripts_folder(study)
+    if executor == "slurm" and not (asked.dry_run or folder):
+        config = in_image(config, require_package(bound(site, data.path)))
+    site = bound(site, study.path, data.path)
     if study.config_path.exists():
         config = widened(study.config(), config)
     require_only_launcher(study)
-    if executor == "slurm" and (asked.dry_run or asked.write):
-        return write_scripts(study, config, site, asked.write, console)
+    if executor == "slurm" and (asked.dry_run or folder):
+        return write_scripts(study, config, site, None if asked.dry_run else folder, console)
     create_study(study, config)
     show_arms(config.arms, console)
     say_what_it_can_show(config, console)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 from vaehpc import __version__
-from vaehpc.config import Provenance
+from vaehpc.config import ImageRecord, Provenance
 
 PACKAGES = (
     "tensorflow",
@@ -21,23 +22,37 @@ PACKAGES = (
     "matplotlib",
     "submitit",
     "pyarrow",
+    "nvidia-cuda-runtime-cu12",
+    "nvidia-cudnn-cu12",
 )
 
 
 @cache
 def provenance() -> Provenance:
-    """Code version, Python and package versions; no image digest outside a container."""
+    """Code version, Python and package versions; no image digest outside an image."""
     packages = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return Provenance(code_version=code_version(), image_digest=None, packages=packages)
+    image = own_image()
+    return Provenance(
+        code_version=code_version(), image_digest=None if image is None else image.digest, packages=packages
+    )
+
+
+@cache
+def own_image() -> ImageRecord | None:
+    """The image that this process runs in; None outside of one."""
+    path = Path(sys.prefix, "image.json")
+    return ImageRecord.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
 def code_version() -> str:
-    """'0.1.0', and in a git checkout the commit: '0.1.0+g1a2b3c4', with '.dirty' where files were changed."""
+    """'0.1.0', in a checkout or an image with the commit: '0.1.0+g1a2b3c4', and '.dirty' where files were changed."""
+    if (image := own_image()) is not None:
+        return f"{__version__}+g{image.revision}" if image.revision else __version__
     checkout = Path(__file__).parent.parent
     if not (checkout / ".git").exists():
         return __version__

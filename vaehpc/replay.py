@@ -17,14 +17,15 @@ from rich.table import Table
 
 from vaehpc.command import exit_code
 from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
-from vaehpc.enqueue import queue_study
+from vaehpc.containers import bound
+from vaehpc.enqueue import queue_study, require_package
 from vaehpc.files import DataDir, RunDir, StudyDir, UserError, read_model
 from vaehpc.progress import say
 from vaehpc.provenance import provenance
 from vaehpc.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
 from vaehpc.sites import chosen_site, job_config
 from vaehpc.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
-from vaehpc.study import create_study, found_run, found_study, missing_runs, widened
+from vaehpc.study import create_study, found_run, found_study, in_image, missing_runs, widened
 
 IDENTICAL_REPEATS = 3
 """Forks that change nothing: they show that the jump can be repeated."""
@@ -99,6 +100,11 @@ def replay(asked: Replay, console: Console) -> int:
         say(console, "Dry run: nothing was written.")
         return 0
     require_only_launcher(study)
+    if executor == "slurm":
+        site = bound(site, Path(config.data.path))
+        digest = require_package(site)
+        config = config if study.config_path.exists() else in_image(config, digest)
+        site = bound(site, study.path)
     create_study(study, config)
     keep_start(study, run, start)
     if executor == "slurm":

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pydantic
 
-from vaehpc.config import Frozen, JobConfig, ResourcesConfig, SiteConfig, SlurmConfig
+from vaehpc.config import ContainerConfig, Frozen, JobConfig, ResourcesConfig, SiteConfig, SlurmConfig
 from vaehpc.files import UserError, declaration
 from vaehpc.presets import nearest, read_toml
 from vaehpc.slurm import has_slurm
@@ -61,6 +61,8 @@ def read_site(path: Path) -> SiteConfig:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "value_error" and isinstance(first["input"], dict):  # settings that contradict each other
+            raise UserError(f"--site {path}: {first['msg'].removeprefix('Value error, ')}") from None
         if first["type"] != "extra_forbidden":
             raise UserError(f"--site {path}: {where} = {first['input']!r} is not allowed: {first['msg']}") from None
         known = _known(first["loc"][:-1])
@@ -72,5 +74,9 @@ def read_site(path: Path) -> SiteConfig:
 
 def _known(table: tuple[int | str, ...]) -> list[str]:
     """The keys of a table of a site's file."""
-    tables: dict[tuple[int | str, ...], type[Frozen]] = {(): SiteConfig, ("slurm",): SlurmConfig}
+    tables: dict[tuple[int | str, ...], type[Frozen]] = {
+        (): SiteConfig,
+        ("slurm",): SlurmConfig,
+        ("container",): ContainerConfig,
+    }
     return list(tables.get(table, ResourcesConfig).model_fields)

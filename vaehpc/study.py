@@ -65,6 +65,13 @@ def planned_study(
     )
 
 
+def in_image(config: StudyConfig, digest: str | None) -> StudyConfig:
+    """The study as it is trained in the image of this digest; None: that is not known, or in none."""
+    if digest is None:
+        return config
+    return config.model_copy(update={"provenance": config.provenance.model_copy(update={"image_digest": digest})})
+
+
 def data_config(data: DataDir) -> DataConfig:
     """A prepared data set as a study refers to it.
 

@@ -21,9 +21,13 @@ import submitit
 
 from vaehpc.config import OWN_OPTIONS, JobConfig, SiteConfig, SlurmConfig
 from vaehpc.processes import process_stat
+from vaehpc.provenance import own_image
 from vaehpc.slurm import SlurmError, test_only
 
 POLL_SECONDS = 0.2
+KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "TERM", "SLURM_CONF")
+"""Of the environment inside an image, what a job submitted from there gets."""
+HOST_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 MAX_MINUTES = 60 * 24 * 365
 """submitit's local executor ends a job after its time limit; local jobs have none."""
 
@@ -199,6 +203,9 @@ class Array:
     setup: tuple[str, ...]
     teardown: tuple[str, ...]
     """Lines of the batch script before and after its tasks; they run outside of any container."""
+    python: str
+    """What starts Python on a node, as the batch script's shell reads it."""
+    srun_options: tuple[str, ...] = ()
     dependency: str | None = None
     kill_on_invalid_dependency: bool = False
 
@@ -207,7 +214,7 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
     """submitit's executor; its script can be read before anything is submitted, and where there is no Slurm."""
 
     def __init__(self, array: Array, slurm: SlurmConfig) -> None:
-        super().__init__(array.folder, python=slurm.python)
+        super().__init__(array.folder, python=array.python)
         self._array = array
         self.update_parameters(**_parameters(array, slurm))
         if array.num_elements > 1:
@@ -252,19 +259,25 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _as_from_a_shell() -> Iterator[None]:
-    """Without what a job leaves to those that it submits, and what would win over the script's own lines."""
-    hidden = {
-        name: value
-        for name, value in os.environ.items()
-        if (name.startswith("SLURM_") and name != "SLURM_CONF")
-        or name.removeprefix("SBATCH_").lower().replace("_", "-") in OWN_OPTIONS
-    }
-    for name in hidden:
-        del os.environ[name]
+    """Without what a job leaves to those that it submits, and what would win over the script's own lines.
+
+    What an image and its runtime set means nothing on a node, where the script runs outside of images.
+    """
+    before = dict(os.environ)
+    for name in before:
+        if (
+            (name.startswith("SLURM_") and name != "SLURM_CONF")
+            or name.removeprefix("SBATCH_").lower().replace("_", "-") in OWN_OPTIONS
+            or (own_image() is not None and name not in KEPT_VARIABLES)
+        ):
+            del os.environ[name]
+    if own_image() is not None:
+        os.environ["PATH"] = HOST_PATH
     try:
         yield
     finally:
-        os.environ.update(hidden)
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None:
@@ -308,6 +321,7 @@ def _parameters(array: Array, slurm: SlurmConfig) -> dict[str, Any]:
         "array_parallelism": slurm.at_once,
         "setup": list(array.setup),
         "teardown": list(array.teardown),
+        "srun_args": list(array.srun_options),
         # To the batch shell alone: what runs in the container is asked by a file.
         "additional_parameters": {"requeue": True, "signal": f"B:USR2@{slurm.warn_seconds}"}
         | {key: value or True for key, value in options.items()},

@@ -60,6 +60,7 @@ def array(
         partition=partition,
         setup=(),
         teardown=(),
+        python="python3",
     )
 
 

@@ -31,6 +31,8 @@ def python_findings(machine: MachineReport, lock: str, where: str) -> list[Findi
         where: 'here', or the node.
     """
     found = f"Python {machine.python}, vaehpc {machine.packages['vaehpc']}: {machine.executable}"
+    if machine.image is not None:
+        found += f", in the {machine.image.target} image {machine.image.digest}"
     findings = [right(f"Python {where}", found)]
     if machine.unmet:
         remedy = f"{machine.executable} -m {LOCKS}/{lock}.txt"
@@ -51,22 +53,29 @@ def analysis_findings(machine: MachineReport) -> list[Finding]:
     return [right("analysis here", "all that statistics and report ask for")]
 
 
-def version_finding(here: MachineReport, there: MachineReport) -> Finding:
-    """Whether the launcher and the node run the same code, on the same minor version of Python."""
+def version_finding(here: MachineReport, there: MachineReport, in_image: bool = False) -> Finding:
+    """Whether the launcher and the node run the same code, on the same minor version of Python.
+
+    An image needs only the same version: nothing but files and command lines goes from one to the other.
+    """
     name = f"versions on {there.host}"
-    differing = [
-        f"{what} {ours} here, {theirs} there"
-        for what, ours, theirs in (
-            ("vaehpc", here.packages["vaehpc"], there.packages["vaehpc"]),
-            ("submitit", here.packages.get("submitit"), there.packages.get("submitit")),
-            ("Python", _minor(here.python), _minor(there.python)),
-        )
-        if ours != theirs
+    pairs = [
+        ("vaehpc", here.packages["vaehpc"], there.packages["vaehpc"]),
+        ("submitit", here.packages.get("submitit"), there.packages.get("submitit")),
+        ("Python", _minor(here.python), _minor(there.python)),
     ]
+    if in_image:
+        pairs = [("vaehpc", released(here.packages["vaehpc"]), released(there.packages["vaehpc"]))]
+    differing = [f"{what} {ours} here, {theirs} there" for what, ours, theirs in pairs if ours != theirs]
     if differing:
         remedy = "install the same version on both sides, or name the nodes' Python as 'python' in [slurm]"
         return wrong(name, "; ".join(differing), remedy)
-    return right(name, "vaehpc, submitit and Python as here")
+    return right(name, f"{', '.join(what for what, _, _ in pairs)} as here")
+
+
+def released(code_version: str) -> str:
+    """'0.1.0' of '0.1.0+g1a2b3c4'."""
+    return code_version.partition("+")[0]
 
 
 def _minor(version: str) -> str:
@@ -103,7 +112,8 @@ def tensorflow_findings(machine: MachineReport, gpus: int, where: str) -> list[F
     if report.error is not None:
         remedy = "nothing can be trained there: look for the first line of this message in TensorFlow's issues"
         return [wrong(name, f"{report.version} cannot compute: {report.error}", remedy)]
-    findings = [right(name, f"{report.version}, and a convolution is right")]
+    built_for = f" built for {report.built_for}" if report.built_for else ""
+    findings = [right(name, f"{report.version}{built_for}, and a convolution is right")]
     if gpus:
         findings.append(_gpu_finding(machine, report, gpus, f"GPU {where}"))
     return findings

@@ -23,6 +23,7 @@ from vaehpc.checks.machine import (
     version_finding,
 )
 from vaehpc.config import SiteConfig
+from vaehpc.containers import environment_lines
 from vaehpc.files import StudyDir, read_model, tail, write_model, write_text
 from vaehpc.sites import job_config
 from vaehpc.slurm import SlurmError, cancel, client, queued
@@ -87,7 +88,7 @@ def probe_array(stage: str, folder: Path, site: SiteConfig) -> Array:
         cpus=job.cpus,
         memory_gb=min(job.memory_gb, place.memory_gb),
         minutes=min(round(60 * job.hours), place.minutes),
-        setup=tuple(f"export {name}={shlex.quote(value)}" for name, value in site.environment.items()),
+        setup=tuple(environment_lines(site)),
         teardown=(),
     )
 
@@ -253,7 +254,7 @@ def report_findings(
     findings = [
         _shared(report, folder, where),
         *python_findings(machine, lock, where),
-        version_finding(here, machine),
+        version_finding(here, machine, in_image=site.container.runtime != "none"),
         environment_finding(machine, site.environment, where),
         *tensorflow_findings(machine, job.gpus if stage == "train" else 0, where),
     ]

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from vaehpc.config import Frozen
+from vaehpc.config import Frozen, ImageRecord
 from vaehpc.files import DataDir, UserError, read_model, sha256_of_file, write_model, write_text
 from vaehpc.processes import available_memory
-from vaehpc.provenance import provenance
+from vaehpc.provenance import own_image, provenance
 from vaehpc.results import Manifest
 
 IMPORT_SECONDS = 600.0
@@ -54,6 +54,8 @@ class TensorflowReport(Frozen):
 
     version: str | None
     """None: it could not be imported, or did not survive."""
+    built_for: str | None = None
+    """'CUDA 12.5.1, cuDNN 9'; None: for processors alone."""
     gpus: tuple[str, ...]
     """Names of the GPUs that it uses."""
     missing_libraries: tuple[str, ...]
@@ -83,6 +85,8 @@ class MachineReport(Frozen):
     """'name, driver, memory' of each GPU; None: there is no nvidia-smi."""
     tensorflow: TensorflowReport | None
     """None: it was not asked."""
+    image: ImageRecord | None = None
+    """That the process runs in."""
 
 
 class DataReport(Frozen):
@@ -164,6 +168,7 @@ def machine_report(extras: Iterable[str], environment: Iterable[str], tensorflow
         memory_bytes=available_memory(),
         nvidia_smi=nvidia_smi(),
         tensorflow=tensorflow_report() if tensorflow else None,
+        image=own_image(),
     )
 
 
@@ -281,6 +286,7 @@ def parsed_tensorflow(stdout: str, stderr: str, failure: str | None) -> Tensorfl
     driver = re.search(r"failed call to cuInit: (.*)", stderr)
     return TensorflowReport(
         version=answer["version"],
+        built_for=answer.get("built_for"),
         gpus=tuple(answer["gpus"]),
         missing_libraries=tuple(dict.fromkeys(name for name in missing if "nvinfer" not in name)),  # optional
         driver_error=driver[1] if driver else None,
@@ -299,7 +305,9 @@ def compute_with_tensorflow() -> None:
     with tf.device("/GPU:0" if gpus else "/CPU:0"):
         convolved = tf.nn.conv2d(tf.ones((1, 8, 8, 3)), tf.ones((3, 3, 3, 2)), strides=1, padding="SAME")
         total = float(tf.reduce_sum(convolved))
-    print(json.dumps({"version": tf.__version__, "gpus": names, "sum": total}))
+    build = tf.sysconfig.get_build_info()
+    cuda = f"CUDA {build['cuda_version']}, cuDNN {build['cudnn_version']}" if "cuda_version" in build else None
+    print(json.dumps({"version": tf.__version__, "built_for": cuda, "gpus": names, "sum": total}))
 
 
 # Data

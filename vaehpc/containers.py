@@ -1,0 +1,127 @@
+"""How Python is started in an image: one command line for each runtime. A site in, words out; nothing is run here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from vaehpc.config import ContainerConfig, SiteConfig
+
+PYTHON = "/opt/vaehpc/bin/python"
+"""In an image of containers/Dockerfile."""
+TRAIN_STAGES = ("prepare", "train")
+"""What needs the image with TensorFlow, or with what reads and writes images; all else needs the other."""
+OWN_VARIABLES = (
+    "SLURM_CONF",
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURMD_NODENAME",
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+)
+"""Of a job's environment, what a task reads besides what the site's file sets."""
+PREFIXES = {"apptainer": "APPTAINERENV", "singularity": "SINGULARITYENV"}
+"""A variable NAME reaches a clean environment as PREFIX_NAME."""
+GPU_OPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "apptainer": {"nv": ("--nv",), "rocm": ("--rocm",)},
+    "singularity": {"nv": ("--nv",), "rocm": ("--rocm",)},
+    "podman": {"nv": ("--device=nvidia.com/gpu=all",), "rocm": ("--device=/dev/kfd", "--device=/dev/dri")},
+    "charliecloud": {"nv": (), "rocm": ()},  # ch-fromhost puts the driver's libraries into the image
+    "pyxis": {"nv": (), "rocm": ()},  # Enroot's hooks look at the job
+}
+TEMPORARY = "/tmp"
+
+
+def image_of(container: ContainerConfig, stage: str) -> str:
+    """The image in which a stage runs."""
+    assert container.image is not None
+    return container.image if stage in TRAIN_STAGES else container.analysis_image or container.image
+
+
+def bound(site: SiteConfig, *paths: Path | None) -> SiteConfig:
+    """The site with these folders or files seen in its containers, each under its own name."""
+    have = site.container.binds
+    added = [str(path.absolute()) for path in paths if path is not None]
+    binds = (*have, *(path for path in dict.fromkeys(added) if path not in have))
+    return site.model_copy(update={"container": site.container.model_copy(update={"binds": binds})})
+
+
+def host_path(bind: str) -> str:
+    """What of a bind is on the host: '/scratch' of '/scratch:/data:ro'."""
+    return bind.partition(":")[0]
+
+
+def python_command(site: SiteConfig, stage: str, gpus: int) -> list[str]:
+    """What starts Python in the image of a stage; with pyxis the rest of it are srun_options.
+
+    Args:
+        site: with a runtime.
+        stage: of the study.
+        gpus: that its job is given.
+    """
+    container = site.container
+    runtime, image = container.runtime, image_of(container, stage)
+    gpu = GPU_OPTIONS[runtime][container.gpu] if gpus else ()
+    if runtime in PREFIXES:
+        # Neither HOME nor the working folder: Python, TensorFlow and shells read settings there.
+        clean = ("--cleanenv", "--no-home", "--no-mount=cwd", "--pwd=/")
+        return [runtime, "--quiet", "exec", *clean, *gpu, *_binds("--bind=", container), image, PYTHON]
+    if runtime == "podman":
+        like_host = ("--network=host", "--userns=keep-id", "--security-opt=label=disable")
+        passed = [f"--env={name}" for name in _variables(site)]
+        binds = [f"--volume={TEMPORARY}:{TEMPORARY}", *_binds("--volume=", container, both=True)]
+        return [
+            "podman",
+            "run",
+            "--rm",
+            "--read-only",
+            "--pull=never",
+            *like_host,
+            *gpu,
+            *passed,
+            *binds,
+            image,
+            PYTHON,
+        ]
+    if runtime == "charliecloud":
+        # All variables of the host are seen: Python's own are taken away, then those of the image are set.
+        environment = ("--unset-env=PYTHON*", "--unset-env=LD_*", "--set-env")
+        return ["ch-run", *environment, *gpu, *_binds("--bind=", container, both=True), image, "--", PYTHON]
+    assert runtime == "pyxis"
+    return ["env", "--unset=PYTHONPATH", "--unset=PYTHONHOME", "--unset=LD_LIBRARY_PATH", PYTHON]
+
+
+def srun_options(container: ContainerConfig, stage: str) -> list[str]:
+    """What pyxis adds to srun; nothing with another runtime."""
+    if container.runtime != "pyxis":
+        return []
+    mounts = ",".join([f"{TEMPORARY}:{TEMPORARY}", *_binds("", container, both=True)])
+    image = f"--container-image={image_of(container, stage)}"
+    return [
+        image,
+        "--no-container-mount-home",
+        "--container-readonly",
+        "--container-workdir=/",
+        f"--container-mounts={mounts}",
+    ]
+
+
+def _binds(option: str, container: ContainerConfig, both: bool = False) -> list[str]:
+    """An option for each bind; `both` where a runtime wants to be told twice what has the same name inside."""
+    twice = (bind if ":" in bind or not both else f"{bind}:{bind}" for bind in container.binds)
+    return [f"{option}{bind}" for bind in twice]
+
+
+def _variables(site: SiteConfig) -> Iterable[str]:
+    return dict.fromkeys((*site.environment, *OWN_VARIABLES))
+
+
+def environment_lines(site: SiteConfig) -> Iterator[str]:
+    """Lines of a batch script that give its tasks the site's environment, also those in a container."""
+    for name, value in site.environment.items():
+        yield f"export {name}={shlex.quote(value)}"
+    if (prefix := PREFIXES.get(site.container.runtime)) is not None:
+        names = " ".join(_variables(site))
+        yield f'for name in {names}; do [ -z "${{!name+set}}" ] || export "{prefix}_$name=${{!name}}"; done'
