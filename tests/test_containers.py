@@ -9,7 +9,7 @@ import pytest
 
 from vaehpc.batches import Batch, script
 from vaehpc.config import SiteConfig
-from vaehpc.containers import PYTHON, bound, environment_lines, image_of, python_command, srun_options
+from vaehpc.containers import PYTHON, bound, environment_lines, image_of, mount_points, python_command, srun_options
 from vaehpc.files import StudyDir
 
 IMAGES = {"image": "/images/train.sif", "analysis_image": "/images/analysis.sif"}
@@ -71,6 +71,20 @@ def test_charliecloud_loses_the_hosts_python_before_it_gets_the_images() -> None
         "ch-run '--unset-env=PYTHON*' '--unset-env=LD_*' --set-env --bind=/scratch:/scratch --bind=/a:/b"
         f" /images/train.sif -- {PYTHON}"
     )
+
+
+def test_charliecloud_mounts_on_folders_of_the_sandbox(tmp_path: Path) -> None:
+    where = site("charliecloud", image=str(tmp_path / "my image"), binds=[str(tmp_path), "/etc/passwd", "/a:/b:ro"])
+    assert mount_points(where, "train") == {
+        tmp_path: tmp_path / "my image" / str(tmp_path)[1:],
+        Path("/etc/passwd"): tmp_path / "my image/etc/passwd",
+        Path("/a"): tmp_path / "my image/b",
+    }
+    assert mount_points(site("apptainer", binds=["/a"]), "train") == {}
+    lines = [line for line in environment_lines(where) if "my image" in line]
+    subprocess.run(["/bin/sh", "-e", "-c", "\n".join(lines)], check=True)
+    assert (tmp_path / "my image" / str(tmp_path)[1:]).is_dir()
+    assert not (tmp_path / "my image/etc").exists()  # of files there are none to be made
 
 
 def test_pyxis_is_told_through_srun() -> None:

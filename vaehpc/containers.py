@@ -114,14 +114,31 @@ def _binds(option: str, container: ContainerConfig, both: bool = False) -> list[
     return [f"{option}{bind}" for bind in twice]
 
 
+def mount_points(site: SiteConfig, stage: str) -> dict[Path, Path]:
+    """What Charliecloud mounts, and on which folders of a sandbox: in one that is closed it makes none itself."""
+    container = site.container
+    if container.runtime != "charliecloud":
+        return {}
+    image = Path(image_of(container, stage))
+    return {Path(host_path(bind)): image / Path(_path_inside(bind)).relative_to("/") for bind in container.binds}
+
+
+def _path_inside(bind: str) -> str:
+    source, *more = bind.split(":")
+    return more[0] if more else source
+
+
 def _variables(site: SiteConfig) -> Iterable[str]:
     return dict.fromkeys((*site.environment, *OWN_VARIABLES))
 
 
 def environment_lines(site: SiteConfig) -> Iterator[str]:
-    """Lines of a batch script that give its tasks the site's environment, also those in a container."""
+    """Lines of a batch script, ahead of its tasks: the site's environment, on its way into containers too."""
     for name, value in site.environment.items():
         yield f"export {name}={shlex.quote(value)}"
     if (prefix := PREFIXES.get(site.container.runtime)) is not None:
         names = " ".join(_variables(site))
         yield f'for name in {names}; do [ -z "${{!name+set}}" ] || export "{prefix}_$name=${{!name}}"; done'
+    for stage in ("train", "statistics"):
+        for source, point in mount_points(site, stage).items():
+            yield f"[ ! -d {shlex.quote(str(source))} ] || mkdir -p {shlex.quote(str(point))}"

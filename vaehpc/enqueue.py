@@ -290,5 +290,7 @@ def write_scripts(study: StudyDir, config: StudyConfig, site: SiteConfig, folder
         return 0
     create_study(study, config)
     write_batches(study, batches, site, folder)
-    say(console, f"{len(batches)} batch scripts. Submit them with: sh {shlex.quote(str(folder / 'submit.sh'))}")
+    where = "" if own_image() is None else " on the host"
+    line = f"sh {shlex.quote(str(folder.absolute() / 'submit.sh'))}"
+    say(console, f"{len(batches)} batch scripts. Submit them{where} with: {line}")
     return 0

@@ -11,7 +11,7 @@ from vaehpc import __version__
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.machine import ANALYSIS_EXTRAS, TRAIN_EXTRAS, released
 from vaehpc.config import SiteConfig
-from vaehpc.containers import TRAIN_STAGES, host_path, image_of, python_command
+from vaehpc.containers import TRAIN_STAGES, host_path, image_of, mount_points, python_command
 from vaehpc.provenance import own_image
 from vaehpc.sites import job_config
 from vaehpc.tasks.probe import MachineReport
@@ -79,6 +79,15 @@ def examined(site: SiteConfig, stage: str) -> MachineReport:
                 f"{host_path(bind)}, which is to be seen in the image, does not exist here",
                 "correct binds in [container] of the site's file, or make it",
             )
+    for source, point in mount_points(site, stage).items():
+        if source.is_dir():
+            try:
+                point.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ImageError(
+                    f"{which} {image} has no folder on which {source} can be mounted ({error.strerror})",
+                    f"whoever owns the image: mkdir -p {point}",
+                ) from None
     # The GPU's libraries are looked at below: a login node has no driver.
     needs_gpu = stage in TRAIN_STAGES and gpus > 0 and container.gpu == "nv"
     extras = (TRAIN_EXTRAS[:1] if needs_gpu else TRAIN_EXTRAS) if stage in TRAIN_STAGES else ANALYSIS_EXTRAS
