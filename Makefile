@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint bench check-long locks
+.PHONY: demo test lint bench image check-long locks
 
 demo: .venv/ready
 	$(BIN)/vaehpc launch --preset demo --executor local
@@ -12,6 +12,11 @@ test: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m tests.benchmarks.cost_of_records $(BENCH_ARGS)
+
+# Needs podman; containers/README.md lists what BASE_IMAGE, TRAIN_LOCK and CA_BUNDLE are for.
+export BASE_IMAGE TRAIN_LOCK CA_BUNDLE
+image:
+	containers/build.sh images
 
 check-long: .venv/ready
 	$(BIN)/pytest -m long -s
@@ -33,6 +38,7 @@ lint: .venv/ready
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 locks:
 	$(LOCK) --output-file containers/locks/launcher.txt
+	echo hatchling | $(subst pyproject.toml,-,$(LOCK)) --constraints containers/locks/dev.txt --output-file containers/locks/build.txt
 	$(LOCK) --extra train-cpu --output-file containers/locks/train-cpu.txt
 	$(LOCK) --extra train-gpu --output-file containers/locks/train-gpu.txt
 	$(LOCK) --extra analysis --output-file containers/locks/analysis.txt

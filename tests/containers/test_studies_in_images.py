@@ -256,10 +256,6 @@ def test_what_is_wrong_with_images_is_said_before_anything_is_queued(place: Plac
     site.write_text(site.read_text().replace("analysis.sif", "train.sif"))
     assert "lacks what statistics needs: " in refused(place)
 
-    with_images(place, images, "sandbox")
-    site.write_text(site.read_text().replace('"apptainer"', '"singularity"'))
-    assert "singularity is not on this machine" in refused(place)
-
 
 def test_image_of_another_version(place: Place, images: Images) -> None:
     older = place.folder / "older.dir"
