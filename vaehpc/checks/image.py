@@ -92,7 +92,7 @@ def examined(site: SiteConfig, stage: str) -> MachineReport:
     needs_gpu = stage in TRAIN_STAGES and gpus > 0 and container.gpu == "nv"
     extras = (TRAIN_EXTRAS[:1] if needs_gpu else TRAIN_EXTRAS) if stage in TRAIN_STAGES else ANALYSIS_EXTRAS
     report = _report(site, stage, extras, f"{which} {image}")
-    if needs_gpu and (report.unmet or CUDA_LIBRARY not in report.packages):
+    if needs_gpu and CUDA_LIBRARY not in report.packages:
         built = "tensorflow-cpu" if "tensorflow-cpu" in report.packages else f"no {CUDA_LIBRARY}"
         raise ImageError(
             f"{which} {image} has no GPU libraries ({built}), and a training asks for {gpus} GPU",
