@@ -18,7 +18,7 @@ import pytest
 from vaehpc.config import DataConfig
 from vaehpc.files import DataDir, RunDir, StudyDir
 from vaehpc.images.synthetic import write_celeba
-from vaehpc.report.document import SAMPLE_IMAGES
+from vaehpc.report.run_page import SAMPLE_IMAGES
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
@@ -76,9 +76,9 @@ def copied(finished: StudyDir, tmp_path: Path) -> StudyDir:
 
 
 def relative_files(path: Path) -> set[str]:
-    """Files below a directory; numbers of attempts, steps and jobs as N."""
+    """Files below a directory; numbers of attempts, steps, jobs and points of a t-SNE map as N."""
     found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
-    return {re.sub(r"\d{4,}", "N", name) for name in found}
+    return {re.sub(r"\d{4,}|(?<=tsne_)\d+", "N", name) for name in found}
 
 
 def test_run_directory_is_the_one_of_the_readme(finished: StudyDir) -> None:
@@ -97,16 +97,26 @@ def test_run_directory_is_the_one_of_the_readme(finished: StudyDir) -> None:
         "latents/z.npy",
         "trained.json",
         "statistics.json",
-        "statistics/radius_mu.npy",
-        "statistics/radius_z.npy",
     }
-    images = {"reconstructions", "random_normal", "random_fitted", *(f"random_uniform_{b}" for b in (2, 3, 8, 10, 16))}
+    arrays = {"radius_mu", "radius_z", "mahalanobis_qq", "principal_components", "principal_variances"}
+    arrays |= {f"axis_{of}" for of in ("ks", "kurtosis", "mean", "sd", "skewness")}
+    arrays |= {f"tsne_N_{of}" for of in ("images", "30-12", "10-16", "30-12-pca")}
+    run |= {f"statistics/{name}.npy" for name in arrays}
+    images = {"reconstructions", "random_normal", "random_fitted", "perturbations", "paths"}
+    images |= {f"random_uniform_{b}" for b in (2, 3, 8, 10, 16)}
     run |= {f"latents/images/{name}.png" for name in images}
     assert {f"{name}.png" for name in images} == set(SAMPLE_IMAGES)
     assert relative_files(finished.path / "ae-seed000") == run
     assert relative_files(finished.path / "vae-tiny-seed000") == run | {"latents/log_var.npy"}
     of_study = {name for name in relative_files(finished.path) if "/" not in name}
-    assert of_study == {"study.json", "summary.json", "runs.parquet", "report.html"}
+    assert of_study == {
+        "study.json",
+        "summary.json",
+        "runs.parquet",
+        "report.html",
+        "report.md",
+        "ro-crate-metadata.json",
+    }
     assert any(name.endswith(".svg") for name in relative_files(finished.figures))
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     described = {"trained.json", "statistics.json", "run.json", "history.jsonl", "recorder/", "latents/", "attempts/"}

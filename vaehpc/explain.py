@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from vaehpc.command import exit_code
@@ -16,10 +15,8 @@ from vaehpc.files import RunDir, UserError, write_text
 from vaehpc.report.explanation import Explained, coverage, event_figure, event_words, overview_figure, page
 from vaehpc.report.figures import svg
 from vaehpc.report.words import NBSP
-from vaehpc.stats.departures import NOT_SIGNALS, StepRecord, event
-from vaehpc.streams import read_stream
 from vaehpc.study import found_run, found_study
-from vaehpc.tasks.aggregate import read_probe
+from vaehpc.tasks.pages import read_recorded
 
 
 @dataclass(frozen=True)
@@ -63,30 +60,13 @@ def read_explained(run_dir: RunDir) -> Explained:
     Raises:
         UserError: it holds no steps, or a trigger's record is damaged.
     """
-    config = run_dir.config()
-    record = read_steps(run_dir.steps)
-    for folder in run_dir.trigger_dirs():
-        record = record.joined(read_steps(folder / "ring.arrow"))
-    if not len(record.steps):
+    explained = read_recorded(run_dir)
+    if explained is None:
         raise UserError(
             f"run {run_dir.name} has no recorded steps in {run_dir.steps}: it has not begun to train, or the file was"
             " removed. `vaehpc launch` trains what is missing."
         )
-    events = [
-        event(number, trigger, record, config.plan) for number, trigger in enumerate(run_dir.trigger_records(), start=1)
-    ]
-    return Explained(config, record, read_probe(run_dir.probe), events)
-
-
-def read_steps(path: Path) -> StepRecord:
-    """The steps up to the last batch of records that is whole; empty if there is none."""
-    table = read_stream(path)
-    if table is None:
-        return StepRecord(np.array([], np.int64), {})
-    signals = [name for name in table.column_names if name not in NOT_SIGNALS]
-    return StepRecord(
-        table["step"].to_numpy(), {name: np.asarray(table[name].to_numpy(), np.float64) for name in signals}
-    )
+    return explained
 
 
 # Saying and writing

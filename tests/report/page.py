@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -63,3 +63,18 @@ class Page(HTMLParser):
         if "td" in tags or "th" in tags:
             cells = self.tables[-1][-1]
             cells[-1] = " ".join(f"{cells[-1]} {words}".split())
+
+
+def figures_of(page: Page) -> list[dict[str, str | None]]:
+    """The figures, without the small curves of the table of runs."""
+    return [figure for figure in page.of("svg") if figure.get("class") != "course"]
+
+
+def no_requests(page: Page) -> None:
+    """Nothing that a browser loads by itself; what a reader may click on lies beside the page or in it."""
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "poster", "data", "action"):
+            target = attributes.get(name) or "#"
+            inside = target.startswith(("#", "data:image/png;base64,", "data:text/csv;base64,"))
+            beside = tag == "a" and not target.startswith(("/", "data:")) and ":" not in target
+            assert inside or beside, (tag, name, target)

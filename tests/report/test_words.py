@@ -21,7 +21,7 @@ def plain(text: str) -> str:
 def run(run_class: RunClass | None, *steps: int) -> RunSummary:
     fields = dict.fromkeys(RunSummary.model_fields) | {"arm": "vae-tiny", "seed": 0, "run_class": run_class}
     triggers = [{"step": step, "signal": "log_var_max"} for step in steps]
-    fields |= {"ever_diverged": run_class == "diverged", "triggers": triggers, "followed_steps": 600}
+    fields |= {"ever_diverged": run_class == "diverged", "triggers": triggers, "followed_steps": 600, "cloud": {}}
     return RunSummary.model_validate(fields)
 
 
@@ -351,3 +351,25 @@ def test_nearness_needs_an_interval_that_leaves_zero(mixed):
     assert "are farther from the AE's than" in said(excess_low=0.1, excess_high=0.5)
     assert "Whether its latent points are farther" in said(excess_low=-0.1, excess_high=0.1)
     assert "latent points" not in said(excess_low=None, excess_high=None)
+
+
+# One run
+
+
+def test_seeds_in_a_row_are_not_listed():
+    assert words.seeds(range(16)) == "0 to 15"
+    assert words.seeds((0, 3, 7)) == "0, 3 and 7"
+    assert words.seeds((4, 5)) == "4 and 5"
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "never"), (1, "once"), (3, "3 times")])
+def test_how_often_the_recorder_fired(count, said):
+    assert words.times(count) == said
+
+
+def test_a_run_without_results_has_no_finding():
+    assert words.run_findings(run(None), None) == []
+
+
+def test_a_bar_does_not_end_a_cell():
+    assert words.in_cell("max |R_z - R_mu|") == r"max \|R_z - R_mu\|"

@@ -80,7 +80,7 @@ def measured(
             log_var=None if arm.vae is None else LOG_VAR,
             difference=None if arm.vae is None else DIFFERENCE,
             inertia=INERTIA,
-            tsne=(TSNE,),
+            tsne=tuple(TSNE.model_copy(update={"settings": name}) for name in ("30-12", "10-16", "30-12-pca")),
             heads={"mu": HEAD} if arm.vae is None else {"mu": HEAD, "log_var": HEAD},
             plan_sha256=plan.sha256,
         ),

@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_probe, write_study
+from readers_check import unexplained
 from scipy import stats
 
 from vaehpc.files import Attempt, RunDir, StudyDir, UserError, write_model
 from vaehpc.results import TriggerRecord
 from vaehpc.tasks import aggregate, statistics
+from vaehpc.tasks.pages import read_probe
 
 CONTROL_RADII = (15.0, 15.5, 16.0, 16.0, 16.0, 16.5, 16.5, 17.0)
 VAE_RADII = {
@@ -244,7 +246,7 @@ def test_runs_table_has_one_row_per_run(planted, summary):
     assert [row["run"] for row in rows] == list(summary["runs"])
     by_run = {row["run"]: row for row in rows}
     for name, run in planted.summary().runs.items():
-        columns = run.model_dump(by_alias=True, exclude={"triggers"})
+        columns = run.model_dump(by_alias=True, exclude={"triggers", "cloud"}) | run.cloud.model_dump()
         assert {column: by_run[name][column] for column in columns} == columns
     diverged = by_run[SEEDS["diverged"]]
     assert diverged["radius_max"] == pytest.approx(66, rel=1e-6)
@@ -256,6 +258,9 @@ def test_runs_table_has_one_row_per_run(planted, summary):
         "missing_stage",
         "last_words",
         "nonfinite_step",
+        "elbow",
+        "best_attribute",
+        "best_auc",
     }
     assert by_run["ae-seed000"]["log_var_mean"] is None
     assert by_run[SEEDS["untrained"]]["radius_max"] is None
@@ -270,7 +275,94 @@ def test_writes_the_report_and_leaves_no_debris(planted, summary):
         "runs.parquet",
         "figures",
         "report.html",
+        "report.md",
+        "pages",
+        "ro-crate-metadata.json",
         *summary["runs"],
+    }
+
+
+@pytest.mark.usefixtures("summary")
+def test_a_reader_can_recompute_every_number_in_the_tables(planted):
+    assert unexplained(planted.path) == []
+
+
+@pytest.mark.usefixtures("summary")
+def test_a_number_that_does_not_follow_from_the_files_is_found(planted, tmp_path):
+    told = tmp_path / "told"
+    told.mkdir()
+    for path in planted.path.iterdir():
+        if path.name != planted.report.name:
+            (told / path.name).symlink_to(path)
+    page = planted.report.read_text()
+    rate = 'vae-tiny</th>\n<td class="n">2 of 8</td>\n<td class="n">25\xa0%</td>'
+    assert rate in page
+    (told / "report.html").write_text(page.replace(rate, rate.replace("25", "37")))
+    assert [(row, number) for row, number, _ in unexplained(told)] == [("vae-tiny", "37")]
+
+
+@pytest.mark.usefixtures("summary")
+def test_the_abstract_says_what_the_planted_counts_carry(planted):
+    abstract, _, _ = planted.report_text.read_text().replace("\xa0", " ").partition("## Runs by class")
+    for said in (
+        "Study planted asked for 18 runs (8 of ae and 10 of vae-tiny), each with its own random seed",
+        "16 ended; 2 are missing and count as neither diverged nor regular.",
+        "2 of 8 ended runs diverged, a rate of 25 % (exact 95 % Clopper-Pearson interval 3.2 % to 65.1 %).",
+        "2 runs missing: the rate would be 20 % had no missing run diverged, and 40 % had every one.",
+        "At some time during training 3 were beyond the limit.",
+        "2 runs became NaN or infinite; diverged or non-finite together are 4 of 8.",
+        "No difference was shown between vae-tiny and ae (2 of 8 against 0 of 8). That is no proof of equal rates",
+    ):
+        assert said in abstract
+    assert "more often" not in abstract
+    assert "never" not in abstract.replace("not 'never'", "")
+
+
+@pytest.mark.usefixtures("summary")
+def test_the_crate_describes_the_files_that_are_there(planted):
+    crate = json.loads(planted.crate.read_text())
+    assert crate["@context"] == "https://w3id.org/ro/crate/1.1/context"
+    entities = {entity["@id"]: entity for entity in crate["@graph"]}
+    assert len(entities) == len(crate["@graph"])
+    assert entities["ro-crate-metadata.json"]["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"}
+    assert entities["ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    root = entities["./"]
+    assert root["@type"] == "Dataset"
+    assert {"name", "description", "datePublished", "license"} <= set(root)
+    parts = {part["@id"] for part in root["hasPart"]}
+    there = {path.name + "/" * path.is_dir() for path in planted.path.iterdir()}
+    assert parts == there - {"ro-crate-metadata.json"}
+    for part in parts:
+        assert entities[part]["@type"] == ("Dataset" if part.endswith("/") else "File")
+    report = entities["report.html"]
+    assert int(report["contentSize"]) == planted.report.stat().st_size
+    assert "diverged" in entities[f"{SEEDS['diverged']}/"]["description"]
+
+
+def test_every_run_has_its_page(planted, summary):
+    assert {path.stem for path in planted.pages.iterdir()} == set(summary["runs"])
+    page = (planted.pages / f"{SEEDS['shifted']}.html").read_text()
+    assert "Its class is shifted." in page
+    assert page.count("<svg role") == 8  # probe, losses, radius, spectrum, QQ, inertia, t-SNE: but for the probe's
+
+
+def test_main_statistics_are_those_of_the_runs(planted, summary):
+    """Points on a sphere of four dimensions: R has no scatter, the normal with their covariance has."""
+    run_dir = planted.run(SEEDS["shifted"])
+    cloud, measured = summary["runs"][run_dir.name]["cloud"], run_dir.statistics()
+    assert cloud["participation_ratio"] == measured.gaussian.participation_ratio
+    assert cloud["radius_sd"] == pytest.approx(0, abs=1e-4)
+    assert cloud["radius_sd_expected"] == measured.gaussian.radius_sd_expected > 3
+    assert cloud["two_nn"] == measured.dimension.two_nn
+    assert (cloud["tsne_kl"], cloud["elbow"]) == (measured.tsne[0].kl_divergence, measured.inertia.elbow)
+    assert cloud["best_attribute"] is None  # without the data set there are no attributes
+    rows = {row["run"]: row for row in pq.read_table(planted.runs_table).to_pylist()}
+    assert rows[run_dir.name]["participation_ratio"] == cloud["participation_ratio"]
+    assert rows[SEEDS["nonfinite latents"]]["participation_ratio"] is None
+    (clusters,) = [row for row in summary["comparison"]["rows"] if row["quantity"] == "number of clusters"]
+    assert clusters["nan"] == "no elbow"
+    assert set(clusters["measured"]) == {
+        name for name, run in summary["runs"].items() if run["cloud"]["participation_ratio"] is not None
     }
 
 
@@ -358,7 +450,7 @@ def test_a_probe_that_was_cut_off_is_read_up_to_there(tmp_path):
     lengths = set()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        curve = aggregate.read_probe(path)
+        curve = read_probe(path)
         lengths.add(len(curve.steps))
         assert curve.steps.tolist() == [50, 100, 150][: len(curve.steps)]
         assert curve.radius_medians.tolist() == [16.0, 17.0, 18.0][: len(curve.steps)]
@@ -366,4 +458,4 @@ def test_a_probe_that_was_cut_off_is_read_up_to_there(tmp_path):
 
 
 def test_no_probe_is_an_empty_curve(tmp_path):
-    assert aggregate.read_probe(tmp_path / "probe.arrow").steps.tolist() == []
+    assert read_probe(tmp_path / "probe.arrow").steps.tolist() == []

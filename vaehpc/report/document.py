@@ -2,72 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.resources
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
 
 from vaehpc.config import ArmConfig, ModelConfig, StudyConfig
 from vaehpc.files import StudyDir, write_text
 from vaehpc.report import figures, tables, words
 from vaehpc.report.figures import ArmRuns, EndedRun
+from vaehpc.report.page import Drawing, inline, rendered
 from vaehpc.results import StudySummary
-
-PAGE_COLOURS = {
-    figures.INK: "--ink",
-    figures.QUIET: "--quiet",
-    figures.RULE: "--rule",
-    figures.PAPER: "--paper",
-    **{colour: f"--{run_class}" for run_class, colour in figures.CLASS_COLOURS.items()},
-}
-"""Colours of the figures that the page sets itself, so that they follow its dark mode."""
-
-SAMPLE_IMAGES = {
-    "reconstructions.png": "training images above, reconstructions below",
-    "random_normal.png": "z from N(0, 1)",
-    "random_fitted.png": "z from N(m, C): mean and covariance of this run's own latent points",
-    "random_uniform_2.png": "z uniform in [−2, 2]",
-    "random_uniform_3.png": "z uniform in [−3, 3]",
-    "random_uniform_8.png": "z uniform in [−8, 8]",
-    "random_uniform_10.png": "z uniform in [−10, 10]",
-    "random_uniform_16.png": "z uniform in [−16, 16]",
-}
-"""What training writes to a run's latents/images, and what it shows."""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure as an SVG document, and what it shows in words."""
-
-    svg: str
-    alt: str
-    data: str | None = None
-    """What is drawn, as CSV."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A sample image as a data URI."""
-
-    caption: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Sample images of one run, which stands for its arm and class."""
-
-    run: EndedRun
-    pictures: list[Picture]
 
 
 def write_report(study: StudyDir, summary: StudySummary) -> None:
-    """Write figures/*.svg, the data behind the newer ones as *.csv, and last report.html of a study with a summary.
+    """Write figures/*.svg, the data behind each as *.csv, report.md, and last report.html of a study with a summary.
 
     Raises:
         UserError: a result cannot be read.
@@ -78,9 +24,11 @@ def write_report(study: StudyDir, summary: StudySummary) -> None:
     study.figures.mkdir(exist_ok=True)
     for name, drawing in drawings.items():
         write_text(study.figures / f"{name}.svg", drawing.svg)
-        if drawing.data is not None:
+        if drawing.data:
             write_text(study.figures / f"{name}.csv", drawing.data)
-    write_text(study.report, page(study, config, summary, runs, drawings))
+    said = contents(study, config, summary, runs, drawings)
+    write_text(study.report_text, rendered("report.md.j2", **said))
+    write_text(study.report, rendered("template.html.j2", **said))
 
 
 def ended_runs(study: StudyDir, config: StudyConfig, summary: StudySummary) -> dict[str, list[EndedRun]]:
@@ -108,7 +56,9 @@ def draw(config: StudyConfig, summary: StudySummary, runs: ArmRuns) -> dict[str,
     drawn = {}
     if any(arm.rate is not None for arm in summary.arms.values()):
         outcomes = " ".join(f"{arm}: {words.outcome(found)}" for arm, found in summary.arms.items())
-        drawn["divergence-rates"] = Drawing(figures.svg(figures.divergence_rates(summary.arms)), outcomes)
+        drawn["divergence-rates"] = Drawing(
+            figures.svg(figures.divergence_rates(summary.arms)), outcomes, tables.csv(tables.rate_rows(summary))
+        )
     if summary.onsets:
         for arm, figure in figures.onset_curves(summary.onsets, summary.control).items():
             curve = summary.onsets[arm]
@@ -127,17 +77,19 @@ def draw(config: StudyConfig, summary: StudySummary, runs: ArmRuns) -> dict[str,
     if not ended:
         return drawn
     comparable = {arm: config.plan.classes.article_radius for arm in ended if is_comparable(config, config.arms[arm])}
+    curves = figures.radius_curves(ended, comparable)
+    histories, losses = figures.radius_histories(ended), figures.loss_histories(ended)
     kinds = {
-        "radius-curves": ("number of images over latent radius", figures.radius_curves(ended, comparable)),
-        "radius-history": ("median latent radius over epochs", figures.radius_histories(ended)),
-        "losses": ("reconstruction loss, and its excess over H(x), over epochs", figures.loss_histories(ended)),
+        "radius-curves": ("number of images over latent radius", curves, tables.radius_rows),
+        "radius-history": ("median latent radius over epochs", histories, tables.history_rows),
+        "losses": ("reconstruction loss, and its excess over H(x), over epochs", losses, tables.history_rows),
     }
-    for kind, (shown, of_arms) in kinds.items():
+    for kind, (shown, of_arms, rows) in kinds.items():
         for arm, figure in of_arms.items():
             alt = (
                 f"{arm}: {shown}, {words.counted(len(runs[arm]), 'line')}, one per ended run. {final_radii(runs[arm])}"
             )
-            drawn[f"{kind}-{arm}"] = Drawing(figures.svg(figure), alt)
+            drawn[f"{kind}-{arm}"] = Drawing(figures.svg(figure), alt, tables.csv(rows(runs[arm])))
     return drawn
 
 
@@ -155,56 +107,24 @@ def is_comparable(config: StudyConfig, arm: ArmConfig) -> bool:
     return not data.synthetic and data.image_size == config.plan.classes.article_image_size and arm.model.z_dim == z_dim
 
 
-def page(
+def contents(
     study: StudyDir, config: StudyConfig, summary: StudySummary, runs: ArmRuns, drawings: Mapping[str, Drawing]
-) -> str:
-    """report.html as text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = importlib.resources.files("vaehpc.report").joinpath("template.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        config=config,
-        summary=summary,
-        words=words,
-        class_colours=figures.CLASS_COLOURS,
-        runs=runs,
-        run_rows=tables.run_rows(study, summary),
-        drawings={name: inline(drawing, name) for name, drawing in drawings.items()},
-        galleries=galleries(study, runs),
-        differing=tables.differing_settings(config.arms),
-        shared=tables.shared_settings(config.arms),
-        machines=tables.machines(study, runs),
-        comparison_lines=tables.comparison_lines(summary),
-        sensitivity_lines=tables.sensitivity_lines(summary),
-    )
-
-
-def inline(drawing: Drawing, name: str) -> Markup:
-    """A figure as an element of the page, with ids of its own and the page's colours."""
-    element = drawing.svg[drawing.svg.index("<svg") :]
-    element = re.sub(r'\bid="', f'id="{name}-', element)
-    element = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", element)
-    for colour, variable in PAGE_COLOURS.items():
-        element = element.replace(colour, f"var({variable})")
-    return Markup(element.replace("<svg", f'<svg role="img" aria-label="{escape(drawing.alt)}"', 1))
-
-
-def galleries(study: StudyDir, runs: ArmRuns) -> list[Gallery]:
-    """Sample images of the first seed of each arm and class."""
-    first: dict[tuple[str, str], EndedRun] = {}
-    for arm, of_arm in runs.items():
-        for run in of_arm:
-            first.setdefault((arm, run.run_class), run)
-    found = [Gallery(run, pictures(study.run(run.name).images)) for run in first.values()]
-    return [gallery for gallery in found if gallery.pictures]
-
-
-def pictures(folder: Path) -> list[Picture]:
-    """The sample images that a run has."""
-    return [
-        Picture(caption, data_uri(folder / file)) for file, caption in SAMPLE_IMAGES.items() if (folder / file).exists()
-    ]
-
-
-def data_uri(png: Path) -> str:
-    """A PNG file as text, so that the page needs no other file."""
-    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
+) -> dict[str, object]:
+    """What the report says, for its page and for report.md."""
+    return {
+        "config": config,
+        "summary": summary,
+        "words": words,
+        "runs": runs,
+        "run_rows": tables.run_rows(study, summary, figures.courses(runs)),
+        "course_size": figures.COURSE_SIZE,
+        "drawings": {name: inline(drawing, name) for name, drawing in drawings.items()},
+        "data": {name: f"{study.figures.name}/{name}.csv" for name, drawing in drawings.items() if drawing.data},
+        "pages": study.pages.name,
+        "differing": tables.differing_settings(config.arms),
+        "shared": tables.shared_settings(config.arms),
+        "machines": tables.machines(study, runs),
+        "comparison_lines": tables.comparison_lines(study, summary),
+        "sensitivity_lines": tables.sensitivity_lines(summary),
+        "cloud_lines": tables.cloud_lines(summary),
+    }

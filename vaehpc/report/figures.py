@@ -83,6 +83,9 @@ WIDTH = 3.4
 LOG_RANGE = 5.0
 """Axes whose largest value exceeds the smallest by this factor are logarithmic."""
 
+COURSE_SIZE = (64, 16)
+"""Width and height of a run's small curve, px."""
+
 ROUND = (1, 2, 2.5, 5, 10)
 """Steps between ticks that a reader can count in."""
 
@@ -263,6 +266,26 @@ def likeness_strips(found: LikenessToControl) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
         axes.set_title(words.QUANTITIES[quantity], loc="left", fontsize=7, pad=3)
     return figure
+
+
+def courses(arms: ArmRuns) -> dict[str, str]:
+    """Median R over the epochs of each run as an SVG path in COURSE_SIZE, on one logarithmic scale for all runs."""
+    runs = [run for of_arm in arms.values() for run in of_arm]
+    curves = {run.name: run.values("radius_median") for run in runs}
+    positive = np.concatenate([np.empty(0), *(curve[np.isfinite(curve) & (curve > 0)] for curve in curves.values())])
+    if not positive.size:
+        return {}
+    low, high = np.log(positive.min()), np.log(positive.max())
+    width, height = COURSE_SIZE
+    drawn = {}
+    for name, curve in curves.items():
+        shown = np.flatnonzero(np.isfinite(curve) & (curve > 0))
+        if shown.size:
+            x = width * (shown + 1) / max(len(curve), 1)
+            y = height - 1 - (height - 2) * (np.log(curve[shown]) - low) / ((high - low) or 1)
+            points = [f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True)]
+            drawn[name] = f"M{'L'.join([points[0], *points])}"  # a single epoch is a dot
+    return drawn
 
 
 def svg(figure: Figure) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from vaehpc.config import ArmConfig, PairPlan
 from vaehpc.files import RunDir, StudyDir
 from vaehpc.report import words
-from vaehpc.report.figures import ArmRuns
+from vaehpc.report.figures import ArmRuns, EndedRun
 from vaehpc.results import (
     ComparisonRow,
     LikenessToControl,
@@ -32,6 +32,8 @@ class RunRow:
     name: str
     summary: RunSummary
     num_attempts: int
+    course: str | None
+    """Its radius over the epochs as the path of a small curve."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Cell:
 
     median: str
     spread: str
+    page: str | None = None
+    """Name of a run whose page shows it."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,12 @@ class ComparisonLine:
     cells: list[Cell]
 
 
-def run_rows(study: StudyDir, summary: StudySummary) -> list[RunRow]:
+def run_rows(study: StudyDir, summary: StudySummary, courses: Mapping[str, str]) -> list[RunRow]:
     """Every run of the study, missing ones too."""
-    return [RunRow(name, found, num_attempts(study.run(name), found)) for name, found in summary.runs.items()]
+    return [
+        RunRow(name, found, num_attempts(study.run(name), found), courses.get(name))
+        for name, found in summary.runs.items()
+    ]
 
 
 def num_attempts(run: RunDir, found: RunSummary) -> int:
@@ -94,23 +101,53 @@ def machines(study: StudyDir, runs: ArmRuns) -> Counter[tuple[str, int, str]]:
     return Counter((record.device, record.threads, record.provenance.code_version) for record in trained)
 
 
-def comparison_lines(summary: StudySummary) -> list[ComparisonLine]:
+def comparison_lines(study: StudyDir, summary: StudySummary) -> list[ComparisonLine]:
     """The rows of 'article / measured' with one cell per arm."""
     rows = summary.comparison.rows if summary.comparison else ()
-    return [ComparisonLine(row, [cell(row, arm, summary) for arm in summary.arms]) for row in rows]
+    return [ComparisonLine(row, [cell(row, arm, study, summary) for arm in summary.arms]) for row in rows]
 
 
-def cell(row: ComparisonRow, arm: str, summary: StudySummary) -> Cell:
+def cell(row: ComparisonRow, arm: str, study: StudyDir, summary: StudySummary) -> Cell:
     """What the runs of an arm, or the arm itself, measured of a quantity of the article."""
     if arm in row.measured:  # a share of runs: never without its counts
         return Cell(words.divergences(summary.arms[arm]), words.interval(summary.arms[arm]))
     names = [name for name, run in summary.runs.items() if run.arm == arm]
-    values = [row.measured[name] for name in names if name in row.measured and not math.isnan(row.measured[name])]
-    if not values:
+    if row.images:
+        return image_cell(row, names, study)
+    return spread_cell([row.measured[name] for name in names if name in row.measured], row.nan)
+
+
+def image_cell(row: ComparisonRow, names: Sequence[str], study: StudyDir) -> Cell:
+    """A link to the first run that has such an image."""
+    is_vae = {run.name: run.arm.vae is not None for run in study.config().runs() if run.name in names}
+    comparable = [name for name in names if row.of == "any" or is_vae[name] == (row.of == "vae")]
+    if not comparable:
         return Cell(words.NO_VALUE, "")
-    low, high = words.number(min(values)), words.number(max(values))
+    pictured = [name for name in comparable if (study.run(name).images / row.images[0]).exists()]
+    return Cell("images", pictured[0], pictured[0]) if pictured else Cell(words.NOT_MEASURED, "")
+
+
+def spread_cell(values: Sequence[float], nan: str = "") -> Cell:
+    """Median and range; how many are NaN, where that has a meaning."""
+    known = [value for value in values if not math.isnan(value)]
+    lost = len(values) - len(known)
+    without = f"{nan} in {lost} of {len(values)}" if nan and lost else ""
+    if not known:
+        return Cell(without or words.NO_VALUE, "")
+    low, high = words.number(min(known)), words.number(max(known))
     spread = f"{low} to {high}" if low != high else ""
-    return Cell(words.number(statistics.median(values)), spread)
+    return Cell(words.number(statistics.median(known)), "; ".join(part for part in (spread, without) if part))
+
+
+def cloud_lines(summary: StudySummary) -> list[tuple[str, list[Cell]]]:
+    """How the latent points lie: a quantity, and its median and range over the runs of each arm."""
+    lines = []
+    for name, quantity in words.CLOUD.items():
+        of_runs = [(run.arm, getattr(run.cloud, name)) for run in summary.runs.values()]
+        of_arms = [[value for arm, value in of_runs if arm == asked and value is not None] for asked in summary.arms]
+        if any(of_arms):
+            lines.append((quantity, [spread_cell(values) for values in of_arms]))
+    return lines
 
 
 @dataclass(frozen=True)
@@ -139,7 +176,9 @@ def sensitivity_lines(summary: StudySummary) -> list[SensitivityLine]:
 
 
 def csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys as a CSV file; None is an empty cell."""
+    """Rows with the same keys as a CSV file, '' if there are none; None is an empty cell."""
+    if not rows:
+        return ""
     text = io.StringIO()
     writer = comma_separated.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -152,6 +191,39 @@ def onset_rows(curve: OnsetCurve) -> list[dict[str, Any]]:
     columns = ("steps", "at_risk", "onsets", "share", "low", "high")
     values = zip(*(getattr(curve, column) for column in columns), strict=True)
     return [dict(zip(("step", *columns[1:]), row, strict=True)) for row in values]
+
+
+def rate_rows(summary: StudySummary) -> list[dict[str, Any]]:
+    """A row per arm."""
+    columns = ("num_runs", "num_missing", "num_diverged", "rate", "low", "high", "level", "method")
+    bounds = ("rate_if_missing_regular", "rate_if_missing_diverged")
+    return [
+        {"arm": name, **{column: getattr(arm, column) for column in (*columns, *bounds)}}
+        for name, arm in summary.arms.items()
+    ]
+
+
+def radius_rows(runs: Sequence[EndedRun]) -> list[dict[str, Any]]:
+    """Histograms of R = ||mu||_2: a row per run and bin, the last without an upper end."""
+    rows = []
+    for run in runs:
+        histogram = run.statistics.radius_mu.histogram
+        counts = [*histogram.counts, histogram.overflow]
+        for position, count in enumerate(counts):
+            low = position * histogram.bin_width
+            high = low + histogram.bin_width if position < len(histogram.counts) else None
+            rows.append({"run": run.name, "class": run.run_class, "low": low, "high": high, "images": count})
+    return rows
+
+
+def history_rows(runs: Sequence[EndedRun]) -> list[dict[str, Any]]:
+    """Losses and radii after each epoch: a row per run and epoch."""
+    columns = ("epoch", "step", "reconstruction_loss", "excess_loss", "kl_loss", "radius_median")
+    return [
+        {"run": run.name, "class": run.run_class, **{column: getattr(record, column) for column in columns}}
+        for run in runs
+        for record in run.history
+    ]
 
 
 def pair_rows(found: LikenessToControl, plan: PairPlan) -> list[dict[str, Any]]:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
-from vaehpc.config import ClassPlan, RadiusPlan, StudyConfig
+from vaehpc.config import ClassPlan, RadiusPlan, RunConfig, StudyConfig
 from vaehpc.results import (
     ArmSummary,
     Comparison,
     Contrast,
     DataSummary,
     DipTest,
+    InertiaCurve,
+    LatentStatistics,
     LikenessToControl,
     OnsetCurve,
     PairedEffect,
     RunSummary,
     StudySummary,
+    TrainedRecord,
+    TsneResult,
 )
 
 NO_VALUE = "–"
+NOT_MEASURED = "not measured"
 NBSP = "\N{NO-BREAK SPACE}"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -409,6 +415,112 @@ def recorded(summary: StudySummary) -> str:
         f"The flight recorder fired in {fired.total()} of {counted(len(ended_runs), 'ended run')}: {arms}."
         " vaehpc explain shows which signal left its band first, vaehpc replay looks for the cause."
     )
+
+
+# One run
+
+
+def run_overview(config: RunConfig, run: RunSummary, trained: TrainedRecord | None) -> str:
+    """What was trained, how far it came, and its class."""
+    kind = "An autoencoder" if config.arm.vae is None else "A VAE"
+    images = f"{config.data.num_train:,} images ({config.data.name})"
+    said = f"{kind} of the arm {config.arm.name} with seed {config.seed}, on {images}."
+    if trained is not None and trained.nonfinite_step is not None:
+        said += f" Training met a NaN or infinity at step {trained.nonfinite_step:,} and stopped there."
+    elif trained is not None:
+        said += f" It trained for {counted(trained.epochs, 'epoch')}, {counted(trained.step, 'step')}."
+    if run.run_class is None:
+        return f"{said} It is missing: there is no result of {run.missing_stage or 'any stage'}."
+    if run.run_class == "unclassified":
+        return f"{said} It could not be classed, for want of a control."
+    return f"{said} Its class is {run.run_class}."
+
+
+def run_findings(run: RunSummary, statistics: LatentStatistics | None) -> list[str]:
+    """Radius, onset, and how near its latent points are to a normal distribution, a sentence each."""
+    found = []
+    if run.radius_median is not None:
+        found.append(f"The median of R = ‖μ‖₂ over the images is {number(run.radius_median)} at the end.")
+    if run.onset_step is not None:
+        found.append(f"The probe shows an onset ({run.onset_kind}) at step {run.onset_step:,}.")
+    if run.triggers:
+        found.append(f"The flight recorder fired {times(len(run.triggers))}: {triggers(run)}.")
+    if statistics is not None and (gaussian := statistics.gaussian) is not None:
+        found.append(
+            f"R has a standard deviation of {number(gaussian.radius_sd)}; a normal distribution with the mean and"
+            f" covariance of μ would have {number(gaussian.radius_sd_expected)}."
+        )
+    return found
+
+
+def known(value: float) -> str:
+    """A number; nothing for NaN."""
+    return NO_VALUE if math.isnan(value) else number(value)
+
+
+# How the latent points of a run lie
+
+CLOUD = {
+    "participation_ratio": "participation ratio of the spectrum of μ",
+    "num_active": "active axes",
+    "mahalanobis_ks": "largest distance of the squared Mahalanobis distances from χ²",
+    "radius_sd": "standard deviation of R",
+    "radius_sd_expected": "the same, of a normal distribution with the mean and covariance of μ",
+    "two_nn": "intrinsic dimension (TwoNN)",
+    "two_nn_surrogate": "the same, of points of that normal distribution",
+    "distance_ratio": "distance to near neighbours, relative to that in the normal distribution",
+    "elbow": "elbow of the inertia, clusters (runs that have one)",
+    "tsne_kl": "KL divergence of the t-SNE map",
+    "tsne_recall": "share of near neighbours kept in the t-SNE map",
+    "best_auc": "AUC of the best linear probe of an attribute",
+}
+"""Fields of CloudSummary as the report names them."""
+
+
+def elbow(curve: InertiaCurve) -> str:
+    """'an elbow at 12 clusters', 'no elbow'."""
+    return "no elbow" if curve.elbow is None else f"an elbow at {curve.elbow} clusters"
+
+
+def embedding(result: TsneResult, attribute: str | None) -> str:
+    """What a t-SNE map shows, and how well."""
+    coloured = f" Coloured by {attribute_name(attribute)}." if attribute else ""
+    return (
+        f"t-SNE map of {result.num_images:,} images, settings {result.settings}: KL divergence"
+        f" {number(result.kl_divergence)}; {percent(result.neighbour_recall)} of the near neighbours are kept"
+        f" ({percent(result.neighbour_recall_expected)} by chance).{coloured}"
+    )
+
+
+def attribute_name(attribute: str) -> str:
+    """'Wearing Hat'."""
+    return attribute.replace("_", " ")
+
+
+def in_cell(text: str) -> str:
+    """Text for a table in Markdown, where a bar ends a cell."""
+    return text.replace("|", "\\|")
+
+
+def times(count: int) -> str:
+    """'never', 'once', '3 times'."""
+    return ("never", "once")[count] if count < 2 else f"{count:,} times"
+
+
+def seeds(found: Sequence[int]) -> str:
+    """'0 to 15', '0, 3 and 7', 'none'."""
+    if len(found) > 2 and list(found) == list(range(found[0], found[-1] + 1)):
+        return f"{found[0]} to {found[-1]}"
+    return enumeration([str(seed) for seed in found]) if found else "none"
+
+
+def rerun(name: str) -> list[str]:
+    """Commands that train one run again, beside the study's directory, and show the hash of its final state."""
+    return [
+        f"mkdir -p again/{name} && cp {name}/run.json again/{name}/",
+        f"python -c \"from vaehpc.tasks import train; train.run('again/{name}')\"",
+        f"grep state_sha256 {name}/trained.json again/{name}/trained.json",
+    ]
 
 
 def sort_value(value: float | None) -> str:

@@ -20,6 +20,8 @@ from vaehpc.stats.runs import MeasuredRun
 
 Kind = Literal["ae", "vae", "any"]
 Setting = bool | int | float
+NORMS = ("kernel_norm", "bias_norm")
+"""Of the heads' weights."""
 
 
 class Quantity(Frozen):
@@ -31,6 +33,10 @@ class Quantity(Frozen):
     measure: str | None = None
     """Name of the measurement that it is compared with; None if there is none."""
     article: tuple[ArticleValue, ...]
+    nan: str = ""
+    """What it means that a run measured NaN; else such a run is left out."""
+    images: tuple[str, ...] = ()
+    """Files under RUN/latents/images that show it, where it is no number."""
 
 
 class Reference(Frozen):
@@ -67,7 +73,8 @@ def compare(
             for name, kind, of_name in measured
             if quantity.of in (kind, "any") and quantity.measure in of_name
         }
-        if values:
+        is_shown = bool(quantity.images) and any(quantity.of in (kind, "any") for _, kind, _ in measured)
+        if values or is_shown:
             rows.append(
                 ComparisonRow(
                     quantity=quantity.quantity,
@@ -75,6 +82,8 @@ def compare(
                     of=quantity.of,
                     article=quantity.article,
                     measured=values,
+                    nan=quantity.nan,
+                    images=quantity.images,
                 )
             )
     return Comparison(
@@ -161,11 +170,14 @@ def _of_radii(statistics: LatentStatistics) -> dict[str, float]:
 
 def _of_structure(statistics: LatentStatistics) -> dict[str, float]:
     """Clusters, embeddings and heads, as far as they were measured; no elbow is NaN."""
-    measured = {}
+    heads = (statistics.heads or {}).items()
+    measured = {f"{head}_{norm}": getattr(norms, norm) for head, norms in heads for norm in NORMS}
     if statistics.inertia is not None:
         measured["elbow"] = math.nan if statistics.inertia.elbow is None else float(statistics.inertia.elbow)
     if statistics.tsne:
         measured["neighbour_recall"] = statistics.tsne[0].neighbour_recall
+    for embedding in statistics.tsne:  # by size: the smallest, which every run has, is the one that counts
+        measured.setdefault(f"tsne_{embedding.settings}_kl", embedding.kl_divergence)
     if statistics.heads is not None and "log_var" in statistics.heads:
         mu, log_var = statistics.heads["mu"], statistics.heads["log_var"]
         measured["head_kernel_ratio"] = log_var.kernel_norm / mu.kernel_norm

@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.config import ArmConfig, DataConfig, StudyConfig, control_of
-from vaehpc.results import DataSummary, LikenessToControl, PairDistances, RunSummary, StudySummary
+from vaehpc.results import (
+    CloudSummary,
+    DataSummary,
+    LatentStatistics,
+    LikenessToControl,
+    PairDistances,
+    RunSummary,
+    StudySummary,
+)
 from vaehpc.stats.comparison import Reference, compare
 from vaehpc.stats.contrasts import contrasts
 from vaehpc.stats.divergence import (
@@ -181,7 +189,28 @@ def summarise_run(run: FoundRun, control: Control) -> RunSummary:
         followed_steps=max(run.trained.step, last_step(run.probe))
         if run.trained.nonfinite_step is None
         else run.trained.nonfinite_step,
+        cloud=summarise_cloud(run.statistics),
     )
+
+
+def summarise_cloud(statistics: LatentStatistics) -> CloudSummary:
+    """The main numbers of how a run's latent points lie; None where they were not measured."""
+    found: dict[str, float | str | None] = {}
+    if (gaussian := statistics.gaussian) is not None:
+        names = ("participation_ratio", "num_active", "mahalanobis_ks", "radius_sd", "radius_sd_expected")
+        found |= {name: getattr(gaussian, name) for name in names}
+    if (dimension := statistics.dimension) is not None:
+        found |= {name: getattr(dimension, name) for name in ("two_nn", "two_nn_surrogate", "distance_ratio")}
+    if statistics.inertia is not None:
+        found["elbow"] = statistics.inertia.elbow
+    if statistics.tsne:
+        first = statistics.tsne[0]  # sizes ascend, and settings are in the plan's order
+        found |= {"tsne_kl": first.kl_divergence, "tsne_recall": first.neighbour_recall}
+    aucs = {name: probe.auc for name, probe in (statistics.probes or {}).items() if not math.isnan(probe.auc)}
+    if aucs:
+        best = max(aucs, key=lambda name: aucs[name])
+        found |= {"best_attribute": best, "best_auc": aucs[best]}
+    return CloudSummary.model_validate(found)
 
 
 def last_step(probe: ProbeCurve | None) -> int:

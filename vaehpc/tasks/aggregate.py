@@ -1,4 +1,4 @@
-"""Sum up a study: read every run's results, write summary.json and runs.parquet, draw the figures, write report.html.
+"""Sum up a study: read every run's results, write summary.json and runs.parquet, pages of runs, figures and report.
 
 May run at any time, also beside trainings: a run without results is missing, and the next aggregate replaces the files.
 """
@@ -18,15 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vaehpc.config import RunConfig, StudyConfig
-from vaehpc.files import RunDir, StudyDir, UserError, declaration, explained, tail, write_model
+from vaehpc.files import RunDir, StudyDir, UserError, declaration, explained, tail, write_model, write_text
+from vaehpc.report.crate import crate
 from vaehpc.report.document import write_report
 from vaehpc.results import PairDistances, StudySummary, TriggerMark
 from vaehpc.stats.comparison import Reference
-from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
-from vaehpc.streams import read_stream
+from vaehpc.tasks.pages import read_probe, write_pages
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,19 @@ RUNS_TABLE = pa.schema(
         ("steps", pa.int64()),
         ("seconds_per_epoch", pa.float64()),
         ("device", pa.string()),
+        ("participation_ratio", pa.float64()),
+        ("num_active", pa.int64()),
+        ("mahalanobis_ks", pa.float64()),
+        ("radius_sd", pa.float64()),
+        ("radius_sd_expected", pa.float64()),
+        ("two_nn", pa.float64()),
+        ("two_nn_surrogate", pa.float64()),
+        ("distance_ratio", pa.float64()),
+        ("elbow", pa.int64()),
+        ("tsne_kl", pa.float64()),
+        ("tsne_recall", pa.float64()),
+        ("best_attribute", pa.string()),
+        ("best_auc", pa.float64()),
     ]
 )
 """Columns of runs.parquet: those of a RunSummary, then the main statistics and the training; null if missing."""
@@ -82,7 +95,9 @@ def run(directory: str) -> None:
     summary = summarise(config, runs, read_reference(), measure_pairs(study, config, runs))
     write_model(study.summary_path, summary)
     write_table(study.runs_table, runs_table(summary, runs))
+    write_pages(study, config, summary)
     write_report(study, summary)
+    write_text(study.crate, crate(study, config, summary))
     logger.info("%s: %s", config.name, study.report)
 
 
@@ -145,14 +160,6 @@ def last_words(run_dir: RunDir) -> str | None:
     return "\n".join(tail(attempts[-1].log, NUM_LAST_WORDS)) or None
 
 
-def read_probe(path: Path) -> ProbeCurve:
-    """The probe's curve up to the last batch of records that is whole; empty if there is none."""
-    rows = read_stream(path)
-    if rows is None:
-        return ProbeCurve(np.array([], np.int64), np.array([], np.float64))
-    return ProbeCurve(rows["step"].to_numpy(), rows["radius_median"].to_numpy())
-
-
 def read_reference() -> Reference:
     """The article's numbers."""
     return Reference.model_validate(tomllib.loads(declaration("analysis/reference.toml")))
@@ -166,7 +173,8 @@ def runs_table(summary: StudySummary, runs: Sequence[FoundRun]) -> pa.Table:
     rows = [
         {
             "run": run.config.name,
-            **summary.runs[run.config.name].model_dump(by_alias=True, exclude={"triggers"}),
+            **summary.runs[run.config.name].model_dump(by_alias=True, exclude={"triggers", "cloud"}),
+            **summary.runs[run.config.name].cloud.model_dump(),
             **statistics_of(run),
         }
         for run in runs

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import RunConfig
+from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import Attempt, DataDir, RunDir, UserError, explained
 from vaehpc.results import ATTRIBUTES, Head, HeadNorms, LatentStatistics
 from vaehpc.stats import latents
@@ -78,7 +78,7 @@ def load_latents(path: Path, config: RunConfig) -> npt.NDArray[np.float32]:
     return latents
 
 
-def load_attributes(config: RunConfig) -> npt.NDArray[np.bool_] | None:
+def load_attributes(config: RunConfig | StudyConfig) -> npt.NDArray[np.bool_] | None:
     """Attributes (num_train, 40) of the training images; None if the data set is not there any more.
 
     Raises:

@@ -1,0 +1,58 @@
+"""What every page of a report is made of: figures and images inside the page, in its own colours."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from vaehpc.report import figures
+
+PAGE_COLOURS = {
+    figures.INK: "--ink",
+    figures.QUIET: "--quiet",
+    figures.RULE: "--rule",
+    figures.PAPER: "--paper",
+    **{colour: f"--{run_class}" for run_class, colour in figures.CLASS_COLOURS.items()},
+}
+"""Colours of the figures that the page sets itself, so that they follow its dark mode."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as an SVG document, and what it shows in words."""
+
+    svg: str
+    alt: str
+    data: str | None = None
+    """What is drawn, as CSV."""
+
+
+def rendered(template: str, **values: object) -> str:
+    """A template of this folder with these values; text is escaped in HTML alone."""
+    environment = Environment(
+        loader=PackageLoader("vaehpc", "report"),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(class_colours=figures.CLASS_COLOURS, **values)
+
+
+def inline(drawing: Drawing, name: str) -> Markup:
+    """A figure as an element of the page, with ids of its own and the page's colours."""
+    element = drawing.svg[drawing.svg.index("<svg") :]
+    element = re.sub(r'\bid="', f'id="{name}-', element)
+    element = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", element)
+    for colour, variable in PAGE_COLOURS.items():
+        element = element.replace(colour, f"var({variable})")
+    return Markup(element.replace("<svg", f'<svg role="img" aria-label="{escape(drawing.alt)}"', 1))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A file inside a page, such as kind 'image/png'."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,142 @@
+"""The page of each run of a study: read what it has left, write pages/RUN.html."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vaehpc.config import RunConfig, StudyConfig
+from vaehpc.files import RunDir, StudyDir, UserError, write_text
+from vaehpc.provenance import provenance
+from vaehpc.report.explanation import Explained
+from vaehpc.report.run_page import SAMPLE_IMAGES, RunMaterial, run_page
+from vaehpc.results import RunSummary, StudySummary
+from vaehpc.stats.departures import NOT_SIGNALS, StepRecord, event
+from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.streams import read_stream
+from vaehpc.tasks.statistics import load_attributes
+
+logger = logging.getLogger(__name__)
+
+LENGTH_OF_HEAD = 400
+"""Characters of a page in which its fingerprint stands."""
+DRAWN = ("principal_variances", "mahalanobis_qq")
+"""Arrays of statistics/ that a page draws, beside the t-SNE maps."""
+
+
+def write_pages(study: StudyDir, config: StudyConfig, summary: StudySummary) -> None:
+    """Write the page of every run, also of one that is missing, unless it is there and nothing of it has changed.
+
+    Raises:
+        UserError: the folder may not be written, or the disk is full.
+    """
+    attributes = attributes_of(config)
+    study.pages.mkdir(exist_ok=True)
+    for run in config.runs():
+        run_dir, found, target = study.run(run.name), summary.runs[run.name], study.pages / f"{run.name}.html"
+        made_of = fingerprint(run_dir, found, attributes is not None)
+        if not (target.exists() and made_of in target.read_text(encoding="utf-8")[:LENGTH_OF_HEAD]):
+            write_text(target, run_page(read_material(run_dir, run, found, attributes), made_of))
+
+
+def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool) -> str:
+    """Changes where a page would: with the code, with what is said of the run, with the files that it is made of."""
+    single = (run_dir.trained_path, run_dir.statistics_path, run_dir.history_path, run_dir.probe, run_dir.steps)
+    several = (*run_dir.trigger_dirs(), *run_dir.statistics_arrays.glob("*"), *run_dir.images.glob("*"))
+    files = [f"{path} {path.stat().st_mtime_ns}" for path in (*single, *sorted(several)) if path.exists()]
+    said = [provenance().code_version, found.model_dump_json(), str(has_attributes), *files]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
+
+def attributes_of(config: StudyConfig) -> npt.NDArray[np.bool_] | None:
+    """Attributes (num_train, 40) of the training images; None where the data set is gone or another one."""
+    try:
+        return load_attributes(config)
+    except UserError as error:
+        logger.warning("maps of latent points are not coloured: %s", error)
+        return None
+
+
+# Reading
+
+
+def read_material(
+    run_dir: RunDir, config: RunConfig, summary: RunSummary, attributes: npt.NDArray[np.bool_] | None
+) -> RunMaterial:
+    """What a run has left. Of one that is missing nothing is believed but its probe and its recorder."""
+    is_missing = summary.run_class is None
+    return RunMaterial(
+        config=config,
+        summary=summary,
+        trained=None if is_missing else run_dir.trained(),
+        statistics=None if is_missing else run_dir.statistics(),
+        history=[] if is_missing else run_dir.history(),
+        probe=read_probe(run_dir.probe),
+        recorded=recorded(run_dir),
+        arrays={} if is_missing else read_arrays(run_dir),
+        attributes=attributes,
+        images={name: path.read_bytes() for name in SAMPLE_IMAGES if (path := run_dir.images / name).exists()},
+    )
+
+
+def read_arrays(run_dir: RunDir) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of statistics/ that a page draws; one that cannot be read is left out."""
+    found = {}
+    folder = run_dir.statistics_arrays
+    for path in (*folder.glob("tsne_*.npy"), *(folder / f"{name}.npy" for name in DRAWN)):
+        try:
+            found[path.stem] = np.load(path)
+        except (OSError, ValueError) as error:
+            logger.warning("%s is not drawn: %s", path, error)
+    return found
+
+
+def recorded(run_dir: RunDir) -> Explained | None:
+    """As read_recorded; None, too, where a record is damaged."""
+    try:
+        return read_recorded(run_dir)
+    except UserError as damage:
+        logger.warning("%s: %s", run_dir.name, damage)
+        return None
+
+
+def read_recorded(run_dir: RunDir) -> Explained | None:
+    """What the recorder of a run holds, and what happened around its triggers; None if it holds no steps.
+
+    Raises:
+        UserError: the run's configuration or a trigger's record is damaged.
+    """
+    config = run_dir.config()
+    record = read_steps(run_dir.steps)
+    for folder in run_dir.trigger_dirs():
+        record = record.joined(read_steps(folder / "ring.arrow"))
+    if not len(record.steps):
+        return None
+    events = [
+        event(number, trigger, record, config.plan) for number, trigger in enumerate(run_dir.trigger_records(), start=1)
+    ]
+    return Explained(config, record, read_probe(run_dir.probe), events)
+
+
+def read_steps(path: Path) -> StepRecord:
+    """The steps up to the last batch of records that is whole; empty if there is none."""
+    table = read_stream(path)
+    if table is None:
+        return StepRecord(np.array([], np.int64), {})
+    signals = [name for name in table.column_names if name not in NOT_SIGNALS]
+    return StepRecord(
+        table["step"].to_numpy(), {name: np.asarray(table[name].to_numpy(), np.float64) for name in signals}
+    )
+
+
+def read_probe(path: Path) -> ProbeCurve:
+    """The probe's curve up to the last batch of records that is whole; empty if there is none."""
+    rows = read_stream(path)
+    if rows is None:
+        return ProbeCurve(np.array([], np.int64), np.array([], np.float64))
+    return ProbeCurve(rows["step"].to_numpy(), rows["radius_median"].to_numpy())
