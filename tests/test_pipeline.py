@@ -52,9 +52,10 @@ def results(study: StudyDir) -> dict[str, object]:
     trained = {name: (run.trained().state_sha256, run.trained().latents_sha256) for name, run in runs.items()}
     histories = {name: run.history_path.read_bytes() for name, run in runs.items()}
     statistics = {name: run.statistics_path.read_bytes() for name, run in runs.items()}
-    summary = study.summary().model_dump(exclude={"study", "provenance", "comparison"})
+    # As JSON: what is not a number does not equal itself.
+    summary = json.loads(study.summary().model_dump_json(exclude={"study", "provenance", "comparison"}))
     rows = study.summary().comparison.rows
-    summary["comparison"] = [row.model_dump() for row in rows if row.formula != "wall time"]
+    summary["comparison"] = [row.model_dump_json() for row in rows if row.formula != "wall time"]
     assert len(summary["comparison"]) == len(rows) - 2
     return {"trained": trained, "histories": histories, "statistics": statistics, "summary": summary}
 

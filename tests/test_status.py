@@ -240,6 +240,12 @@ def summary_json(study: StudyDir) -> str:
             "runs": {RUN: run | values},
             "provisional": False,
             "control": {},
+            "contrasts": [],
+            "onsets": {},
+            "sensitivity": {},
+            "modes": {},
+            "likeness": {},
+            "deviations": [],
             "plan_sha256": "0",
             "provenance": study.config().provenance.model_dump(),
         }

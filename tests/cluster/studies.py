@@ -160,7 +160,7 @@ class Place:
             "latents": trained.latents_sha256,
             "history": folder.history_path.read_text(),
             "probe": folder.probe.read_bytes(),
-            "statistics": folder.statistics().model_dump(),
+            "statistics": folder.statistics_path.read_text(),
         }
 
     def summary(self) -> dict[str, Any]:
