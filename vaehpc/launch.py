@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import exit_code
-from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, SiteConfig, StudyConfig, control_of, run_name
 from vaehpc.containers import bound
 from vaehpc.enqueue import line_path, queue_preparation, queue_study, require_package, scripts_folder, write_scripts
 from vaehpc.files import DataDir, StudyDir, UserError
@@ -221,27 +221,54 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     if request is not None:
         _prepare(data, request, console)
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
-    folder = asked.write
-    if executor == "slurm" and folder is None and own_image() is not None and not has_slurm():
-        say(console, "Slurm's client is not in this image: the scripts are written for the host.")
-        folder = scripts_folder(study)
-    if executor == "slurm" and not (asked.dry_run or folder):
-        config = in_image(config, require_package(bound(site, data.path)))
-    site = bound(site, study.path, data.path)
-    if study.config_path.exists():
-        config = widened(study.config(), config)
-    require_only_launcher(study)
-    if executor == "slurm" and (asked.dry_run or folder):
-        return write_scripts(study, config, site, None if asked.dry_run else folder, console)
-    create_study(study, config)
-    show_arms(config.arms, console)
-    say_what_it_can_show(config, console)
     if executor == "slurm":
-        return queue_study(study, config, site, asked.wait, console)
+        return _launch_on_slurm(study, config, site, asked, console)
+    config = _begun(study, config, console)
     claim(study)
     for stage in ("train", "statistics"):
         run_stage(stage, study, config, executor, console)
     return end_study(study, executor, console)
+
+
+def _launch_on_slurm(study: StudyDir, config: StudyConfig, site: SiteConfig, asked: Launch, console: Console) -> int:
+    """Put the study into the queue, or leave the scripts that do so.
+
+    Returns:
+        The exit code.
+    """
+    data, folder = Path(config.data.path), asked.write
+    if folder is None and own_image() is not None and not has_slurm():
+        say(console, "Slurm's client is not in this image: the scripts are written for the host.")
+        folder = scripts_folder(study)
+    only_scripts = asked.dry_run or folder is not None
+    if not only_scripts:
+        config = in_image(config, require_package(bound(site, data)))
+    site = bound(site, study.path, data)
+    if only_scripts:
+        config = _allowed(study, config)
+        return write_scripts(study, config, site, None if asked.dry_run else folder, console)
+    return queue_study(study, _begun(study, config, console), site, asked.wait, console)
+
+
+def _begun(study: StudyDir, config: StudyConfig, console: Console) -> StudyConfig:
+    """The study with what it has already, written; says how its arms differ and what it can show."""
+    config = _allowed(study, config)
+    create_study(study, config)
+    show_arms(config.arms, console)
+    say_what_it_can_show(config, console)
+    return config
+
+
+def _allowed(study: StudyDir, config: StudyConfig) -> StudyConfig:
+    """The study with what it has already.
+
+    Raises:
+        UserError: it has other settings, or another process of this machine runs it.
+    """
+    if study.config_path.exists():
+        config = widened(study.config(), config)
+    require_only_launcher(study)
+    return config
 
 
 def _num_seeds(asked: Launch, preset: Preset) -> int:
