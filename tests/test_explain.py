@@ -14,7 +14,7 @@ from vaehpc.explain import main, read_explained
 from vaehpc.files import StudyDir, write_model
 from vaehpc.stats.departures import NOT_SIGNALS, StepRecord
 from vaehpc.study import create_study, planned_study
-from vaehpc.tasks.pages import read_steps
+from vaehpc.tasks.recorded import read_steps
 
 ROWS_PER_BLOCK = 50
 

@@ -16,7 +16,7 @@ from vaehpc.report.explanation import Explained, coverage, event_figure, event_w
 from vaehpc.report.figures import svg
 from vaehpc.report.words import NBSP
 from vaehpc.study import found_run, found_study
-from vaehpc.tasks.pages import read_recorded
+from vaehpc.tasks.recorded import read_recorded
 
 
 @dataclass(frozen=True)

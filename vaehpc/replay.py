@@ -232,7 +232,7 @@ def observed_jump(run: RunDir, config: RunConfig, start: Start, trained: Trained
     """
     # Imported here: the launcher starts without what only an analysis needs.
     from vaehpc.stats.replay import JUMP_FACTOR, farthest_radius, first_jump, is_jump, window
-    from vaehpc.tasks.pages import read_probe
+    from vaehpc.tasks.recorded import read_probe
 
     curve, plan = read_probe(run.probe), config.plan.probe
     cause: int | None

@@ -13,7 +13,7 @@ from scipy import stats
 from vaehpc.files import Attempt, RunDir, StudyDir, UserError, write_model
 from vaehpc.results import TriggerRecord
 from vaehpc.tasks import aggregate, statistics
-from vaehpc.tasks.pages import read_probe
+from vaehpc.tasks.recorded import read_probe
 
 CONTROL_RADII = (15.0, 15.5, 16.0, 16.0, 16.0, 16.5, 16.5, 17.0)
 VAE_RADII = {

@@ -26,7 +26,8 @@ from vaehpc.stats.comparison import Reference
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
-from vaehpc.tasks.pages import read_probe, write_pages
+from vaehpc.tasks.pages import write_pages
+from vaehpc.tasks.recorded import read_probe
 
 logger = logging.getLogger(__name__)
 

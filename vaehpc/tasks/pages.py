@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,7 @@ from vaehpc.provenance import provenance
 from vaehpc.report.explanation import Explained
 from vaehpc.report.run_page import SAMPLE_IMAGES, RunMaterial, run_page
 from vaehpc.results import RunSummary, StudySummary
-from vaehpc.stats.departures import NOT_SIGNALS, StepRecord, event
-from vaehpc.stats.divergence import ProbeCurve
-from vaehpc.streams import read_stream
+from vaehpc.tasks.recorded import read_probe, read_recorded
 from vaehpc.tasks.statistics import load_attributes
 
 logger = logging.getLogger(__name__)
@@ -103,40 +100,3 @@ def recorded(run_dir: RunDir) -> Explained | None:
     except UserError as damage:
         logger.warning("%s: %s", run_dir.name, damage)
         return None
-
-
-def read_recorded(run_dir: RunDir) -> Explained | None:
-    """What the recorder of a run holds, and what happened around its triggers; None if it holds no steps.
-
-    Raises:
-        UserError: the run's configuration or a trigger's record is damaged.
-    """
-    config = run_dir.config()
-    record = read_steps(run_dir.steps)
-    for folder in run_dir.trigger_dirs():
-        record = record.joined(read_steps(folder / "ring.arrow"))
-    if not len(record.steps):
-        return None
-    events = [
-        event(number, trigger, record, config.plan) for number, trigger in enumerate(run_dir.trigger_records(), start=1)
-    ]
-    return Explained(config, record, read_probe(run_dir.probe), events)
-
-
-def read_steps(path: Path) -> StepRecord:
-    """The steps up to the last batch of records that is whole; empty if there is none."""
-    table = read_stream(path)
-    if table is None:
-        return StepRecord(np.array([], np.int64), {})
-    signals = [name for name in table.column_names if name not in NOT_SIGNALS]
-    return StepRecord(
-        table["step"].to_numpy(), {name: np.asarray(table[name].to_numpy(), np.float64) for name in signals}
-    )
-
-
-def read_probe(path: Path) -> ProbeCurve:
-    """The probe's curve up to the last batch of records that is whole; empty if there is none."""
-    rows = read_stream(path)
-    if rows is None:
-        return ProbeCurve(np.array([], np.int64), np.array([], np.float64))
-    return ProbeCurve(rows["step"].to_numpy(), rows["radius_median"].to_numpy())

@@ -36,7 +36,7 @@ from vaehpc.stats.replay import (
     outcome_of_equals,
     repeats_to_decide,
 )
-from vaehpc.tasks.pages import read_probe
+from vaehpc.tasks.recorded import read_probe
 
 logger = logging.getLogger(__name__)
 
