@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vaehpc.files import StudyDir
-from vaehpc.report.figures import CLASS_COLOURS
+from vaehpc.reporting.figures import CLASS_COLOURS
 from vaehpc.stats.radius import radius_histogram
 
 

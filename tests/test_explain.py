@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tests.examples import arm_config, data_config
-from tests.report.recorded import NUM_STEPS, SPIKE, planted_probe, planted_record, planted_trigger
+from tests.reporting.recorded import NUM_STEPS, SPIKE, planted_probe, planted_record, planted_trigger
 from vaehpc.explain import main, read_explained
 from vaehpc.files import StudyDir, write_model
 from vaehpc.stats.departures import NOT_SIGNALS, StepRecord

@@ -18,7 +18,7 @@ import pytest
 from vaehpc.config import DataConfig
 from vaehpc.files import DataDir, RunDir, StudyDir
 from vaehpc.images.synthetic import write_celeba
-from vaehpc.report.run_page import SAMPLE_IMAGES
+from vaehpc.reporting.run_page import SAMPLE_IMAGES
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
@@ -152,6 +152,40 @@ def test_same_line_again_computes_nothing_again(copied: StudyDir, faces: DataCon
     assert "train: nothing left to do" in said
     assert "statistics: nothing left to do" in said
     assert {path: path.stat().st_mtime_ns for path in copied.path.glob("*seed*/**/*")} == before
+
+
+def report(folder: Path, study: str = "demo", expected: int = 0) -> str:
+    command = [sys.executable, "-m", "vaehpc.report", study]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert ended.returncode == expected, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def test_report_measures_what_is_trained_and_sums_up(copied: StudyDir) -> None:
+    before, folder = results(copied), copied.path.parent.parent
+    copied.run("ae-seed000").statistics_path.unlink()
+    copied.summary_path.unlink()
+    copied.report.unlink()
+    said = report(folder)
+    assert "statistics 1/1" in said
+    assert f"Report: {copied.report}" in said
+    assert copied.report.exists()
+    assert results(copied) == before
+
+
+def test_report_trains_nothing(copied: StudyDir) -> None:
+    untrained = copied.run("ae-seed000")
+    untrained.trained_path.unlink()
+    attempts = len(untrained.all_attempts())
+    said = report(copied.path.parent.parent, expected=3)
+    assert "MISSING ae-seed000: no result of train" in said
+    assert len(untrained.all_attempts()) == attempts
+    assert copied.summary().arms["ae"].num_missing == 1
+
+
+def test_report_of_an_unknown_study_names_those_there_are(copied: StudyDir) -> None:
+    said = report(copied.path.parent.parent, "dema", expected=2)
+    assert "'dema' is neither a study's folder nor a name under runs (did you mean 'demo'?)" in said
 
 
 def test_other_settings_are_refused_and_the_difference_is_shown(copied: StudyDir, faces: DataConfig) -> None:

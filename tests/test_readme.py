@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from vaehpc import doctor, explain, plan, prepare, status
+from vaehpc import doctor, explain, plan, prepare, report, status
 from vaehpc.launch import Launch, parsed
 from vaehpc.replay import Replay
 
@@ -18,6 +18,7 @@ OTHERS = {
     "vaehpc.replay": Replay,
     "vaehpc.explain": explain.Arguments,
     "vaehpc.status": status.Arguments,
+    "vaehpc.report": report.Arguments,
     "vaehpc.doctor": doctor.Doctor,
     "vaehpc.plan": plan.Arguments,
 }

@@ -12,6 +12,7 @@ VERBS = {
     "plan": "say how many seeds a study needs, and what they cannot show",
     "launch": "train, measure and report a study",
     "status": "say what every run of a study is doing, why some failed, what they used",
+    "report": "compute the statistics that trained runs lack, and write the report anew",
     "doctor": "check site, Slurm, folder, Python, GPU and data before anything is queued",
     "health": "say what this Python, or this image, has: packages, TensorFlow, CUDA, GPUs",
     "replay": "fork a run before it jumped, and say what made it jump",

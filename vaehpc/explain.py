@@ -12,9 +12,9 @@ import tyro
 
 from vaehpc.command import exit_code
 from vaehpc.files import RunDir, UserError, write_text
-from vaehpc.report.explanation import Explained, coverage, event_figure, event_words, overview_figure, page
-from vaehpc.report.figures import svg
-from vaehpc.report.words import NBSP
+from vaehpc.reporting.explanation import Explained, coverage, event_figure, event_words, overview_figure, page
+from vaehpc.reporting.figures import svg
+from vaehpc.reporting.words import NBSP
 from vaehpc.study import found_run, found_study
 from vaehpc.tasks.recorded import read_recorded
 

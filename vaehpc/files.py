@@ -286,6 +286,10 @@ class StudyDir:
         """The directory of one run."""
         return RunDir(self.path / name)
 
+    def page(self, run: str) -> Path:
+        """The page of one run."""
+        return self.pages / f"{run}.html"
+
     def batches(self) -> list[BatchDir]:
         """Every array that was handed to Slurm, or was about to be, oldest first."""
         found = [BatchDir(path.parent) for path in self.jobs.glob("*/batch.json")]

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, declaration, explained, tail, write_model, write_text
-from vaehpc.report.crate import crate
-from vaehpc.report.document import write_report
+from vaehpc.reporting.crate import crate
+from vaehpc.reporting.document import write_report
 from vaehpc.results import PairDistances, StudySummary, TriggerMark
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.pairs import distances, pairs_of

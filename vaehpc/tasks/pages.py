@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,18 @@ import numpy.typing as npt
 from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, write_text
 from vaehpc.provenance import provenance
-from vaehpc.report.explanation import Explained
-from vaehpc.report.run_page import SAMPLE_IMAGES, RunMaterial, run_page
+from vaehpc.reporting.explanation import Explained
+from vaehpc.reporting.run_page import SAMPLE_IMAGES, RunMaterial, run_page
 from vaehpc.results import RunSummary, StudySummary
 from vaehpc.tasks.recorded import read_probe, read_recorded
-from vaehpc.tasks.statistics import load_attributes
+from vaehpc.tasks.statistics import load_attributes, num_threads
 
 logger = logging.getLogger(__name__)
 
 LENGTH_OF_HEAD = 400
 """Characters of a page in which its fingerprint stands."""
+PAGES_PER_PROCESS = 4
+"""Fewer take less time than the start of a process."""
 DRAWN = ("principal_variances", "mahalanobis_qq")
 """Arrays of statistics/ that a page draws, beside the t-SNE maps."""
 
@@ -29,16 +33,35 @@ DRAWN = ("principal_variances", "mahalanobis_qq")
 def write_pages(study: StudyDir, config: StudyConfig, summary: StudySummary) -> None:
     """Write the page of every run, also of one that is missing, unless it is there and nothing of it has changed.
 
+    Many pages are drawn by as many processes as this task has processors.
+
     Raises:
         UserError: the folder may not be written, or the disk is full.
     """
-    attributes = attributes_of(config)
+    has_attributes = attributes_of(config) is not None
     study.pages.mkdir(exist_ok=True)
+    wanted = []
     for run in config.runs():
-        run_dir, found, target = study.run(run.name), summary.runs[run.name], study.pages / f"{run.name}.html"
-        made_of = fingerprint(run_dir, found, attributes is not None)
+        found, target = summary.runs[run.name], study.page(run.name)
+        made_of = fingerprint(study.run(run.name), found, has_attributes)
         if not (target.exists() and made_of in target.read_text(encoding="utf-8")[:LENGTH_OF_HEAD]):
-            write_text(target, run_page(read_material(run_dir, run, found, attributes), made_of))
+            wanted.append((study, run, found, has_attributes, made_of))
+    num_processes = min(num_threads(), len(wanted) // PAGES_PER_PROCESS)
+    if num_processes < 2:
+        for page in wanted:
+            write_page(*page)
+        return
+    # Spawned: in the process of a debug launch TensorFlow has threads, which a fork would not survive.
+    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(write_page, *zip(*wanted, strict=True)):
+            pass
+
+
+def write_page(study: StudyDir, config: RunConfig, found: RunSummary, has_attributes: bool, made_of: str) -> None:
+    """Read what a run has left, and draw it."""
+    attributes = attributes_of(config) if has_attributes else None
+    material = read_material(study.run(config.name), config, found, attributes)
+    write_text(study.page(config.name), run_page(material, made_of))
 
 
 def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool) -> str:
@@ -50,7 +73,7 @@ def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool) -> str
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
-def attributes_of(config: StudyConfig) -> npt.NDArray[np.bool_] | None:
+def attributes_of(config: StudyConfig | RunConfig) -> npt.NDArray[np.bool_] | None:
     """Attributes (num_train, 40) of the training images; None where the data set is gone or another one."""
     try:
         return load_attributes(config)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vaehpc.files import RunDir
-from vaehpc.report.explanation import Explained
+from vaehpc.reporting.explanation import Explained
 from vaehpc.stats.departures import NOT_SIGNALS, StepRecord, event
 from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.streams import read_stream

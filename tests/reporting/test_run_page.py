@@ -9,8 +9,8 @@ from fake_study import make_study
 from page import Page, no_requests
 
 from vaehpc.files import RunDir, StudyDir, write_model
-from vaehpc.report import words
-from vaehpc.report.run_page import SAMPLE_IMAGES, run_page
+from vaehpc.reporting import words
+from vaehpc.reporting.run_page import SAMPLE_IMAGES, run_page
 from vaehpc.results import (
     ATTRIBUTES,
     AttributeProbe,
@@ -23,6 +23,7 @@ from vaehpc.results import (
     TsneResult,
 )
 from vaehpc.stats.summary import summarise_cloud
+from vaehpc.tasks import pages
 from vaehpc.tasks.pages import read_material, write_pages
 
 NUM_POINTS = 300
@@ -196,6 +197,20 @@ def test_says_how_to_run_it_again(measured):
     assert study.run("vae-tiny-seed000").trained().state_sha256 in text
     assert "train.run('again/vae-tiny-seed000')" in text
     assert "again/" not in page_of(study, "ae-seed001").text
+
+
+def test_pages_drawn_by_processes_are_those_drawn_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    study, summary = make_study(tmp_path / "many", {"ae": ["regular", "shifted", None]})
+    write_pages(study, study.config(), summary)
+    here = {path.name: path.read_bytes() for path in study.pages.iterdir()}
+    for path in study.pages.iterdir():
+        path.unlink()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(pages, "PAGES_PER_PROCESS", 1)
+    monkeypatch.setattr(pages, "read_material", None)  # nothing can be drawn in this process
+    write_pages(study, study.config(), summary)
+    assert {path.name: path.read_bytes() for path in study.pages.iterdir()} == here
 
 
 def test_a_page_is_written_again_only_if_its_run_has_changed(tmp_path):

@@ -7,9 +7,9 @@ from fake_study import EPOCHS, ONSET_EPOCH, make_study
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from vaehpc.report import figures
-from vaehpc.report.document import ended_runs
-from vaehpc.report.figures import CLASS_COLOURS, ArmRuns
+from vaehpc.reporting import figures
+from vaehpc.reporting.document import ended_runs
+from vaehpc.reporting.figures import CLASS_COLOURS, ArmRuns
 
 
 @pytest.fixture(scope="module")

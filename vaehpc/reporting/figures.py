@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from vaehpc.report import words
+from vaehpc.reporting import words
 from vaehpc.results import (
     RUN_CLASSES,
     ArmSummary,

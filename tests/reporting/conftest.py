@@ -2,7 +2,7 @@ import pytest
 from fake_study import MIXED, make_study
 
 from vaehpc.files import StudyDir
-from vaehpc.report.document import write_report
+from vaehpc.reporting.document import write_report
 from vaehpc.results import StudySummary
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from vaehpc.report.figures import CLASS_COLOURS, INK, QUIET, ROUND, STYLE, WIDTH
+from vaehpc.reporting.figures import CLASS_COLOURS, INK, QUIET, ROUND, STYLE, WIDTH
 from vaehpc.results import InertiaCurve, TriggerMark
 from vaehpc.stats.divergence import ProbeCurve
 

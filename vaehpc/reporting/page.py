@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from vaehpc.report import figures
+from vaehpc.reporting import figures
 
 PAGE_COLOURS = {
     figures.INK: "--ink",
@@ -34,7 +34,7 @@ class Drawing:
 def rendered(template: str, **values: object) -> str:
     """A template of this folder with these values; text is escaped in HTML alone."""
     environment = Environment(
-        loader=PackageLoader("vaehpc", "report"),
+        loader=PackageLoader("vaehpc", "reporting"),
         autoescape=template.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,9 +4,9 @@ import re
 import numpy as np
 import pytest
 
-from tests.report.recorded import LAYERS, NUM_STEPS, SPIKE, planted, planted_record, planted_run, planted_trigger
+from tests.reporting.recorded import LAYERS, NUM_STEPS, SPIKE, planted, planted_record, planted_run, planted_trigger
 from vaehpc.presets import analysis_plan
-from vaehpc.report.explanation import (
+from vaehpc.reporting.explanation import (
     ALARM,
     MAX_POINTS,
     PANELS,
@@ -26,8 +26,8 @@ from vaehpc.report.explanation import (
     rounded,
     trigger_words,
 )
-from vaehpc.report.figures import INK, svg
-from vaehpc.report.words import NBSP
+from vaehpc.reporting.figures import INK, svg
+from vaehpc.reporting.words import NBSP
 from vaehpc.stats.departures import StepRecord, event
 from vaehpc.stats.divergence import ProbeCurve
 

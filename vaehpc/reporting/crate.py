@@ -12,7 +12,7 @@ from typing import Any
 
 from vaehpc.config import StudyConfig
 from vaehpc.files import StudyDir
-from vaehpc.report import words
+from vaehpc.reporting import words
 from vaehpc.results import StudySummary
 
 TOP_FILES = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.examples import run_config
 from vaehpc.config import RunConfig, SpikeConfig
-from vaehpc.report.explanation import Explained
+from vaehpc.reporting.explanation import Explained
 from vaehpc.results import TriggerRecord
 from vaehpc.stats.departures import StepRecord, event
 from vaehpc.stats.divergence import ProbeCurve

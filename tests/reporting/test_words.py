@@ -5,7 +5,7 @@ import pytest
 from fake_study import make_study
 
 from vaehpc.presets import analysis_plan
-from vaehpc.report import words
+from vaehpc.reporting import words
 from vaehpc.results import ArmSummary, Comparison, Contrast, DipTest, RunClass, RunSummary
 from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.divergence import Control, ControlScale

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from vaehpc.config import ArmConfig, ModelConfig, StudyConfig
 from vaehpc.files import StudyDir, write_text
-from vaehpc.report import figures, tables, words
-from vaehpc.report.figures import ArmRuns, EndedRun
-from vaehpc.report.page import Drawing, inline, rendered
+from vaehpc.reporting import figures, tables, words
+from vaehpc.reporting.figures import ArmRuns, EndedRun
+from vaehpc.reporting.page import Drawing, inline, rendered
 from vaehpc.results import StudySummary
 
 

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from vaehpc.config import RecorderPlan, RunConfig
-from vaehpc.report.figures import CLASS_COLOURS, INK, LOG_RANGE, QUIET, STYLE, WIDTH
-from vaehpc.report.words import NBSP, counted, enumeration, number
+from vaehpc.reporting.figures import CLASS_COLOURS, INK, LOG_RANGE, QUIET, STYLE, WIDTH
+from vaehpc.reporting.words import NBSP, counted, enumeration, number
 from vaehpc.results import TriggerRecord
 from vaehpc.stats.departures import Departure, Event, StepRecord
 from vaehpc.stats.divergence import ProbeCurve

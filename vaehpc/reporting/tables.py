@@ -13,8 +13,8 @@ from typing import Any
 
 from vaehpc.config import ArmConfig, PairPlan
 from vaehpc.files import RunDir, StudyDir
-from vaehpc.report import words
-from vaehpc.report.figures import ArmRuns, EndedRun
+from vaehpc.reporting import words
+from vaehpc.reporting.figures import ArmRuns, EndedRun
 from vaehpc.results import (
     ComparisonRow,
     LikenessToControl,

@@ -1,0 +1,62 @@
+"""`python -m vaehpc.report STUDY`: the statistics that trained runs lack, then the study summed up anew."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from vaehpc.command import exit_code
+from vaehpc.files import UserError
+from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
+from vaehpc.study import found_study
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Compute the statistics that trained runs lack, on this machine, and write the report of what there is now.
+
+    May run at any time, also beside trainings in a queue; nothing is trained. Exit codes: 0 done, 2 asked wrongly,
+    3 runs are missing, 130 interrupted.
+    """
+
+    study: Annotated[Path, tyro.conf.Positional]
+    """The study's folder, or its name under 'runs'."""
+    executor: Literal["local", "debug"] = "local"
+    """local: processes on this machine, as many as processors; debug: in this process."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return exit_code(lambda: report(tyro.cli(Arguments, args=argv, prog="vaehpc report"), Console()), INTERRUPTED)
+
+
+def report(asked: Arguments, console: Console) -> int:
+    """Measure what is trained, sum up.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: there is no such study, it is a replay, or another process of this machine runs it.
+    """
+    study = found_study(asked.study)
+    config = study.config()
+    if config.replay is not None:
+        raise UserError(
+            f"{study.path} is a replay of {config.replay.source}: its result is {study.replay_page}. The line of"
+            " `vaehpc replay` that began it, given again, goes on with it."
+        )
+    require_only_launcher(study)
+    claim(study)
+    run_stage("statistics", study, config, asked.executor, console)
+    return end_study(study, asked.executor, console)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
