@@ -8,11 +8,21 @@ from article_runs import AE, ARMS, CELEBA, VAE, measured
 from vaehpc.config import ModelConfig, VaeConfig
 from vaehpc.files import declaration
 from vaehpc.stats.comparison import Reference, compare, differences, measurements
+from vaehpc.stats.divergence import Control
+from vaehpc.stats.summary import summarise_run
+
+NO_CONTROL = Control(None, None, num_runs=0)
 
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     return Reference.model_validate(tomllib.loads(declaration("analysis/reference.toml")))
+
+
+def compared(reference, runs, rates=None, **summary):
+    """The comparison of runs of which the study says this; regular ones, where nothing is said."""
+    summaries = {run.config.name: summarise_run(run, NO_CONTROL).model_copy(update=summary) for run in runs}
+    return compare(reference, CELEBA, ARMS, runs, summaries, rates or {})
 
 
 def row(comparison, quantity):
@@ -21,13 +31,14 @@ def row(comparison, quantity):
 
 
 def test_every_measure_of_the_reference_exists(reference, plan):
-    known = {"diverged_share"} | measurements(measured(VAE, 0, plan)).keys()
+    working = VAE.model_copy(update={"vae": VaeConfig(kl_weight=5.0)})
+    known = {"diverged_share", "elsewhere_radius", "onset_kl_loss"} | measurements(measured(working, 0, plan)).keys()
     assert {quantity.measure for quantity in reference.quantities} - {None} == known
 
 
 def test_a_run_like_the_articles_agrees_with_it(reference, plan):
     """Where the article prints one number for its first VAE, a run that found it shows the same number."""
-    comparison = compare(reference, CELEBA, ARMS, [measured(VAE, 0, plan)], {"vae-tiny": None})
+    comparison = compared(reference, [measured(VAE, 0, plan)], {"vae-tiny": None})
     printed = {
         "VAE: KL loss": 0.0178,
         "steps per epoch": 1329,
@@ -58,7 +69,7 @@ def test_a_run_like_the_articles_agrees_with_it(reference, plan):
 
 def test_kinds_are_kept_apart(reference, plan):
     runs = [measured(AE, 0, plan, total_loss=4515.84), measured(VAE, 0, plan), measured(VAE, 1, plan)]
-    comparison = compare(reference, CELEBA, ARMS, runs, {})
+    comparison = compared(reference, runs)
     assert row(comparison, "AE: total loss").measured == {"ae-nobn-seed000": 4515.84}
     assert row(comparison, "AE: loss per pixel").measured == {"ae-nobn-seed000": pytest.approx(0.49)}
     assert row(comparison, "VAE: total loss").measured.keys() == {"vae-tiny-seed000", "vae-tiny-seed001"}
@@ -66,7 +77,7 @@ def test_kinds_are_kept_apart(reference, plan):
 
 
 def test_what_no_run_measured_has_no_row(reference, plan):
-    comparison = compare(reference, CELEBA, ARMS, [measured(AE, 0, plan)], {"ae-nobn": 0.0})
+    comparison = compared(reference, [measured(AE, 0, plan)], {"ae-nobn": 0.0})
     assert {row.of for row in comparison.rows} == {"ae", "any"}
 
 
@@ -99,13 +110,34 @@ def test_heads_are_compared_where_there_are_two(plan):
     assert "head_kernel_ratio" not in measurements(measured(AE, 0, plan))
 
 
+def test_a_run_that_went_elsewhere_says_where_and_with_which_kl_loss(reference, plan):
+    run = measured(VAE, 0, plan, radius_median=66.0, epochs=24)
+    history = [epoch.model_copy(update={"kl_loss": 0.001 * epoch.epoch}) for epoch in run.history]
+    found = compared(reference, [replace(run, history=history)], run_class="diverged", onset_step=21 * 1329 + 1)
+    assert row(found, "VAE: radii of runs that went elsewhere").measured == {"vae-tiny-seed000": 66.0}
+    assert row(found, "VAE: KL loss at the jump to R = 66").measured == {"vae-tiny-seed000": pytest.approx(0.022)}
+
+
+def test_a_regular_run_went_nowhere(reference, plan):
+    quantities = {row.quantity for row in compared(reference, [measured(VAE, 0, plan)], run_class="regular").rows}
+    assert "VAE: radii of runs that went elsewhere" not in quantities
+    assert "VAE: KL loss at the jump to R = 66" not in quantities
+
+
+def test_only_a_working_kl_loss_is_compared_with_the_articles(reference, plan):
+    working = measured(VAE.model_copy(update={"vae": VaeConfig(kl_weight=5.0)}), 1, plan, total_loss=4900.0)
+    found = compared(reference, [measured(VAE, 0, plan), working])
+    quantity = "VAE with a working KL loss (fact = 5): total loss"
+    assert row(found, quantity).measured == {"vae-tiny-seed001": 4900.0}
+
+
 def test_share_of_diverged_runs_is_per_arm(reference):
-    comparison = compare(reference, CELEBA, ARMS, [], {"ae-nobn": 0.0, "vae-tiny": 0.25})
+    comparison = compared(reference, [], {"ae-nobn": 0.0, "vae-tiny": 0.25})
     assert row(comparison, "VAE: share of diverged runs").measured == {"vae-tiny": 0.25}
 
 
 def test_the_articles_own_study_compares_like_with_like(reference):
-    assert compare(reference, CELEBA, ARMS, [], {}).differences == {"ae-nobn": (), "vae-tiny": ()}
+    assert compared(reference, []).differences == {"ae-nobn": (), "vae-tiny": ()}
 
 
 def test_the_articles_remedy_is_the_articles(reference):
@@ -133,4 +165,4 @@ def test_other_settings_of_an_arm_are_named(reference):
 
 
 def test_footnotes_are_carried(reference):
-    assert any("45.52" in note for note in compare(reference, CELEBA, ARMS, [], {}).footnotes)
+    assert any("45.52" in note for note in compared(reference, []).footnotes)

@@ -15,6 +15,7 @@ from vaehpc.results import (
     EpochRecord,
     LatentStatistics,
     LogVarCensus,
+    RunSummary,
 )
 from vaehpc.stats.runs import MeasuredRun
 
@@ -22,6 +23,8 @@ Kind = Literal["ae", "vae", "any"]
 Setting = bool | int | float
 NORMS = ("kernel_norm", "bias_norm")
 """Of the heads' weights."""
+WORKING_KL_WEIGHT = 5.0
+"""The article's 'fact' of a VAE whose KL loss is not tiny."""
 
 
 class Quantity(Frozen):
@@ -53,6 +56,7 @@ def compare(
     data: DataConfig,
     arms: Mapping[str, ArmConfig],
     runs: Sequence[MeasuredRun],
+    summaries: Mapping[str, RunSummary],
     rates: Mapping[str, float | None],
 ) -> Comparison:
     """The article's quantities that a study measured, each from the runs of the same kind of net.
@@ -62,9 +66,14 @@ def compare(
         data: what the study is trained on.
         arms: of the study, by name.
         runs: those that ended.
+        summaries: of these runs, by name: their classes and onsets.
         rates: rate of divergence by arm; None where there is none.
     """
-    measured = [(run.config.name, run.config.arm.kind, measurements(run)) for run in runs]
+    measured = [
+        (name, run.config.arm.kind, measurements(run) | _of_departure(run, summaries[name]))
+        for run in runs
+        for name in [run.config.name]
+    ]
     measured += [(arm, arms[arm].kind, {"diverged_share": rate}) for arm, rate in rates.items() if rate is not None]
     rows = []
     for quantity in reference.quantities:
@@ -136,6 +145,8 @@ def measurements(run: MeasuredRun) -> dict[str, float]:
     }
     if run.history:
         measured |= _of_epoch(run.history[-1], num_pixels=run.config.data.image_size**2)
+        if run.config.arm.vae is not None and run.config.arm.vae.kl_weight == WORKING_KL_WEIGHT:
+            measured["working_kl_total_loss"] = measured["total_loss"]
     if run.statistics.log_var is not None:
         measured |= _of_log_var(run.statistics.log_var)
     if run.statistics.difference is not None:
@@ -182,6 +193,18 @@ def _of_structure(statistics: LatentStatistics) -> dict[str, float]:
         mu, log_var = statistics.heads["mu"], statistics.heads["log_var"]
         measured["head_kernel_ratio"] = log_var.kernel_norm / mu.kernel_norm
         measured["log_var_bias_mean"] = log_var.bias_mean
+    return measured
+
+
+def _of_departure(run: MeasuredRun, summary: RunSummary) -> dict[str, float]:
+    """Where a run that went elsewhere ended, and the KL loss of the epoch in which it left."""
+    measured = {}
+    if summary.run_class in ("shifted", "diverged"):
+        measured["elsewhere_radius"] = run.statistics.radius_mu.median
+    if summary.onset_step is not None:
+        from_then_on = [epoch.kl_loss for epoch in run.history if epoch.step >= summary.onset_step]
+        if from_then_on:
+            measured["onset_kl_loss"] = from_then_on[0]
     return measured
 
 

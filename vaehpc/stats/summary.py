@@ -66,7 +66,7 @@ def summarise(
         control={name: control.name for name, control in controls.items()},
         plan_sha256=config.plan_sha256,
         provenance=config.provenance,
-        comparison=compare(reference, config.data, config.arms, measured, rates),
+        comparison=compare(reference, config.data, config.arms, measured, summaries, rates),
         contrasts=tuple(contrasts(config, arms, summaries)),
         onsets={name: curve for name, curve in onsets.items() if curve is not None},
         sensitivity={name: sensitivity(of_arms[name], controls[name].scale, config.plan) for name in classed},
