@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 
 ArmKind = Literal["ae", "vae"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
-Feeding = Literal["auto", "memory", "stream"]
 Initializer = Literal["glorot", "he", "normal"]
 
 Stream = Literal[
@@ -88,8 +87,6 @@ class TrainConfig(Frozen):
     """Compile the training step with XLA: faster on a GPU, slower on a CPU."""
     threads: PositiveInt = 1
     """TensorFlow threads of a CPU run; only 1 repeats to the bit."""
-    feeding: Feeding = "auto"
-    """Keep the images in memory, read them from the shards' page cache, or whichever fits; the order is the same."""
     eval_images: PositiveInt = 20_000
     """Images (the first of the training split) whose latents are measured at each epoch end."""
     checkpoint_seconds: PositiveFloat = 600.0

@@ -155,14 +155,11 @@ def manifest(num_train: int) -> Manifest:
 
 def test_how_the_data_are_fed() -> None:
     report = DataReport(manifest=manifest(170_000), problem=None)
-    large = data_finding(report, job(32), "here")
+    large, small = (data_finding(report, job(memory_gb), "here") for memory_gb in (16, 8))
     assert large.ok
     assert "170,000 of 202,599 images train, 96 x 96" in large.found
-    assert "4.7 GB of pixels held in memory of a training's 32 GB" in large.found
-    assert (
-        "read from the shards, being more than a quarter of a training's 16 GB"
-        in data_finding(report, job(), "here").found
-    )
+    assert "4.7 GB of pixels stay in the page cache of a training's 16 GB" in large.found
+    assert "are read again in each epoch, being more than half of a training's 8 GB" in small.found
 
 
 @pytest.mark.parametrize(

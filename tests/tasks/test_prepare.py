@@ -14,9 +14,10 @@ import pytest
 import simplejpeg
 
 from tests.celeba_files import attribute_values, jpeg, write_celeba, write_folder
+from tests.shard_reader import read_shard
 from vaehpc.files import DataDir, UserError, sha256_of_file
 from vaehpc.images.preprocess import preprocess
-from vaehpc.images.tfrecord import check_shard, memory_mapped_images, read_shard
+from vaehpc.images.tfrecord import check_shard, memory_mapped_images
 from vaehpc.tasks.prepare import Request, prepare, run
 
 NUM_IMAGES = 300
@@ -72,7 +73,7 @@ def test_shards_hold_every_image_in_order(undisturbed: Path) -> None:
     ]
     assert [shard.first_image for shard in manifest.shards[124:128]] == [248, 250, 251, 253]
     images, numbers, attributes = (
-        np.concatenate(parts) for parts in zip(*(read_shard(shard, SIZE) for shard in shards), strict=True)
+        np.concatenate(parts) for parts in zip(*(read_shard(shard) for shard in shards), strict=True)
     )
     np.testing.assert_array_equal(images, expected_images(NUMBERS))
     np.testing.assert_array_equal(numbers, NUMBERS)
@@ -130,7 +131,7 @@ def test_official_split_of_distorted_images(celeba: Path, tmp_path: Path) -> Non
     }
     assert (manifest.preprocessing.num_train, manifest.preprocessing.crop) == (len(train), 0)
     assert np.load(tmp_path / "out/image_numbers.npy").tolist() == [*train, *validation, *test]
-    images, numbers, _ = read_shard(tmp_path / "out" / manifest.shards[-1].file, SIZE)
+    images, numbers, _ = read_shard(tmp_path / "out" / manifest.shards[-1].file)
     assert numbers.tolist() == test[90:]
     np.testing.assert_array_equal(images[0], preprocess(simplejpeg.decode_jpeg(jpeg(273)), SIZE, "distort"))
 

@@ -1,4 +1,4 @@
-"""Feeding: an order that depends on (shuffle key, epoch) only, the same pixels from memory and from the shards."""
+"""Feeding: an order that depends on (shuffle key, epoch) only, the pixels that the shards hold."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from tests.examples import data_config, run_config
+from tests.shard_reader import read_shard
 from vaehpc.config import DataConfig, RunConfig
 from vaehpc.files import DataDir, UserError
 from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, load_training_images
 
 
-def run_on(data: DataConfig, **train: object) -> RunConfig:
-    return run_config(data=data, train=train)
+def run_on(data: DataConfig) -> RunConfig:
+    return run_config(data=data)
 
 
 def test_order_is_a_permutation_that_depends_on_seed_and_epoch_only() -> None:
@@ -51,34 +52,38 @@ def test_sharded_images_are_those_of_one_array() -> None:
     np.testing.assert_array_equal(sharded[:7], whole[:7])
 
 
-def test_memory_and_stream_feed_the_same_pixels(faces: DataConfig) -> None:
-    in_memory = load_training_images(run_on(faces, feeding="memory"))
-    streamed = load_training_images(run_on(faces, feeding="stream"))
-    assert isinstance(in_memory, np.ndarray)
-    assert isinstance(streamed, ShardedImages)
-    assert len(in_memory) == len(streamed) == faces.num_train
+def test_images_are_those_of_the_shards(faces: DataConfig) -> None:
+    images = load_training_images(run_on(faces))
+    shards = sorted(Path(faces.path).glob("train-*.tfrecord"))
+    held = np.concatenate([read_shard(shard)[0] for shard in shards])
+    assert len(shards) == 2
+    assert len(images) == len(held) == faces.num_train
     order = epoch_order(run_on(faces), 0)
-    np.testing.assert_array_equal(in_memory[order], streamed[order])
+    np.testing.assert_array_equal(images[order], held[order])
 
 
-@pytest.mark.parametrize("feeding", ["memory", "stream"])
-def test_a_flipped_byte_is_named(own_faces: DataConfig, feeding: str) -> None:
+def test_tensorflow_takes_batches_without_a_copy(faces: DataConfig) -> None:
+    """It does so at multiples of 64 bytes."""
+    images = load_training_images(run_on(faces))
+    assert {images[np.arange(first, 20)].ctypes.data % 64 for first in range(20)} == {0}
+
+
+def test_a_flipped_byte_is_named(own_faces: DataConfig) -> None:
     shard = next(Path(own_faces.path).glob("train-*.tfrecord"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     with pytest.raises(UserError, match=rf"{shard.name}, record \d+"):
-        load_training_images(run_on(own_faces, feeding=feeding))
+        load_training_images(run_on(own_faces))
 
 
-@pytest.mark.parametrize("feeding", ["memory", "stream"])
-def test_a_shard_cut_off_between_two_records_is_named(own_faces: DataConfig, feeding: str) -> None:
+def test_a_shard_cut_off_between_two_records_is_named(own_faces: DataConfig) -> None:
     shard = next(Path(own_faces.path).glob("train-*.tfrecord"))
     num_images = next(item.num_images for item in DataDir(shard.parent).manifest().shards if item.file == shard.name)
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // num_images * (num_images - 1)])
     with pytest.raises(UserError, match=shard.name):
-        load_training_images(run_on(own_faces, feeding=feeding))
+        load_training_images(run_on(own_faces))
 
 
 def test_another_data_set_is_refused(faces: DataConfig) -> None:

@@ -184,8 +184,8 @@ def data_finding(report: DataReport, job: JobConfig, where: str) -> Finding:
         return wrong(name, "no training images", "prepare it again with a larger --num-train")
     size = manifest.preprocessing.size
     num_bytes = train.num_images * size**2 * 3
-    fits = num_bytes <= job.memory_gb * 2**30 / 4
-    feeding = "held in memory" if fits else "read from the shards, being more than a quarter"
+    fits = num_bytes <= job.memory_gb * 2**30 / 2
+    feeding = "stay in the page cache" if fits else "are read again in each epoch, being more than half"
     found = (
         f"{manifest.name}: {train.num_images:,} of {manifest.num_images:,} images train, {size} x {size},"
         f" {len(manifest.shards)} shards, the hash of {manifest.shards[0].file} is right;"

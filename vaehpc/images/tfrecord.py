@@ -31,7 +31,6 @@ _BYTES_AFTER_RECORD = 4
 _REMEDY = "Restore the file, or delete the data set's folder and prepare it again."
 
 UInt8 = npt.NDArray[np.uint8]
-Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 
@@ -50,24 +49,6 @@ def write_shard(path: Path, images: UInt8, numbers: npt.NDArray[np.integer], att
     with written_aside(path) as aside, _os_errors(), tf.io.TFRecordWriter(str(aside)) as writer:
         for image, number, of_image in zip(images, numbers, attributes, strict=True):
             writer.write(_serialised(image, int(number), of_image))
-
-
-def read_shard(path: Path, size: int) -> tuple[UInt8, Int64, Bool]:
-    """Images (num_images, size, size, 3), numbers (num_images,) and attributes (num_images, 40) of a shard.
-
-    Raises:
-        UserError: the shard is missing or damaged (see `check_shard`), or holds images of another size.
-    """
-    features = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "number", "attributes")}
-    images, numbers, attributes = [], [], []
-    for records in _batches(path):
-        values = tf.io.parse_example(records, features)
-        if tf.strings.length(values["image"])[0] != 3 * size**2:
-            raise UserError(f"{path} does not hold images of {size} x {size}: it was prepared with another --size")
-        images.append(tf.io.decode_raw(values["image"], tf.uint8).numpy().reshape(-1, size, size, 3))
-        numbers.append(tf.io.decode_raw(values["number"], tf.int64).numpy().reshape(-1))
-        attributes.append(tf.io.decode_raw(values["attributes"], tf.uint8).numpy().astype(np.bool_))
-    return np.concatenate(images), np.concatenate(numbers), np.concatenate(attributes)
 
 
 def check_shard(path: Path) -> int:

@@ -1,7 +1,8 @@
-"""tf.data batches of uint8 images in an order fixed by (shuffle key, epoch), from memory or from the shards."""
+"""tf.data batches of uint8 images in an order fixed by (shuffle key, epoch), gathered from the shards."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,17 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from vaehpc.config import Feeding, RunConfig
+from vaehpc.config import RunConfig
 from vaehpc.files import DataDir, UserError
-from vaehpc.images.tfrecord import check_shard, memory_mapped_images, read_shard
-from vaehpc.processes import available_memory
-from vaehpc.results import Manifest, Shard
+from vaehpc.images.tfrecord import check_shard, memory_mapped_images
+from vaehpc.results import Shard
+from vaehpc.training.staging import staged
 
 UInt8 = npt.NDArray[np.uint8]
 
 
+ALIGNMENT = 64
+"""Bytes: at multiples of this TensorFlow takes an array as it is, elsewhere it copies it."""
+
+
 class Images(Protocol):
-    """Training images by index: the same pixels whether they are held in memory or read from the shards."""
+    """Training images by index."""
 
     def __len__(self) -> int: ...
 
@@ -30,7 +35,7 @@ class Images(Protocol):
 
 
 class ShardedImages:
-    """Images left in their shards, which the page cache shares between the processes of a node."""
+    """Images mapped from their shards: resident in the page cache, once for all processes of a node."""
 
     def __init__(self, shards: Sequence[UInt8]) -> None:
         self._shards = shards
@@ -41,12 +46,20 @@ class ShardedImages:
 
     def __getitem__(self, indices: npt.NDArray[np.int64] | slice) -> UInt8:
         wanted = np.arange(len(self))[indices] if isinstance(indices, slice) else indices
-        images = np.empty((len(wanted), *self._shards[0].shape[1:]), np.uint8)
         shard_of = np.searchsorted(self._starts, wanted, side="right") - 1
-        for shard in np.unique(shard_of):
-            here = shard_of == shard
-            images[here] = self._shards[shard][wanted[here] - self._starts[shard]]
+        positions = wanted - self._starts[shard_of]
+        images = _aligned((len(wanted), *self._shards[0].shape[1:]))
+        # One by one, because an index array per shard would copy every image twice.
+        for image, shard, position in zip(images, shard_of.tolist(), positions.tolist(), strict=True):
+            image[...] = self._shards[shard][position]
         return images
+
+
+def _aligned(shape: tuple[int, ...]) -> UInt8:
+    num_bytes = math.prod(shape)
+    memory = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + num_bytes].reshape(shape)
 
 
 def load_training_images(run: RunConfig) -> Images:
@@ -63,33 +76,13 @@ def load_training_images(run: RunConfig) -> Images:
             f" run.json says {run.data.sha256}. Prepare it again with the same settings, or start a new study."
         )
     shards = [shard for shard in manifest.shards if shard.split == "train"]
-    size = manifest.preprocessing.size
-    if _fits_in_memory(manifest, run.arm.train.feeding):
-        return np.concatenate([_read_whole(data.path, shard, size) for shard in shards])
-    return ShardedImages([_checked_and_mapped(data.path, shard, size) for shard in shards])
-
-
-def _read_whole(folder: Path, shard: Shard, size: int) -> UInt8:
-    images, _, _ = read_shard(folder / shard.file, size)
-    if len(images) != shard.num_images:
-        raise UserError(
-            f"{folder / shard.file} holds {len(images)} images, the manifest says {shard.num_images}: it was cut off."
-            " Delete the data set and prepare it again."
-        )
-    return images
+    folder = staged(data, manifest.sha256, shards)
+    return ShardedImages([_checked_and_mapped(folder, shard, manifest.preprocessing.size) for shard in shards])
 
 
 def _checked_and_mapped(folder: Path, shard: Shard, size: int) -> UInt8:
     check_shard(folder / shard.file)
     return memory_mapped_images(folder / shard.file, shard.num_images, size)
-
-
-def _fits_in_memory(manifest: Manifest, feeding: Feeding) -> bool:
-    if feeding != "auto":
-        return feeding == "memory"
-    num_bytes = manifest.splits["train"].num_images * manifest.preprocessing.size**2 * 3
-    # A quarter, because several runs share a node; half of that again is in use while the shards are joined.
-    return num_bytes <= available_memory() // 4
 
 
 def epoch_order(run: RunConfig, epoch: int) -> npt.NDArray[np.int64]:

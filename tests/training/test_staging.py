@@ -1,0 +1,116 @@
+"""Shards on the node's own disk: copied once, checked, and never a reason to fail."""
+
+import logging
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from vaehpc.config import DataConfig
+from vaehpc.files import DataDir
+from vaehpc.results import Shard
+from vaehpc.training import staging
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("SLURM_TMPDIR", raising=False)
+    monkeypatch.setenv("VAEHPC_SCRATCH", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+def shards_of(data: DataDir) -> list[Shard]:
+    return [shard for shard in data.manifest().shards if shard.split == "train"]
+
+
+def stage(faces: DataConfig) -> Path:
+    data = DataDir(Path(faces.path))
+    return staging.staged(data, faces.sha256, shards_of(data))
+
+
+def test_without_a_scratch_folder_the_data_are_read_where_they_are(
+    faces: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in staging.SCRATCH_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert stage(faces) == Path(faces.path)
+
+
+def test_training_shards_are_copied_and_nothing_else_stays(scratch: Path, faces: DataConfig) -> None:
+    folder = stage(faces)
+    assert folder.parent == scratch
+    names = {shard.file for shard in shards_of(DataDir(Path(faces.path)))}
+    assert {path.name for path in folder.iterdir()} == names
+    assert all((folder / name).read_bytes() == (Path(faces.path) / name).read_bytes() for name in names)
+
+
+def test_slurms_own_variable_counts_too(scratch: Path, faces: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VAEHPC_SCRATCH")
+    monkeypatch.setenv("SLURM_TMPDIR", str(scratch))
+    assert stage(faces).parent == scratch
+
+
+@pytest.mark.usefixtures("scratch")
+def test_what_is_there_is_not_copied_again(faces: DataConfig) -> None:
+    before = {path: path.stat().st_ino for path in stage(faces).iterdir()}
+    assert {path: path.stat().st_ino for path in stage(faces).iterdir()} == before
+
+
+def test_tasks_that_come_at_once_copy_once(scratch: Path, faces: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[str] = []
+    copy = staging._copy
+
+    def slow_copy(source: Path, target: Path, sha256: str, claim: Path) -> None:
+        copied.append(target.name)
+        time.sleep(0.3)
+        copy(source, target, sha256, claim)
+
+    monkeypatch.setattr(staging, "_copy", slow_copy)
+    monkeypatch.setattr(staging, "POLL_SECONDS", 0.01)
+    found: list[Path] = []
+    tasks = [threading.Thread(target=lambda: found.append(stage(faces))) for _ in range(4)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    assert len(set(found)) == 1
+    assert found[0].parent == scratch
+    assert sorted(copied) == sorted(shard.file for shard in shards_of(DataDir(Path(faces.path))))
+
+
+def test_the_claim_of_a_killed_task_is_taken_over(scratch: Path, faces: DataConfig) -> None:
+    folder = scratch / f"vaehpc-{faces.sha256[:16]}"
+    folder.mkdir()
+    claim = folder / f".{shards_of(DataDir(Path(faces.path)))[0].file}.claim"
+    claim.touch()
+    long_ago = time.time() - staging.STALE_SECONDS - 1
+    os.utime(claim, (long_ago, long_ago))
+    assert stage(faces) == folder
+    assert not claim.exists()
+
+
+def test_a_damaged_shard_is_not_staged(scratch: Path, own_faces: DataConfig, caplog: pytest.LogCaptureFixture) -> None:
+    shard = Path(own_faces.path) / shards_of(DataDir(Path(own_faces.path)))[0].file
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert stage(own_faces) == Path(own_faces.path)
+    assert f"{shard} has not the hash of the manifest" in caplog.text
+    assert [path for path in scratch.rglob("*") if path.is_file()] == []
+
+
+def test_without_room_or_without_the_folder_the_data_are_read_where_they_are(
+    scratch: Path, faces: DataConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    with caplog.at_level(logging.WARNING):
+        assert stage(faces) == Path(faces.path)
+    assert "has 0 KB free, they need 36 KB" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setenv("VAEHPC_SCRATCH", str(scratch / "none"))
+    assert stage(faces) == Path(faces.path)
