@@ -11,7 +11,7 @@ test: .venv/ready
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 bench: .venv/ready
-	$(BIN)/python -m tests.benchmarks.cost_of_records $(BENCH_ARGS)
+	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 # Needs podman; containers/README.md lists what BASE_IMAGE, TRAIN_LOCK and CA_BUNDLE are for.
 export BASE_IMAGE TRAIN_LOCK CA_BUNDLE

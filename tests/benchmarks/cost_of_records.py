@@ -1,28 +1,22 @@
 """What signals, probe, epoch-end evaluation and checkpoints cost, as shares of the training step.
 
-`make bench` runs it. CPU seconds of this process, on one thread; what is compared takes turns, and differences are
-taken pair by pair, so that a busy machine disturbs both alike. A whole step varies by more than its signals cost; their
+CPU seconds of this process, on one thread. A whole step varies by more than its signals cost; their
 share is therefore measured around Adam's step alone, and that of whole steps with and without them is shown beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
-from rich.table import Table
-from scipy.stats import binom
 
+from tests.benchmarks.measure import Row, Work, cpu_seconds, finish, in_turns, median_interval
 from tests.examples import run_config
 from vaehpc.config import ModelConfig, RunConfig, TrainConfig
 from vaehpc.files import Attempt, RunDir
@@ -35,34 +29,12 @@ from vaehpc.training.pipeline import batches
 from vaehpc.training.recorder import Snapshot
 from vaehpc.training.signals import WeightWatcher, image_signals, vae_signals
 
+ARTICLE = "article, 96 x 96, batch 128"
 NUM_IMAGES = 1024
 ARTICLE_STEPS = 1329
 """Steps of an epoch of the article, after which 20,000 images are evaluated and a checkpoint is written."""
-LIMITS = {"signals": 0.03, "probe": 0.015, "epoch end": 0.025}
-
-
-@dataclass(frozen=True)
-class Share:
-    """A cost as a share of the step: median of what was measured, and the median's 95 % interval."""
-
-    name: str
-    median: float
-    low: float
-    high: float
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of this process for one call."""
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
-
-
-def median_interval(values: list[float]) -> tuple[float, float, float]:
-    """Median and the limits of its 95 % interval, which are two of the values: the sign test's, whatever their law."""
-    ordered = sorted(values)
-    rank = int(binom.ppf(0.025, len(values), 0.5))
-    return statistics.median(values), ordered[rank - 1], ordered[-rank]
+LIMITS = {"signals": ("3 %", "1.5 %"), "probe": ("1.5 %", "0.75 %"), "epoch end": ("2.5 %", "1.25 %")}
+"""At most, and what is aimed at."""
 
 
 def built(run: RunConfig) -> tuple[Net, keras.optimizers.Optimizer]:
@@ -106,21 +78,14 @@ def adam_step(run: RunConfig, recorded: bool) -> Callable[[], object]:
     return lambda: step(gradients, mu, log_var, epsilon).numpy()
 
 
-def differences(
-    recorded: Callable[[], object], plain: Callable[[], object], num_pairs: int
-) -> tuple[list[float], list[float]]:
+def differences(recorded: Work, plain: Work, num_pairs: int) -> tuple[list[float], list[float]]:
     """CPU seconds that the recorded work takes more than the plain, pair by pair; and those of the plain."""
-    more, alone = [], []
-    for pair in range(num_pairs):
-        first, second = (recorded, plain) if pair % 2 else (plain, recorded)
-        took = {first: cpu_seconds(first), second: cpu_seconds(second)}
-        more.append(took[recorded] - took[plain])
-        alone.append(took[plain])
-    return more, alone
+    pairs = in_turns(recorded, plain, num_pairs)
+    return [more - alone for more, alone in pairs], [alone for _, alone in pairs]
 
 
-def measured(run: RunConfig, num_steps: int, num_pairs: int) -> tuple[float, list[Share]]:
-    """CPU seconds of a step, and the shares."""
+def measured(name: str, run: RunConfig, num_steps: int, num_pairs: int) -> list[Row]:
+    """The shares."""
     size, batch_size = run.data.image_size, run.arm.train.batch_size
     images = np.random.default_rng(0).integers(256, size=(NUM_IMAGES, size, size, 3)).astype(np.uint8)
     nets = {recorded: built(run) for recorded in (True, False)}
@@ -159,15 +124,21 @@ def measured(run: RunConfig, num_steps: int, num_pairs: int) -> tuple[float, lis
         "checkpoint": [cost / (ARTICLE_STEPS * step) for cost in saves],
         "snapshot": [cost / (100 * step) for cost in copies],
     }
-    return step, [Share(name, *median_interval(values)) for name, values in scaled.items()]
+    rows = []
+    for cost, values in scaled.items():
+        at_most, aim = LIMITS.get(cost, ("", "")) if name == ARTICLE else ("", "")
+        rows.append(
+            Row(f"record, {name}", cost, *median_interval(values), "%", at_most, aim, f"step {1e3 * step:.0f} ms")
+        )
+    return rows
 
 
 def main() -> None:
-    """Measure, print a table, write a JSON file."""
+    """Measure and show."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer pairs")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    arguments = parser.parse_args()
+    parser.add_argument("json", nargs="?", help="leave the rows here too")
+    pairs = 8 if parser.parse_args().quick else 40
     configure_tensorflow(1)
     article = run_config("vae", image_size=96, num_train=NUM_IMAGES)
     article = article.model_copy(
@@ -180,20 +151,8 @@ def main() -> None:
         model={"z_dim": 64, "filters": (8, 16, 32, 64)},
         train={"batch_size": 32},
     )
-    pairs = 8 if arguments.quick else 40
-    columns = ("net", "cost", "share of the step", "95 % interval", "wanted")
-    table = Table(*columns, title="What the record costs, CPU time")
-    figures = {}
-    for name, run, num_steps in (("article, 96 x 96, batch 128", article, 2), ("demo, 48 x 48, batch 32", demo, 40)):
-        step, shares = measured(run, num_steps, pairs)
-        figures[name] = {"step_seconds": step} | {share.name: share.median for share in shares}
-        table.add_row(name, "a step", f"{1e3 * step:.0f} ms")
-        for share in shares:
-            wanted = f"at most {LIMITS[share.name]:.1%}" if share.name in LIMITS else ""
-            table.add_row("", share.name, f"{share.median:.2%}", f"{share.low:.2%} to {share.high:.2%}", wanted)
-    Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    rows = measured(ARTICLE, article, 2, pairs) + measured("demo, 48 x 48, batch 32", demo, 40, pairs)
+    finish(rows, "What the record costs, shares of the training step's CPU time")
 
 
 if __name__ == "__main__":

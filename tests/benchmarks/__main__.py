@@ -1,0 +1,43 @@
+"""All benchmarks, each part in a process of its own, then one table and a JSON file.
+
+`make bench`, or `make bench BENCH_ARGS=--quick` for a first look in a few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.benchmarks.measure import Row, table_of
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+PARTS = {"launching": ONE_THREAD, "training": ONE_THREAD, "cost_of_records": ONE_THREAD, "latents": {}}
+"""Each with its environment."""
+
+
+def main() -> None:
+    """Run the parts one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the rows are left")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for part, environment in PARTS.items():
+            path = Path(folder) / f"{part}.json"
+            line = [sys.executable, "-m", f"tests.benchmarks.{part}", *(["--quick"] if arguments.quick else []), path]
+            subprocess.run(line, env=os.environ | environment | {"TF_CPP_MIN_LOG_LEVEL": "3"}, check=True)
+            rows += [Row(**row) for row in json.loads(path.read_text())]
+            arguments.json.write_text(json.dumps([vars(row) for row in rows], indent=2) + "\n")
+    Console().print(table_of(rows, "All"))
+
+
+if __name__ == "__main__":
+    main()

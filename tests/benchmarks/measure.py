@@ -1,0 +1,90 @@
+"""Measuring on a machine that is never quiet: CPU seconds, what is compared takes turns, medians with intervals."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binom
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a ratio, a share or a time, its median and the median's 95 % interval."""
+
+    part: str
+    what: str
+    median: float
+    low: float
+    high: float
+    unit: str = "x"
+    wanted: str = ""
+    aim: str = ""
+    beside: str = ""
+    """Absolute figures, shares of the machine's limits."""
+
+
+def cpu_seconds(work: Work) -> float:
+    """CPU time of this process, of all its threads, for one call."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def copy_rate(num_bytes: int = 2**28) -> float:
+    """Bytes per CPU second that one thread reads, while it writes as many."""
+    source, target = np.ones(num_bytes, np.uint8), np.empty(num_bytes, np.uint8)
+    np.copyto(target, source)
+    return num_bytes / min(cpu_seconds(lambda: np.copyto(target, source)) for _ in range(5))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median and the limits of its 95 % interval, which are two of the values: the sign test's, whatever their law."""
+    ordered = sorted(values)
+    rank = max(1, int(binom.ppf(0.025, len(values), 0.5)))
+    return statistics.median(values), ordered[rank - 1], ordered[-rank]
+
+
+def in_turns(first: Work, second: Work, num_pairs: int) -> list[tuple[float, float]]:
+    """CPU seconds of both, pair by pair; which one begins changes from pair to pair."""
+    pairs = []
+    for pair in range(num_pairs):
+        order = (first, second) if pair % 2 else (second, first)
+        took = {work: cpu_seconds(work) for work in order}
+        pairs.append((took[first], took[second]))
+    return pairs
+
+
+def ratio_row(part: str, what: str, pairs: Iterable[tuple[float, float]], **words: str) -> Row:
+    """How many times as long the first of each pair took."""
+    return Row(part, what, *median_interval([first / second for first, second in pairs]), **words)
+
+
+def table_of(rows: Iterable[Row], title: str) -> Table:
+    """All rows, a line each."""
+    table = Table("", "what", "median", "95 % interval", "wanted", "aim", "beside", title=title)
+    for row in rows:
+        interval = f"{_in_words(row.low, row.unit)} to {_in_words(row.high, row.unit)}"
+        table.add_row(row.part, row.what, _in_words(row.median, row.unit), interval, row.wanted, row.aim, row.beside)
+    return table
+
+
+def _in_words(value: float, unit: str) -> str:
+    return f"{value:.2%}" if unit == "%" else f"{value:.3g} {unit}"
+
+
+def finish(rows: Sequence[Row], title: str) -> None:
+    """Show the rows; where the last argument is a file's name, leave them there too."""
+    Console().print(table_of(rows, title))
+    if sys.argv[-1].endswith(".json"):
+        with open(sys.argv[-1], "w") as file:  # noqa: PTH123
+            json.dump([asdict(row) for row in rows], file, indent=2)
