@@ -26,6 +26,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint containers/Dockerfile
 
 .venv/ready: containers/locks/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "vaehpc needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1). Give another one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
