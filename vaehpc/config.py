@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -278,6 +279,15 @@ class ContrastPlan(Frozen):
     versus: Annotated[float, Field(ge=0, lt=1)]
     power: Annotated[float, Field(gt=0, lt=1)]
     num_permutations: PositiveInt
+    looks: tuple[Annotated[int, Field(gt=0, le=200)], ...] = ()
+    """Seeds per arm after which `reference` is judged against its control; none: once, without boundaries."""
+
+    @field_validator("looks")
+    @classmethod
+    def _ascend(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(looks)):
+            raise ValueError("numbers of seeds must ascend")
+        return looks
 
 
 class SensitivityPlan(Frozen):

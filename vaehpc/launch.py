@@ -370,6 +370,9 @@ def say_what_it_can_show(config: StudyConfig, console: Console) -> None:
                 f"; {plan.rate:.0%} against {plan.versus:.0%} of {control} would be found with probability {found:.0%}"
             )
         say(console, said)
+    if plan.looks:
+        looks = ", ".join(map(str, plan.looks))
+        say(console, f"  planned looks at {plan.reference} and its control: after {looks} seeds per arm")
 
 
 if __name__ == "__main__":

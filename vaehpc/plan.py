@@ -217,7 +217,11 @@ def _say_looks(num_seeds: Sequence[int], rate: float, versus: float, alpha: floa
         f"  found with probability {sum(stops):.1%}, after {expected:.1f} seeds per arm on average; if the arm diverges"
         f" at {versus:.4g}, too, found with {sum(stops_falsely):.2%}",
     )
-    say(console, "  Write the looks down before the launch: a look that was not planned spends alpha twice.")
+    say(
+        console,
+        f"  Write them into analysis/plan.toml before the launch, under [contrasts]: looks = {list(num_seeds)}. The"
+        " report then judges by them; a look that was not planned spends alpha twice.",
+    )
 
 
 def least_diverged(look: Look, diverged_of_control: int) -> str:

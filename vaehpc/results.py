@@ -479,6 +479,30 @@ class Contrast(Frozen):
     """That were drawn; 0: all were enumerated, or there was no onset."""
 
 
+class PlannedLook(Frozen):
+    """The counts of the plan's reference arm and of its control, judged after as many seeds as the plan says."""
+
+    arm: str
+    reference: str
+    looks: tuple[int, ...]
+    """Seeds per arm at each look that is planned."""
+    number: int
+    """Of this look, from 1."""
+    spent: float
+    """Probability, at most, to have found a difference by now that is not there."""
+    num_diverged: int
+    reference_diverged: int
+    least_diverged: int | None
+    """Runs of the arm that must have diverged to stop, beside so many of the reference; None: no number is enough."""
+    stops: bool
+    """Whether they have."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no look comes after it."""
+        return self.number == len(self.looks)
+
+
 class OnsetCurve(Frozen):
     """Kaplan-Meier estimate of the share of an arm's runs without an onset, at each step at which one was last seen."""
 
@@ -645,6 +669,8 @@ class StudySummary(Frozen):
     comparison: Comparison | None = None
     """With the article; None where it was not made."""
     contrasts: tuple[Contrast, ...]
+    look: PlannedLook | None = None
+    """None where the plan has no looks, this is none of them, or runs are missing."""
     onsets: dict[str, OnsetCurve]
     """By arm; none where its control gives no limit."""
     sensitivity: dict[str, tuple[SensitivityRow, ...]]

@@ -6,7 +6,7 @@ from fake_study import make_study
 
 from vaehpc.presets import analysis_plan
 from vaehpc.reporting import words
-from vaehpc.results import ArmSummary, Comparison, Contrast, DipTest, RunClass, RunSummary
+from vaehpc.results import ArmSummary, Comparison, Contrast, DipTest, PlannedLook, RunClass, RunSummary
 from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.divergence import Control, ControlScale
 from vaehpc.stats.rates import summarise_arm
@@ -276,6 +276,51 @@ def test_without_a_difference_the_text_says_how_little_that_means(mixed):
 def test_so_few_runs_that_nothing_can_be_shown_are_named(mixed):
     (said,) = said_of(mixed, contrast(2, 2, 0, 2))
     assert said.endswith("For vae-tiny and ae there are so few runs that no outcome could have shown one.")
+
+
+def look(number: int, num_diverged: int, least: int | None) -> PlannedLook:
+    return PlannedLook(
+        arm="vae-tiny", reference="ae", looks=(8, 16), number=number, spent=0.0056, num_diverged=num_diverged,
+        reference_diverged=0, least_diverged=least, stops=least is not None and num_diverged >= least,
+    )  # fmt: skip
+
+
+def looked(mixed, of: PlannedLook | None, *contrasts: Contrast) -> list[str]:
+    study, summary = mixed
+    config = study.config()
+    plan = config.plan.contrasts.model_copy(update={"looks": (8, 16)})
+    config = config.model_copy(update={"plan": config.plan.model_copy(update={"contrasts": plan})})
+    summary = summary.model_copy(update={"contrasts": contrasts, "look": of})
+    return [plain(said) for said in words.tested(config, summary)]
+
+
+def test_before_the_last_look_nothing_else_is_tested(mixed):
+    found = contrast(6, 8, 0, 8, holm=0.001, arm="vae-eps5")
+    assert looked(mixed, look(1, 4, 6), found) == [
+        "Look 1 of 2, after 8 seeds per arm: 4 runs of vae-tiny diverged and 0 of ae, beside which 6 are needed to stop"
+        " (O'Brien-Fleming-like spending; 0.6 % of a false alarm until now). The plan goes on to 16 seeds; nothing else"
+        " is tested before the last look."
+    ]
+    (stopped,) = looked(mixed, look(1, 6, 6), found)
+    assert stopped.endswith("vae-tiny diverged more often than ae: the plan stops here.")
+    (hopeless,) = looked(mixed, look(1, 8, None), found)
+    assert "no number would be enough to stop" in hopeless
+
+
+def test_the_last_look_judges_its_arms_and_the_tests_the_others(mixed):
+    found = contrast(6, 16, 0, 16, holm=0.001)
+    other = contrast(7, 16, 0, 16, holm=0.002, arm="vae-eps5")
+    last, tested = looked(mixed, look(2, 3, 5), found, other)
+    assert last.endswith("No difference was shown, which is no proof of equal rates.")
+    assert tested.startswith("vae-eps5 diverged more often than its control ae")
+
+
+def test_between_looks_nothing_is_tested(mixed):
+    (said,) = looked(mixed, None, contrast(6, 8, 0, 8, holm=0.001))
+    assert said == (
+        "The plan judges the counts after 8 and 16 seeds of each arm. This is none of these looks, or runs are missing:"
+        " nothing is tested."
+    )
 
 
 @pytest.mark.parametrize(

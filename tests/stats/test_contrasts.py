@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from article_runs import AE, VAE
@@ -19,6 +21,7 @@ from vaehpc.stats.contrasts import (
     holm,
     mcnemar,
     planned_contrasts,
+    planned_look,
 )
 from vaehpc.stats.planning import binomial, fisher_greater
 from vaehpc.stats.rates import summarise_arm
@@ -171,3 +174,59 @@ def test_holm_runs_over_all_contrasts_and_arms_without_a_rate_are_left_out(plan)
     arms["vae-eps5"] = arms["vae-eps5"].model_copy(update={"rate": None})
     (alone,) = contrasts(config, arms, found)
     assert alone.holm == alone.boschloo
+
+
+# Planned looks
+
+
+def with_looks(plan, *looks, **changes):
+    contrast_plan = plan.contrasts.model_copy(update={"looks": looks})
+    return plan.model_copy(update={"contrasts": contrast_plan} | changes)
+
+
+def look_at(plan, diverged, of_reference, num_seeds):
+    arms = {
+        name: of_arm(name, ["diverged"] * count + ["regular"] * (num_seeds - count), plan)[0]
+        for name, count in (("vae-tiny", diverged), ("ae", of_reference))
+    }
+    return planned_look(study(plan, AE_BN, VAE, num_seeds=num_seeds), arms)
+
+
+def test_looks_raise_no_more_false_alarms_than_planned(plan):
+    """Every one of the 4096 courses that two arms of six seeds can take, judged from the second on.
+
+    Judged each time by a single look's test they would raise 26.7 %.
+    """
+    looks = (2, 3, 4, 5, 6)
+    planned = with_looks(plan, *looks, level=0.75)
+    judged = {(n, x, y): look_at(planned, x, y, n).stops for n in looks for x in range(n + 1) for y in range(n + 1)}
+    alarms = np.zeros(13)  # by the number of runs that diverged
+    for course in itertools.product((0, 1), repeat=12):
+        arm, reference = course[:6], course[6:]
+        alarms[sum(course)] += any(judged[n, sum(arm[:n]), sum(reference[:n])] for n in looks)
+    rates, diverged = np.linspace(0, 1, 101)[:, np.newaxis], np.arange(13)
+    false_alarms = (alarms * rates**diverged * (1 - rates) ** (12 - diverged)).sum(axis=1)
+    assert 0.2 < false_alarms.max() <= 0.25
+
+
+def test_a_look_says_what_it_needs_and_which_it_is(plan):
+    first, last = look_at(with_looks(plan, 8, 16), 8, 0, 8), look_at(with_looks(plan, 8, 16), 1, 0, 16)
+    assert (first.number, first.is_last, first.stops) == (1, False, True)
+    assert (last.number, last.is_last, last.stops) == (2, True, False)
+    assert boschloo(first.least_diverged - 1, 8, 0, 8, "greater") < 0.05  # enough for a single look, not for this one
+    assert 0 < first.spent < last.spent == pytest.approx(0.05)
+
+
+def test_other_numbers_of_seeds_and_missing_runs_are_not_judged(plan):
+    assert look_at(with_looks(plan, 8, 16), 5, 0, 9) is None
+    assert look_at(plan, 5, 0, 8) is None
+    planned = with_looks(plan, 8, 16)
+    arms = {"ae": of_arm("ae", ["regular"] * 8, planned)[0]}
+    arms["vae-tiny"] = of_arm("vae-tiny", [*["diverged"] * 7, None], planned)[0]
+    assert planned_look(study(planned, AE_BN, VAE, num_seeds=8), arms) is None
+    assert planned_look(study(planned, AE_BN, num_seeds=8), arms) is None
+
+
+def test_looks_ascend(plan):
+    with pytest.raises(ValueError, match="must ascend"):
+        type(plan.contrasts).model_validate(plan.contrasts.model_dump() | {"looks": (8, 8)})

@@ -80,3 +80,11 @@ def test_a_missing_run_is_never_regular(plan):
     missing = summary.runs["vae-tiny-seed000"]
     assert (missing.run_class, missing.missing_stage, missing.last_words) == (None, "train", "MemoryError")
     assert (summary.arms["ae"].num_missing, summary.arms["vae-tiny"].num_missing) == (0, 1)
+
+
+def test_seeds_that_a_planned_look_adds_are_as_planned(plan):
+    looks = plan.contrasts.model_copy(update={"looks": (2, 4)})
+    planned = plan.model_copy(update={"contrasts": looks})
+    for first, expected in ((2, ()), (1, ("3 of 4 seeds of ae were added after the first launch",))):
+        config = study(planned, AE).model_copy(update={"first_seeds": {"ae": tuple(range(first))}})
+        assert summarise(config, [measured(AE, 0, planned)], NO_REFERENCE).deviations == expected

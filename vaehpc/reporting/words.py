@@ -18,6 +18,7 @@ from vaehpc.results import (
     LikenessToControl,
     OnsetCurve,
     PairedEffect,
+    PlannedLook,
     RunSummary,
     StudySummary,
     TrainedRecord,
@@ -186,6 +187,8 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
         )
     if sum(arm.rate is not None for arm in arms.values()) > 1 and not summary.contrasts:
         found.append("Rates of different arms were not tested against each other: no difference is claimed.")
+    if config.plan.contrasts.looks and summary.contrasts:
+        found.append("The plan has several looks: the p values in tables are each of a single look.")
     if summary.deviations:
         deviations = "; ".join(summary.deviations)
         found.append(f"Not as planned before the first launch, so that every test is exploratory: {deviations}.")
@@ -218,10 +221,41 @@ def counts(contrast: Contrast) -> str:
 
 
 def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
-    """What the tests between arms found, a sentence each; those that found nothing together."""
-    shown = [contrast for contrast in summary.contrasts if is_shown(contrast, config)]
-    others = [contrast for contrast in summary.contrasts if not is_shown(contrast, config)]
-    return [difference(contrast) for contrast in shown] + ([no_difference(others, config)] if others else [])
+    """What the tests between arms found, a sentence each; those that found nothing together.
+
+    Where the plan has looks, they judge their two arms, and nothing else is tested before the last one.
+    """
+    contrasts, said = summary.contrasts, []
+    if looks := config.plan.contrasts.looks:
+        if summary.look is None:
+            return [
+                f"The plan judges the counts after {enumeration([str(n) for n in looks])} seeds of each arm. This is"
+                " none of these looks, or runs are missing: nothing is tested."
+            ]
+        said.append(judged(summary.look))
+        if not summary.look.is_last:
+            return said
+        judged_arms = (summary.look.arm, summary.look.reference)
+        contrasts = tuple(each for each in contrasts if (each.arm, each.reference) != judged_arms)
+    shown = [contrast for contrast in contrasts if is_shown(contrast, config)]
+    others = [contrast for contrast in contrasts if not is_shown(contrast, config)]
+    return said + [difference(contrast) for contrast in shown] + ([no_difference(others, config)] if others else [])
+
+
+def judged(look: PlannedLook) -> str:
+    """What a planned look found, and what follows."""
+    num_seeds = look.looks[look.number - 1]
+    least = "no number would be enough" if look.least_diverged is None else f"{look.least_diverged} are needed"
+    found = (
+        f"Look {look.number} of {len(look.looks)}, after {counted(num_seeds, 'seed')} per arm: {look.num_diverged} runs"
+        f" of {look.arm} diverged and {look.reference_diverged} of {look.reference}, beside which {least} to stop"
+        f" (O'Brien-Fleming-like spending; {percent(look.spent)} of a false alarm until now)."
+    )
+    if look.stops:
+        return f"{found} {look.arm} diverged more often than {look.reference}: the plan stops here."
+    if look.is_last:
+        return f"{found} No difference was shown, which is no proof of equal rates."
+    return f"{found} The plan goes on to {look.looks[look.number]} seeds; nothing else is tested before the last look."
 
 
 def difference(contrast: Contrast) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from vaehpc.config import Alternative, ContrastPlan, PlanConfig, StudyConfig, control_of
-from vaehpc.results import ArmSummary, Contrast, RunSummary
+from vaehpc.results import ArmSummary, Contrast, PlannedLook, RunSummary
 from vaehpc.stats import planning
 from vaehpc.stats.survival import Followed, logrank
 
@@ -107,6 +107,33 @@ def contrast(
         logrank=onsets and onsets.statistic,
         logrank_p=onsets and onsets.p,
         num_permutations=onsets.num_permutations if onsets else 0,
+    )
+
+
+def planned_look(config: StudyConfig, arms: Mapping[str, ArmSummary]) -> PlannedLook | None:
+    """The plan's look at its reference arm; None if there is none after so many seeds, or not all runs have a class."""
+    plan = config.plan.contrasts
+    control = control_of(config.arms[plan.reference], config.arms) if plan.reference in config.arms else None
+    if control is None:
+        return None
+    arm, reference = arms[plan.reference], arms[control]
+    num_seeds = arm.num_runs
+    whole = all(each.rate is not None and each.num_missing == 0 for each in (arm, reference))
+    if not whole or num_seeds != reference.num_runs or num_seeds not in plan.looks:
+        return None
+    number = plan.looks.index(num_seeds)
+    look = planning.boundaries(plan.looks, 1 - config.plan.level)[number]
+    least = look.least_diverged(reference.num_diverged)
+    return PlannedLook(
+        arm=plan.reference,
+        reference=control,
+        looks=plan.looks,
+        number=number + 1,
+        spent=look.spent,
+        num_diverged=arm.num_diverged,
+        reference_diverged=reference.num_diverged,
+        least_diverged=least,
+        stops=least is not None and arm.num_diverged >= least,
     )
 
 

@@ -19,7 +19,7 @@ from vaehpc.results import (
     StudySummary,
 )
 from vaehpc.stats.comparison import Reference, compare
-from vaehpc.stats.contrasts import contrasts
+from vaehpc.stats.contrasts import contrasts, planned_look
 from vaehpc.stats.divergence import (
     Control,
     ProbeCurve,
@@ -68,6 +68,7 @@ def summarise(
         provenance=config.provenance,
         comparison=compare(reference, config.data, config.arms, measured, summaries, rates),
         contrasts=tuple(contrasts(config, arms, summaries)),
+        look=planned_look(config, arms),
         onsets={name: curve for name, curve in onsets.items() if curve is not None},
         sensitivity={name: sensitivity(of_arms[name], controls[name].scale, config.plan) for name in classed},
         modes=dip_tests(
@@ -118,10 +119,11 @@ def deviations(config: StudyConfig, runs: Sequence[MeasuredRun]) -> list[str]:
         found.append(f"measured under another analysis plan: {', '.join(elsewise)}")
     if config.first_seeds is None:
         return found
+    looks = config.plan.contrasts.looks
     for arm, seeds in config.seeds.items():
         if (first := config.first_seeds.get(arm)) is None:
             found.append(f"the arm {arm} was added after the first launch")
-        elif later := len(set(seeds) - set(first)):
+        elif (later := len(set(seeds) - set(first))) and not {len(first), len(seeds)} <= set(looks):
             found.append(f"{later} of {len(seeds)} seeds of {arm} were added after the first launch")
     return found
 
