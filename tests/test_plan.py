@@ -3,12 +3,15 @@ import sys
 
 import pytest
 
+from tests.examples import arm_config, data_config
 from vaehpc.config import StudyConfig
 from vaehpc.files import StudyDir, write_model
+from vaehpc.forecast import forecast, measured_arms, run_seconds
 from vaehpc.plan import main
 from vaehpc.presets import PRESETS, analysis_plan, configured_arms, named_arms
-from vaehpc.results import TrainedRecord
+from vaehpc.results import Measurement, TrainedRecord
 from vaehpc.study import planned_study
+from vaehpc.submit import LocalSlot
 
 
 def said(capsys, *arguments):
@@ -61,6 +64,9 @@ def test_looks_have_boundaries(capsys):
         (["--arms", "0"], "at least 1 arm"),
         (["--rate", "0.2", "--versus", "0.199"], "even 1,000 seeds per arm do not find"),
         (["--study", "nowhere"], "neither a study's folder nor a name"),
+        (["--measure", "demo"], "--measure demo: it trains for a short time, on the data of --data DIR"),
+        (["--measure", "demo", "--data", "nowhere"], "vaehpc.prepare"),
+        (["--measure", "demo", "--data", "d", "--measure-seconds", "0"], "--measure-seconds 0: a positive number"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message, capsys, tmp_path, monkeypatch):
@@ -98,6 +104,64 @@ def test_a_study_without_a_finished_run_has_no_speed(study, capsys):
         study.run(run.name).trained_path.unlink(missing_ok=True)
     assert main(["--study", str(study.path)]) == 2
     assert "no training has finished there" in capsys.readouterr().err
+
+
+SPEED = Measurement(
+    run="ae-seed000", device="CPU", start_seconds=10, step_seconds=0.1, image_seconds=0.001, checkpoint_seconds=0.5,
+    memory_bytes=2 * 10**9,
+)  # fmt: skip
+
+
+def forecast_study(**train) -> StudyConfig:
+    """Two arms of three seeds; 1000 images are 10 steps of 100, 20 of which are evaluated at the end of an epoch."""
+    overridden = {"batch_size": 100, "epochs": 50, "eval_images": 20, "checkpoint_seconds": 200.0} | train
+    arms = {kind: arm_config(kind, train=overridden) for kind in ("ae", "vae")}
+    return planned_study("f", "demo", data_config(num_train=1000), arms, 3)
+
+
+def test_a_run_takes_the_sum_of_its_parts():
+    run = next(iter(forecast_study().runs()))
+    steps, encoded = 500 * 0.1, (10 * 512 + 50 * 20 + 1000) * 0.001
+    checkpoints = (50 + (steps + encoded) / 200) * 0.5
+    assert run_seconds(run, SPEED) == pytest.approx(10 + steps + encoded + checkpoints)
+
+
+def test_a_forecast_adds_up(monkeypatch):
+    monkeypatch.setattr("vaehpc.forecast.local_slots", lambda _: [LocalSlot(None)] * 2)
+    config = forecast_study(epochs=5000)
+    slow = SPEED.model_copy(update={"step_seconds": 0.2})
+    of_ae, of_vae = (run_seconds(config.runs()[0], speed) / 3600 for speed in (SPEED, slow))
+    lines = list(forecast(config, {"ae": SPEED, "vae": slow}))
+    assert lines[0].startswith(f"ae: {of_ae:.1f} h per run on CPU (1,000 images/s in training), 2.0 GB of memory")
+    assert lines[1].startswith(f"vae: {of_vae:.1f} h per run on CPU (500 images/s")
+    assert lines[2].startswith(f"6 runs: {3 * (of_ae + of_vae):.3g} processor hours")
+    assert lines[3] == f"{1.5 * (of_ae + of_vae):.1f} h on the 2 of this machine, {of_vae:.1f} h where all run at once"
+
+
+def test_an_arm_is_measured_on_this_machine(faces, monkeypatch):
+    monkeypatch.setattr("vaehpc.forecast.local_slots", lambda _: [LocalSlot(None)])
+    config = planned_study("m", "demo", faces, {"vae": arm_config("vae")}, 2)
+    (speed,) = measured_arms(config, 0.2).values()
+    assert speed.run == "vae-seed000"
+    assert min(speed.start_seconds, speed.step_seconds, speed.image_seconds, speed.checkpoint_seconds) > 0
+    assert speed.memory_bytes > 10**7
+
+
+def test_the_command_measures_the_presets_arms_with_the_settings_asked_for(faces, monkeypatch, capsys):
+    asked = []
+
+    def planted(config, seconds):
+        asked.append((config, seconds))
+        return dict.fromkeys(config.arms, SPEED)
+
+    monkeypatch.setattr("vaehpc.plan.measured_arms", planted)
+    text = said(capsys, "--seeds", "2", "--measure", "demo", "--data", faces.path, "--train.epochs", "3")
+    ((config, seconds),) = asked
+    assert (list(config.arms), seconds) == (["ae", "vae-tiny", "vae-eps5"], 30)
+    assert {arm.train.epochs for arm in config.arms.values()} == {3}
+    assert config.arms["ae"].model == configured_arms(named_arms(("ae",)), PRESETS["demo"].settings)["ae"].model
+    assert "6 runs: " in text
+    assert "hours: unknown" not in text
 
 
 def test_the_plan_says_what_the_command_asks_by_default():

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import exit_code
-from vaehpc.files import StudyDir, UserError
-from vaehpc.presets import analysis_plan
+from vaehpc.files import DataDir, StudyDir, UserError
+from vaehpc.forecast import forecast, measured_arms
+from vaehpc.presets import PRESETS, PresetName, Settings, analysis_plan, configured_arms, named_arms
 from vaehpc.progress import say
 from vaehpc.stats.planning import (
     MOST_SEEDS,
@@ -28,7 +31,7 @@ from vaehpc.stats.planning import (
     seeds_needed,
     stopping,
 )
-from vaehpc.study import found_study
+from vaehpc.study import data_config, found_study, planned_study
 
 SHOWN_COUNTS = 6
 """Diverged runs of the reference for which boundaries are printed."""
@@ -59,11 +62,28 @@ class Arguments:
     """Number of arms, for the cost."""
     study: Path | None = None
     """Study with finished runs, by folder or name: its speed is what a run will cost."""
+    measure: PresetName | None = None
+    """Train the arms of this preset here, on --data, for --measure-seconds each, and say what its runs will take."""
+    data: Path | None = None
+    """Prepared data set, for --measure."""
+    measure_seconds: float = 30.0
+    """How long --measure trains each arm."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: said; 2: asked wrongly; 130: Ctrl-C."""
-    return exit_code(lambda: plan(tyro.cli(Arguments, args=argv, prog="vaehpc plan"), Console()), "interrupted")
+    return exit_code(lambda: plan(parsed(argv), Console()), "interrupted")
+
+
+def parsed(argv: Sequence[str] | None) -> Arguments:
+    """The command line over the settings of the preset that is to be measured."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--measure")
+    early, _ = first.parse_known_args(argv)
+    # A wrong name is left to the full parser, which lists the right ones.
+    settings = PRESETS[early.measure].settings if early.measure in PRESETS else Settings()
+    return tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), prog="vaehpc plan")
 
 
 def plan(asked: Arguments, console: Console) -> int:
@@ -86,11 +106,17 @@ def plan(asked: Arguments, console: Console) -> int:
             f" {wanted:.0%}: ask for a larger difference, or say --seeds to see what a number can show"
         )
     say(console, f"{num_seeds} seeds per arm: {rate:.4g} against {versus:.4g}, alpha {alpha:.2g}")
-    for line in (*what_it_finds(num_seeds, rate, versus, wanted, alpha), *cost(num_seeds, asked.arms, speed)):
+    for line in what_it_finds(num_seeds, rate, versus, wanted, alpha):
         say(console, f"  {line}")
+    if asked.measure is None:
+        for line in cost(num_seeds, asked.arms, speed):
+            say(console, f"  {line}")
     say(console, "What that number cannot show:")
     for line in what_it_cannot_show(num_seeds, versus, wanted, alpha, planned.level):
         say(console, f"  {line}")
+    if asked.measure is not None:
+        for line in measured(asked, asked.measure, num_seeds, console):
+            say(console, f"  {line}")
     if asked.looks > 1:
         _say_looks(looks_at(num_seeds, asked.looks), rate, versus, alpha, console)
     return 0
@@ -103,6 +129,10 @@ def _require_sensible(asked: Arguments, rate: float, versus: float, wanted: floa
         raise UserError(f"--power {wanted:g}: a probability between 0 and 1 is needed, such as 0.8")
     if asked.seeds is not None and not 1 <= asked.seeds <= MOST_SEEDS:
         raise UserError(f"--seeds {asked.seeds}: 1 to {MOST_SEEDS:,} seeds per arm can be judged")
+    if asked.measure is not None and asked.data is None:
+        raise UserError(f"--measure {asked.measure}: it trains for a short time, on the data of --data DIR; give one")
+    if asked.measure_seconds <= 0:
+        raise UserError(f"--measure-seconds {asked.measure_seconds:g}: a positive number is needed, such as 30")
     if asked.arms < 1:
         raise UserError(f"--arms {asked.arms}: a study has at least 1 arm")
     if asked.looks < 1 or (asked.seeds is not None and asked.looks > asked.seeds):
@@ -168,13 +198,29 @@ def cost(num_seeds: int, num_arms: int, speed: Speed | None) -> Iterator[str]:
     """Hours of training; unknown without a measured speed."""
     runs = f"{num_arms} arms x {num_seeds} seeds = {num_arms * num_seeds} runs"
     if speed is None:
-        yield f"{runs}; hours: unknown, give --study of a study with finished runs like these"
+        yield (
+            f"{runs}; hours: unknown, give --study of a study with finished runs like these, or --measure PRESET"
+            " --data DIR"
+        )
         return
     total = num_arms * num_seeds * speed.hours
     yield (
         f"{runs}; {total:.3g} hours on {speed.device}: {speed.hours:.3g} h per run, median of {speed.num_runs} of"
         f" {speed.study}"
     )
+
+
+def measured(asked: Arguments, preset: PresetName, num_seeds: int, console: Console) -> Iterator[str]:
+    """What so many seeds of a preset's arms take on this machine, by a short training of each.
+
+    Raises:
+        UserError: the data are missing or damaged.
+    """
+    assert asked.data is not None
+    arms = configured_arms(named_arms(PRESETS[preset].arms), asked.settings)
+    config = planned_study(preset, preset, data_config(DataDir(asked.data)), arms, num_seeds)
+    say(console, f"Training {', '.join(arms)} for {asked.measure_seconds:g} s each ...")
+    yield from forecast(config, measured_arms(config, asked.measure_seconds))
 
 
 # Looking before the end

@@ -682,6 +682,25 @@ class StudySummary(Frozen):
     """What was not as planned before the launch: tests are exploratory if there is any."""
 
 
+# Before the launch
+
+
+class Measurement(Frozen):
+    """What a short training of an arm showed."""
+
+    run: str
+    device: str
+    start_seconds: float
+    """From the start of the process's work to the end of the first step, which compiles."""
+    step_seconds: float
+    """Of a training step, with the recorder's signals."""
+    image_seconds: float
+    """To encode one image, as probe, evaluation and the latents do."""
+    checkpoint_seconds: float
+    memory_bytes: int
+    """Held by the process for itself; of a GPU's memory it tells nothing."""
+
+
 # Replay
 
 

@@ -18,7 +18,13 @@ from rich.console import Console
 from tests.benchmarks.measure import Row, table_of
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-PARTS = {"launching": ONE_THREAD, "training": ONE_THREAD, "cost_of_records": ONE_THREAD, "latents": {}}
+PARTS = {
+    "launching": ONE_THREAD,
+    "training": ONE_THREAD,
+    "cost_of_records": ONE_THREAD,
+    "foretelling": {},
+    "latents": {},
+}
 """Each with its environment."""
 
 
@@ -37,6 +43,7 @@ def main() -> None:
             rows += [Row(**row) for row in json.loads(path.read_text())]
             arguments.json.write_text(json.dumps([vars(row) for row in rows], indent=2) + "\n")
     Console().print(table_of(rows, "All"))
+    print("Not measured: the rows of a GPU, and torch.compile where PyTorch is not installed.")
 
 
 if __name__ == "__main__":

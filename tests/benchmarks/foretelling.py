@@ -1,0 +1,55 @@
+"""What `vaehpc plan --measure` foretells of the demo's runs, against what they then take."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks.measure import Row, finish, ratio_row
+from vaehpc.files import DataDir, StudyDir
+from vaehpc.forecast import measured_arms, run_seconds
+from vaehpc.presets import DEMO_IMAGE_SIZE, DEMO_IMAGES, PRESETS, configured_arms, named_arms
+from vaehpc.study import data_config, expected_bytes, planned_study
+from vaehpc.tasks.prepare import Request, prepare
+
+ARMS = ("ae", "vae-tiny")
+
+
+def rows_of(folder: Path, num_seeds: int) -> list[Row]:
+    """A ratio for each run: of time, and of disk."""
+    prepare(Request(synthetic=DEMO_IMAGES, size=DEMO_IMAGE_SIZE, workers=2), folder / "data")
+    arms = configured_arms(named_arms(ARMS), PRESETS["demo"].settings)
+    config = planned_study("demo", "demo", data_config(DataDir(folder / "data")), arms, num_seeds)
+    speeds = measured_arms(config, 20.0)
+    line = [sys.executable, "-m", "vaehpc.launch", "--preset", "demo", "--executor", "local", "--data", folder / "data"]
+    line += ["--seeds", str(num_seeds), "--arms", *ARMS, "--out", folder / "runs"]
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    study = StudyDir(folder / "runs" / "demo")
+    times, disks = [], []
+    for run in config.runs():
+        run_dir = study.run(run.name)
+        times.append((run_seconds(run, speeds[run.arm.name]), run_dir.trained().seconds))
+        files = (path.stat() for path in run_dir.path.rglob("*") if path.is_file())
+        disks.append((expected_bytes(run), sum({found.st_ino: found.st_size for found in files}.values())))
+    beside = f"{times[0][0]:.0f} s foretold, {times[0][1]:.0f} s taken by the first"
+    return [
+        ratio_row("plan", "time of a run: foretold / taken", times, wanted="", beside=beside),
+        ratio_row("plan", "disk of a run: foretold / filled", disks, wanted=""),
+    ]
+
+
+def main() -> None:
+    """Measure and show."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one seed")
+    parser.add_argument("json", nargs="?", help="leave the rows here too")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = rows_of(Path(folder), 1 if parser.parse_args().quick else 4)
+    finish(rows, "Foretold and taken")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What a study will take on this machine: a short training of each arm, scaled up to whole runs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+
+from vaehpc.config import RunConfig, StudyConfig
+from vaehpc.files import gigabytes
+from vaehpc.results import Measurement
+from vaehpc.sites import built_in_site, job_config
+from vaehpc.states import duration
+from vaehpc.study import expected_bytes
+from vaehpc.submit import LocalSlot, local_slots
+
+
+def measured_arms(config: StudyConfig, seconds: float) -> dict[str, Measurement]:
+    """Each arm measured in as many processes at once as would train on this machine; the medians.
+
+    Args:
+        config: a study whose data are prepared.
+        seconds: how long each arm is trained.
+
+    Raises:
+        UserError: the data are damaged.
+    """
+    slots = local_slots(job_config("train"))
+    first = {arm: next(run for run in config.runs() if run.arm.name == arm) for arm in config.arms}
+    found = {}
+    for arm, run in first.items():
+        # A process each time: TensorFlow chooses its device once, and memory is that of this arm alone.
+        with ProcessPoolExecutor(len(slots), mp_context=multiprocessing.get_context("spawn")) as pool:
+            found[arm] = _median(list(pool.map(_measure, [run] * len(slots), slots, [seconds] * len(slots))))
+    return found
+
+
+def _measure(run: RunConfig, slot: LocalSlot, seconds: float) -> Measurement:
+    os.environ.update(built_in_site("local").environment)
+    if slot.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
+    # Imported here, in a process of its own: the commands start without TensorFlow.
+    from vaehpc.tasks.measure import measure
+
+    return measure(run, seconds)
+
+
+def _median(found: list[Measurement]) -> Measurement:
+    numbers = ("start_seconds", "step_seconds", "image_seconds", "checkpoint_seconds")
+    medians = {name: statistics.median(getattr(each, name) for each in found) for name in numbers}
+    return found[0].model_copy(update=medians | {"memory_bytes": max(each.memory_bytes for each in found)})
+
+
+def run_seconds(run: RunConfig, speed: Measurement) -> float:
+    """Wall seconds from the start of a run's training to the end of its latents."""
+    train, num_train = run.arm.train, run.data.num_train
+    probed = run.num_steps // run.plan.probe.every_steps * min(run.plan.probe.num_images, num_train)
+    evaluated = train.epochs * min(train.eval_images, num_train)
+    steps = run.num_steps * speed.step_seconds
+    encoded = (probed + evaluated + num_train) * speed.image_seconds
+    num_checkpoints = train.epochs + (steps + encoded) / train.checkpoint_seconds
+    return speed.start_seconds + steps + encoded + num_checkpoints * speed.checkpoint_seconds
+
+
+def forecast(config: StudyConfig, speeds: Mapping[str, Measurement]) -> Iterator[str]:
+    """Time, memory and disk of each arm's runs and of the whole study, in words."""
+    runs = list(config.runs())
+    slots = local_slots(job_config("train"))
+    unit = "GPU" if slots[0].gpu is not None else "processor"
+    for arm, speed in speeds.items():
+        run = next(run for run in runs if run.arm.name == arm)
+        rate = run.arm.train.batch_size / speed.step_seconds
+        yield (
+            f"{arm}: {duration(run_seconds(run, speed))} per run on {speed.device} ({rate:,.0f} images/s in training),"
+            f" {gigabytes(speed.memory_bytes)} of memory, {gigabytes(expected_bytes(run))} of disk"
+        )
+    seconds = [run_seconds(run, speeds[run.arm.name]) for run in runs]
+    disk, here = sum(expected_bytes(run) for run in runs), max(sum(seconds) / len(slots), *seconds)
+    yield f"{len(runs)} runs: {sum(seconds) / 3600:.3g} {unit} hours, {gigabytes(disk)} of disk; statistics come on top"
+    yield f"{duration(here)} on the {len(slots)} of this machine, {duration(max(seconds))} where all run at once"
