@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -82,9 +83,12 @@ def _in_words(value: float, unit: str) -> str:
     return f"{value:.2%}" if unit == "%" else f"{value:.3g} {unit}"
 
 
-def finish(rows: Sequence[Row], title: str) -> None:
-    """Show the rows; where the last argument is a file's name, leave them there too."""
-    Console().print(table_of(rows, title))
-    if sys.argv[-1].endswith(".json"):
-        with open(sys.argv[-1], "w") as file:  # noqa: PTH123
-            json.dump([asdict(row) for row in rows], file, indent=2)
+def finish(rows: Iterable[Row], title: str) -> None:
+    """Show each row when it is there, and all at the end; leave them in the file that the last argument may name."""
+    console, found = Console(), list[Row]()
+    for row in rows:
+        found.append(row)
+        console.print(f"{row.part}: {row.what}: {_in_words(row.median, row.unit)} ({row.beside})")
+        if sys.argv[-1].endswith(".json"):
+            Path(sys.argv[-1]).write_text(json.dumps([asdict(each) for each in found], indent=2))
+    console.print(table_of(found, title))

@@ -2,9 +2,7 @@
 
 import html
 import json
-import math
 import re
-import statistics
 import sys
 from pathlib import Path
 
@@ -18,58 +16,62 @@ def leaves(value, path=""):
     return own | {key: number for name, part in pairs for key, number in leaves(part, f"{path}.{name}").items()}
 
 
-def of_run(folder):
+def of_run(folder, onset):
     run, found, trained = (json.loads((folder / f"{of}.json").read_text()) for of in ("run", "statistics", "trained"))
-    last = json.loads((folder / "history.jsonl").read_text().splitlines()[-1])
-    steps = math.ceil(run["data"]["num_train"] / run["arm"]["train"]["batch_size"])
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    last, steps = history[-1], -(-run["data"]["num_train"] // run["arm"]["train"]["batch_size"])
     derived = [steps, 1000 * trained["seconds_per_epoch"] / steps, last["kl_loss"] / last["reconstruction_loss"]]
-    best = max((probe["auc"] for probe in (found["probes"] or {}).values()), default=math.nan)
-    derived += [last["total_loss"] / run["data"]["image_size"] ** 2, best]
+    derived += [last["total_loss"] / run["data"]["image_size"] ** 2]
+    derived += [max([probe["auc"] for probe in (found["probes"] or {}).values()], default=np.nan)]
+    derived += [next((e["kl_loss"] for e in history if onset is not None and e["step"] >= onset), np.nan)]
+    norms = [head["kernel_norm"] for head in (found["heads"] or {}).values()]
     finite = trained["nonfinite_step"] is None and not found["num_nonfinite"]
-    log_radius = np.log(np.median(np.load(folder / "statistics" / "radius_mu.npy"))) if finite else math.nan
-    return leaves([found, trained, last, derived]) | {"R": float(np.exp(log_radius)), "log_radius": float(log_radius)}
+    radius = float(np.median(np.load(folder / "statistics" / "radius_mu.npy"))) if finite else np.nan
+    return leaves([found, trained, last, derived, norms[-1] / norms[0] if norms else np.nan]) | {"R": radius}
 
 
 def of_arm(runs, num_runs, control):
-    columns = {key: [run[key] for run in runs if not math.isnan(run.get(key, math.nan))] for run in runs for key in run}
-    found = [of(column) for column in columns.values() if column for of in (statistics.median, min, max)]
-    logs, n = [run["log_radius"] for run in control if not math.isnan(run["log_radius"])], len(runs)
+    logs, n = np.log([run["R"] for run in control if not np.isnan(run["R"])]), len(runs)
     limit = max(0.14, 3 * max(1.4826 * stats.median_abs_deviation(logs), 0.05))
-    shifts = [run["log_radius"] - statistics.median(logs) for run in runs if not math.isnan(run["log_radius"])]
-    up, down = (sum(sign * shift > math.log(2) for shift in shifts) for sign in (1, -1))
-    away, lost = sum(limit < abs(shift) <= math.log(2) for shift in shifts), n - len(shifts)
+    shift = np.array([np.log(run["R"]) - np.median(logs) for run in runs])
+    up, down, away = shift > np.log(2), shift < -np.log(2), (np.abs(shift) > limit) & (np.abs(shift) <= np.log(2))
+    elsewhere = [run["R"] for run, gone in zip(runs, up | away, strict=True) if gone]
+    columns = [[run[key] for run in runs if not np.isnan(run.get(key, np.nan))] for key in set().union(*runs)]
+    found = [of(column) for column in (*columns, elsewhere) if column for of in (np.median, min, max)]
+    up, down, away, lost = (int(which.sum()) for which in (up, down, away, np.isnan(shift)))
     counts = [up, down, away, n, num_runs, num_runs - n, lost, up + lost, n - up - down - away - lost]
     beta = stats.beta(up + 0.5, n - up + 0.5)
-    counts += [up / n, up / num_runs, (up + num_runs - n) / num_runs]
-    counts += [beta.ppf(0.025) if up else 0, beta.ppf(0.975) if up < n else 1]
+    counts += [up / n, up / num_runs, (up + num_runs - n) / num_runs, beta.ppf(0.025) if up else 0]
     counts += [end for kind in ("exact", "wilson") for end in stats.binomtest(up, n).proportion_ci(0.95, kind)]
-    return found, counts
+    return found, [*counts, beta.ppf(0.975) if up < n else 1]
 
 
 def unexplained(study):
     config, summary = (json.loads((study / f"{of}.json").read_text()) for of in ("study", "summary"))
-    measured = {arm: sorted(study.glob(f"{arm}-seed*/statistics.json")) for arm in config["arms"]}
-    runs = {arm: [of_run(path.parent) for path in paths] for arm, paths in measured.items()}
-    pools = {arm: of_arm(runs[arm], len(config["seeds"][arm]), runs[summary["control"][arm]]) for arm in runs}
-    tests = leaves([summary[key] for key in ("contrasts", "likeness", "sensitivity")] + [config]).values()
-    limits, wrong = config["plan"]["sensitivity"]["diverged_factors"], []
-    for row in re.findall(r"<tr>(<th scope=\"row\".*?)</tr>", (study / "report.html").read_text(), re.S):
-        head, *cells = [re.sub("<[^>]*>", " ", cell) for cell in re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", row, re.S)]
-        name, folder = head.strip(), study / head.split()[0]
-        known = [*(value for columns, counts in pools.values() for value in (*columns, *counts)), *tests]
-        if name in pools:
-            known = [*pools[name][1], *limits, *leaves(summary["sensitivity"][name]).values()]
-        elif (folder / "run.json").exists():
-            known = [*leaves(summary["runs"][name]).values(), len(list(folder.glob("attempts/*")))]
-            known += of_run(folder).values() if (folder / "statistics.json").exists() else ()
-        text = html.unescape(" | ".join(cells[1:] if 'class="article"' in row else cells))
-        text = text.replace(",", "").replace("≥\xa035", "inf").replace("\xa0×\xa010", "e")
-        text = text.translate(str.maketrans("−⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "--0123456789"))
-        for token, percent in re.findall(r"(?<![\w.-])(-?\d+(?:\.\d+)?(?:e-?\d+)?)(?!\.?\w)(\xa0%)?", text):
+    every = summary["runs"]
+    runs = {name: of_run(study / name, run["onset_step"]) for name, run in every.items() if not run["missing_stage"]}
+    of = {arm: [runs[name] for name in runs if every[name]["arm"] == arm] for arm in config["arms"]}
+    pools = {arm: of_arm(of[arm], len(config["seeds"][arm]), of[summary["control"][arm]]) for arm in of}
+    told = leaves([summary[key] for key in ("contrasts", "likeness", "sensitivity")] + [config]).values()
+    tests = [*told, *(value for pool in pools.values() for part in pool for value in part)]
+    quoted = re.findall(r"-?\d+(?:\.\d+)?", json.dumps([summary["comparison"], summary["deviations"]]).replace(",", ""))
+    ratios = np.exp([value for value in leaves(summary["likeness"]).values() if abs(value) < 9])
+    said = [*tests, *leaves(summary).values(), *map(float, quoted), *ratios, len(every), 95]
+    known = {
+        run: [*leaves([every[run], runs.get(run)]).values(), len([*study.glob(f"{run}/attempts/*")])] for run in every
+    }
+    known |= {arm: [*pools[arm][1], *leaves(rows).values()] for arm, rows in summary["sensitivity"].items()}
+    page = re.sub(r"<(svg|style|script)\b.*?</\1>", "", (study / "report.html").read_text(), flags=re.S)
+    for tag, text in re.findall(r"<(tr|p|li|caption|figcaption)\b[^>]*>(.*?)</\1>", page, re.S):
+        head, _, cells = re.sub('<td class="article".*?</td>', "", text, flags=re.S).rpartition("</th>")
+        name, body = (html.unescape(re.sub("<[^>]*>", " ", part)).strip() for part in (head, cells))
+        body = body.replace("≥\xa035", "inf").replace("\xa0×\xa010", "e")
+        body = body.translate(str.maketrans("−⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "--0123456789", ","))
+        for token, percent in re.findall(r"(?<![\w.-])(-?\d+(?:\.\d+)?(?:e-?\d+)?)(?!\.?\w)(\xa0%)?", body):
             unit = 10.0 ** (int(token.partition("e")[2] or 0) - len(token.partition("e")[0].partition(".")[2]))
-            if not any(abs(value * (100 if percent else 1) - float(token)) <= 0.51 * unit for value in known):
-                wrong.append((name, token, text.strip()))
-    return wrong
+            values = np.array(known.get(name, tests) if tag == "tr" else said) * (100 if percent else 1)
+            if not np.any(np.isclose(values, float(token), rtol=0, atol=0.51 * unit)):
+                yield name, token, body
 
 
 if __name__ == "__main__":
