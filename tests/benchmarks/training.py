@@ -105,7 +105,7 @@ def sgemm_rate(size: int = 1024) -> float:
     return 2 * size**3 / seconds
 
 
-def training_rows(jpegs: Path, prepared: Path, num_pairs: int, num_steps: int) -> list[Row]:
+def training_rows(jpegs: Path, prepared: Path, num_pairs: int, num_steps: int) -> Iterator[Row]:
     """Our step against those of others."""
     runs: dict[str, RunConfig] = {
         name: article_run(precision, prepared)
@@ -125,7 +125,6 @@ def training_rows(jpegs: Path, prepared: Path, num_pairs: int, num_steps: int) -
         work()
         work()
     wanted = {"the article's way: fit, ImageDataGenerator": ("2.2 x", "2.5 x")}
-    rows = []
     per_image = 1e3 / (num_steps * BATCH)
     for rival, work in theirs.items():
         for precision, own in ours.items():
@@ -133,13 +132,12 @@ def training_rows(jpegs: Path, prepared: Path, num_pairs: int, num_steps: int) -
             at_least, aim = wanted.get(rival, ("1.8 x", "2.2 x")) if precision == "bfloat16" else ("", "")
             medians = [per_image * median_interval(values)[0] for values in zip(*pairs, strict=True)]
             beside = f"{medians[0]:.1f} and {medians[1]:.1f} CPU ms/image"
-            rows.append(ratio_row(PART, f"{rival} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside))
+            yield ratio_row(PART, f"{rival} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
     rate = sgemm_rate()
     seconds = [cpu_seconds(ours["float32"]) / (num_steps * BATCH) for _ in range(2 * num_pairs)]
     shares = [FLOP_PER_IMAGE / value / rate for value in seconds]
     beside = f"sgemm {rate / 1e9:.0f} GFLOP/s on one thread"
-    rows.append(Row(PART, "share of sgemm's rate, float32", *median_interval(shares), "", "0.75", "0.85", beside))
-    return rows
+    yield Row(PART, "share of sgemm's rate, float32", *median_interval(shares), "", "0.75", "0.85", beside)
 
 
 def feeding_row(jpegs: Path, prepared: Path, num_pairs: int) -> Row:
@@ -166,6 +164,18 @@ def feeding_row(jpegs: Path, prepared: Path, num_pairs: int) -> Row:
     )
 
 
+def measured(quick: bool) -> Iterator[Row]:
+    """All rows."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        archive = write_celeba(folder / "celeba", NUM_IMAGES, seed=0, workers=2)
+        with zipfile.ZipFile(archive) as zipped:
+            zipped.extractall(folder / "jpegs")
+        prepare(Request(celeba=str(archive), size=SIZE, num_train=NUM_IMAGES, workers=2), folder / "data")
+        yield feeding_row(folder / "jpegs", folder / "data", 5 if quick else 20)
+        yield from training_rows(folder / "jpegs", folder / "data", 3 if quick else 15, 2)
+
+
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -173,15 +183,7 @@ def main() -> None:
     parser.add_argument("json", nargs="?", help="leave the rows here too")
     quick = parser.parse_args().quick
     configure_tensorflow(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        archive = write_celeba(folder / "celeba", NUM_IMAGES, seed=0, workers=2)
-        with zipfile.ZipFile(archive) as zipped:
-            zipped.extractall(folder / "jpegs")
-        prepare(Request(celeba=str(archive), size=SIZE, num_train=NUM_IMAGES, workers=2), folder / "data")
-        rows = training_rows(folder / "jpegs", folder / "data", 3 if quick else 15, 2)
-        rows.append(feeding_row(folder / "jpegs", folder / "data", 5 if quick else 20))
-    finish(rows, "Training and feeding, CPU seconds")
+    finish(measured(quick), "Training and feeding, CPU seconds")
 
 
 if __name__ == "__main__":
