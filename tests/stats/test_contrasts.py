@@ -225,6 +225,8 @@ def test_other_numbers_of_seeds_and_missing_runs_are_not_judged(plan):
     arms["vae-tiny"] = of_arm("vae-tiny", [*["diverged"] * 7, None], planned)[0]
     assert planned_look(study(planned, AE_BN, VAE, num_seeds=8), arms) is None
     assert planned_look(study(planned, AE_BN, num_seeds=8), arms) is None
+    of_ae = planned.model_copy(update={"contrasts": planned.contrasts.model_copy(update={"reference": "ae"})})
+    assert planned_look(study(of_ae, AE_BN, num_seeds=8), arms) is None  # its control is itself
 
 
 def test_looks_ascend(plan):

@@ -114,7 +114,7 @@ def planned_look(config: StudyConfig, arms: Mapping[str, ArmSummary]) -> Planned
     """The plan's look at its reference arm; None if there is none after so many seeds, or not all runs have a class."""
     plan = config.plan.contrasts
     control = control_of(config.arms[plan.reference], config.arms) if plan.reference in config.arms else None
-    if control is None:
+    if control in (None, plan.reference):
         return None
     arm, reference = arms[plan.reference], arms[control]
     num_seeds = arm.num_runs
