@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_a_damaged_shard_is_not_staged(scratch: Path, own_faces: DataConfig, cap
 def test_without_room_or_without_the_folder_the_data_are_read_where_they_are(
     scratch: Path, faces: DataConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with caplog.at_level(logging.WARNING):
         assert stage(faces) == Path(faces.path)
     assert "has 0 KB free, they need 36 KB" in caplog.text
