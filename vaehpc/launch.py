@@ -36,6 +36,7 @@ from vaehpc.presets import (
     overridden,
     read_toml,
 )
+from vaehpc.processor import computes_bfloat16, cpu_model
 from vaehpc.progress import say
 from vaehpc.provenance import own_image
 from vaehpc.sites import Executor, chosen_site, job_config
@@ -52,7 +53,7 @@ from vaehpc.study import (
     require_sources,
     widened,
 )
-from vaehpc.submit import local_slots
+from vaehpc.submit import count_gpus, local_slots
 
 TITLE = "How the arms differ"
 WIDEST = 10_000
@@ -224,6 +225,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     if executor == "slurm":
         return _launch_on_slurm(study, config, site, asked, console)
     config = _begun(study, config, console)
+    say_what_is_emulated(config, console)
     claim(study)
     for stage in ("train", "statistics"):
         run_stage(stage, study, config, executor, console)
@@ -257,6 +259,17 @@ def _begun(study: StudyDir, config: StudyConfig, console: Console) -> StudyConfi
     show_arms(config.arms, console)
     say_what_it_can_show(config, console)
     return config
+
+
+def say_what_is_emulated(config: StudyConfig, console: Console) -> None:
+    """Warn of arms in bfloat16 on a processor without units for it."""
+    arms = [name for name, arm in config.arms.items() if arm.train.precision == "mixed_bfloat16"]
+    if arms and not computes_bfloat16() and count_gpus() == 0:
+        say(
+            console,
+            f"This processor ({cpu_model()}) has no units for bfloat16: {', '.join(arms)} will train about ten times"
+            " slower than in float32. Train them on a GPU or a newer processor, or with --train.precision float32.",
+        )
 
 
 def _allowed(study: StudyDir, config: StudyConfig) -> StudyConfig:

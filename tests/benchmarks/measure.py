@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,10 +37,65 @@ class Row:
 
 
 def cpu_seconds(work: Work) -> float:
-    """CPU time of this process, of all its threads, for one call."""
+    """CPU time of this process, of all its threads, for one call; what works elsewhere says its own."""
+    if isinstance(work, Elsewhere):
+        return work()
     begun = time.process_time()
     work()
     return time.process_time() - begun
+
+
+class Elsewhere:
+    """Work in a process of its own, which says the CPU seconds of each turn and waits for a line before the next."""
+
+    def __init__(self, line: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._answer()  # its first turn builds and compiles
+
+    def __call__(self) -> float:
+        """CPU seconds of one turn.
+
+        Raises:
+            RuntimeError: the process has ended.
+        """
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> float:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self._process.args!r} ended with exit status {self._process.wait()}")
+        return float(answer)
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Turns:
+    """The other side of Elsewhere: counts steps, and after each turn of so many says what they took and waits."""
+
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps, self._done = num_steps, 0
+        self._answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # whatever else is printed
+        self._begun = time.process_time()
+
+    def step_done(self, *_: object, **__: object) -> None:
+        """Count one step. The process ends where nobody wants another turn."""
+        self._done += 1
+        if self._done % self._num_steps:
+            return
+        print(time.process_time() - self._begun, file=self._answers, flush=True)
+        # What feeds the steps fills its queue while this waits: each turn then makes as many batches as it uses.
+        if not sys.stdin.readline():
+            os._exit(0)
+        self._begun = time.process_time()
 
 
 def copy_rate(num_bytes: int = 2**28) -> float:

@@ -1,18 +1,27 @@
-"""The same VAE as others would write it: the article's way with Keras' own layers and fit, and PyTorch's compiler."""
+"""The same VAE as others would write it: the article's way with Keras' own layers and fit.
+
+`python -m tests.benchmarks.rivals WAY JPEGS STEPS` trains in turns of STEPS. It does not import vaehpc, which would
+switch oneDNN on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from vaehpc.training.models import Net
+from tests.benchmarks.measure import Turns
+from tests.benchmarks.net import BATCH, FILTERS, KL_WEIGHT, LEARNING_RATE, SIZE, Z_DIM
 
-KL_WEIGHT = 1e-5
-FILTERS = (32, 64, 128, 256)
+if TYPE_CHECKING:
+    from vaehpc.training.models import Net
 
 
 class ArticleVae(keras.Model):  # type: ignore[misc]
@@ -67,43 +76,57 @@ def same_weights(rival: ArticleVae, net: Net) -> None:
         theirs.set_weights(by_shape)
 
 
-def torch_step(size: int, z_dim: int, learning_rate: float) -> Callable[[np.ndarray], float] | None:
-    """A compiled training step of the same net in PyTorch, on uint8 images; None where PyTorch is not installed."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    torch.set_num_threads(1)
-    layers: list[Any] = []
-    for before, after in zip((3, *FILTERS[:-1]), FILTERS, strict=True):
-        convolution = torch.nn.Conv2d(before, after, 3, stride=2, padding=1)
-        layers += [convolution, torch.nn.BatchNorm2d(after), torch.nn.LeakyReLU(0.3)]
-    side, depth = size // 16, FILTERS[-1]
-    encoder = torch.nn.Sequential(*layers, torch.nn.Flatten())
-    heads = torch.nn.Linear(side**2 * depth, 2 * z_dim)
-    layers = [torch.nn.Linear(z_dim, side**2 * depth), torch.nn.Unflatten(1, (depth, side, side))]
-    for before, after in zip(FILTERS[::-1], (*FILTERS[:-1][::-1], 3), strict=True):
-        layers += [torch.nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)]
-        layers += [torch.nn.BatchNorm2d(after), torch.nn.LeakyReLU(0.3)] if after != 3 else []
-    decoder = torch.nn.Sequential(*layers)
-    weights = [weight for part in (encoder, heads, decoder) for weight in part.parameters()]
-    adam = torch.optim.Adam(weights, lr=learning_rate, eps=1e-7)
+def generated(jpegs: Path) -> Iterator[np.ndarray]:
+    """The article's feeding: a folder of JPEGs, resized and divided by 255."""
+    return ImageDataGenerator(rescale=1 / 255).flow_from_directory(
+        jpegs, target_size=(SIZE, SIZE), batch_size=BATCH, class_mode=None, shuffle=True, follow_links=True
+    )
 
-    def total_loss(images: Any) -> Any:
-        mu, log_var = heads(encoder(images)).chunk(2, dim=1)
-        logits = decoder(mu + torch.exp(0.5 * log_var) * torch.randn_like(mu))
-        pixels = torch.nn.functional.binary_cross_entropy_with_logits(logits, images, reduction="none")
-        kl = -0.5 * (1 + log_var - mu**2 - log_var.exp()).sum(dim=1)
-        return pixels.mean(dim=1).sum(dim=(1, 2)).mean() + KL_WEIGHT * kl.mean()
 
-    compiled = torch.compile(total_loss)
+def jpeg_records(jpegs: Path, path: Path) -> tf.data.Dataset:
+    """TFRecords of JPEGs, decoded, cropped, resized and divided by 255, in batches."""
+    files = sorted(jpegs.rglob("*.jpg"))
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for jpeg in files:
+            writer.write(jpeg.read_bytes())
 
-    def step(pixels: np.ndarray) -> float:
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-        adam.zero_grad()
-        loss = compiled(images)
-        loss.backward()
-        adam.step()
-        return float(loss)
+    def decoded(record: tf.Tensor) -> tf.Tensor:
+        image = tf.image.resize(tf.io.decode_jpeg(record, channels=3)[20:198], (SIZE, SIZE), method="area")
+        return tf.ensure_shape(image / 255.0, (SIZE, SIZE, 3))
 
-    return step
+    records = tf.data.TFRecordDataset(str(path)).repeat().shuffle(len(files))
+    return records.map(decoded, num_parallel_calls=1).batch(BATCH, drop_remainder=True).prefetch(2)
+
+
+def train_article(jpegs: Path, turns: Turns) -> None:
+    """Fit, fed by ImageDataGenerator."""
+    _fit(generated(jpegs), turns)
+
+
+def train_records(jpegs: Path, turns: Turns) -> None:
+    """Fit, fed by a tf.data pipeline from TFRecords of JPEGs."""
+    with tempfile.TemporaryDirectory() as folder:
+        _fit(jpeg_records(jpegs, Path(folder) / "jpegs"), turns)
+
+
+def _fit(feeding: Any, turns: Turns) -> None:
+    model = ArticleVae(SIZE, Z_DIM)
+    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE))
+    counted = keras.callbacks.LambdaCallback(on_train_batch_end=turns.step_done)
+    model.fit(feeding, steps_per_epoch=1_000_000, epochs=1, verbose=0, callbacks=[counted])
+
+
+WAYS = {"article": train_article, "records": train_records}
+
+
+def main() -> None:
+    """Train in turns, until nobody asks."""
+    way, jpegs, num_steps = sys.argv[1:]
+    turns = Turns(int(num_steps))
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    WAYS[way](Path(jpegs), turns)
+
+
+if __name__ == "__main__":
+    main()

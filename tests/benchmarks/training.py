@@ -6,23 +6,38 @@ The article's net, 96 x 96, z 256, batch 128. Ours is the step as it is trained,
 
 from __future__ import annotations
 
+import vaehpc  # isort: skip  # noqa: F401  # before TensorFlow, so that oneDNN is on
+
 import argparse
+import importlib.util
+import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from tests.benchmarks.measure import Row, Work, copy_rate, cpu_seconds, finish, in_turns, median_interval, ratio_row
-from tests.benchmarks.rivals import ArticleVae, same_weights, torch_step
+from tests.benchmarks.measure import (
+    Elsewhere,
+    Row,
+    Work,
+    copy_rate,
+    cpu_seconds,
+    finish,
+    in_turns,
+    median_interval,
+    ratio_row,
+)
+from tests.benchmarks.net import BATCH, SIZE, Z_DIM
+from tests.benchmarks.rivals import ArticleVae, generated, same_weights
 from tests.examples import run_config
 from vaehpc.config import ModelConfig, Precision, RunConfig, TrainConfig
 from vaehpc.files import DataDir
 from vaehpc.images.synthetic import write_celeba
+from vaehpc.processor import computes_bfloat16
 from vaehpc.study import data_config
 from vaehpc.tasks.prepare import Request, prepare
 from vaehpc.tasks.train import configure_tensorflow
@@ -30,11 +45,13 @@ from vaehpc.training.fit import build_optimizer, compiled_block
 from vaehpc.training.models import build_net, layer_seeds
 from vaehpc.training.pipeline import Images, batches, load_training_images
 
-SIZE, BATCH, Z_DIM = 96, 128, 256
 NUM_IMAGES = 512
+NUM_COPIES = 100
 NUM_EPOCHS = 20
 """Of ours for each of the article's, which takes so much longer."""
 PART = "training step"
+SIDE = 1024
+PRODUCT_FLOP = 2 * SIDE**3
 FLOP_PER_IMAGE = 445e6
 """Of a training step of the VAE at 96 x 96: multiplications and additions of its convolutions and dense layers."""
 
@@ -54,33 +71,6 @@ def our_steps(run: RunConfig, images: Images, num_steps: int) -> Work:
     return lambda: block(iterator, tf.constant(0, tf.int64), tf.constant(num_steps, tf.int64)).numpy()
 
 
-def generated(jpegs: Path) -> Iterator[np.ndarray]:
-    """The article's feeding: a folder of JPEGs, resized and divided by 255."""
-    return ImageDataGenerator(rescale=1 / 255).flow_from_directory(
-        jpegs, target_size=(SIZE, SIZE), batch_size=BATCH, class_mode=None, shuffle=True
-    )
-
-
-def fitted(rival: ArticleVae, feeding: object, num_steps: int) -> Work:
-    """So many steps of Keras' fit."""
-    rival.compile(optimizer=keras.optimizers.Adam(5e-4))
-    return lambda: rival.fit(feeding, steps_per_epoch=num_steps, epochs=1, verbose=0)
-
-
-def jpeg_records(jpegs: Path, path: Path) -> tf.data.Dataset:
-    """TFRecords of JPEGs, decoded, cropped, resized and divided by 255, in batches."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for jpeg in sorted(jpegs.rglob("*.jpg")):
-            writer.write(jpeg.read_bytes())
-
-    def decoded(record: tf.Tensor) -> tf.Tensor:
-        image = tf.image.resize(tf.io.decode_jpeg(record, channels=3)[20:198], (SIZE, SIZE), method="area")
-        return tf.ensure_shape(image / 255.0, (SIZE, SIZE, 3))
-
-    records = tf.data.TFRecordDataset(str(path)).repeat().shuffle(NUM_IMAGES)
-    return records.map(decoded, num_parallel_calls=1).batch(BATCH, drop_remainder=True).prefetch(2)
-
-
 def require_equal_losses(rival: ArticleVae, run: RunConfig, images: Images) -> None:
     """The rival computes the same loss of the same weights, images and noise; else RuntimeError."""
     net = build_net(run.arm, SIZE, layer_seeds(run.key("initialisation")))
@@ -96,48 +86,63 @@ def require_equal_losses(rival: ArticleVae, run: RunConfig, images: Images) -> N
         raise RuntimeError(f"the rival's loss is {theirs}, ours {ours}: they do not compute the same")
 
 
-def sgemm_rate(size: int = 1024) -> float:
-    """Floating-point operations per CPU second of TensorFlow's own matrix product in float32, on one thread."""
-    factors = [tf.constant(np.random.default_rng(seed).normal(size=(size, size)), tf.float32) for seed in (0, 1)]
+def sgemm() -> Work:
+    """TensorFlow's own product of two square matrices in float32."""
+    factors = [tf.constant(np.random.default_rng(seed).normal(size=(SIDE, SIDE)), tf.float32) for seed in (0, 1)]
     product = tf.function(lambda a, b: tf.matmul(a, b))
-    product(*factors).numpy()
-    seconds = min(cpu_seconds(lambda: product(*factors).numpy()) for _ in range(8))
-    return 2 * size**3 / seconds
+    return lambda: product(*factors).numpy()
 
 
-def training_rows(jpegs: Path, prepared: Path, num_pairs: int, num_steps: int) -> Iterator[Row]:
+def rival(module: str, *arguments: str | Path, **environment: str) -> Elsewhere:
+    """Another way, a step per turn, in a process of its own; it uses oneDNN where TensorFlow would by itself."""
+    of_users = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    return Elsewhere([sys.executable, "-m", f"tests.benchmarks.{module}", *arguments, "1"], of_users | environment)
+
+
+def training_rows(jpegs: Path, prepared: Path, num_pairs: int, quick: bool) -> Iterator[Row]:
     """Our step against those of others."""
-    runs: dict[str, RunConfig] = {
-        name: article_run(precision, prepared)
-        for name, precision in (("bfloat16", "mixed_bfloat16"), ("float32", "float32"))
-    }
+    runs = {precision: article_run(precision, prepared) for precision in ("float32", "mixed_bfloat16")}
     images = load_training_images(runs["float32"])
-    ours = {name: our_steps(run, images, num_steps) for name, run in runs.items()}
-    article, records = ArticleVae(SIZE, Z_DIM), ArticleVae(SIZE, Z_DIM)
-    require_equal_losses(article, runs["float32"], images)
-    theirs = {
-        "the article's way: fit, ImageDataGenerator": fitted(article, generated(jpegs), num_steps),
-        "fit on a JPEG tf.data pipeline": fitted(records, jpeg_records(jpegs, prepared / "jpegs"), num_steps),
-    }
-    if (step := torch_step(SIZE, Z_DIM, 5e-4)) is not None:
-        theirs["torch.compile, images in memory"] = lambda: [step(images[:BATCH]) for _ in range(num_steps)]
-    for work in (*ours.values(), *theirs.values()):
-        work()
-        work()
-    wanted = {"the article's way: fit, ImageDataGenerator": ("2.2 x", "2.5 x")}
-    per_image = 1e3 / (num_steps * BATCH)
-    for rival, work in theirs.items():
-        for precision, own in ours.items():
-            pairs = in_turns(work, own, num_pairs)
-            at_least, aim = wanted.get(rival, ("1.8 x", "2.2 x")) if precision == "bfloat16" else ("", "")
-            medians = [per_image * median_interval(values)[0] for values in zip(*pairs, strict=True)]
+    require_equal_losses(ArticleVae(SIZE, Z_DIM), runs["float32"], images)
+    if quick and not computes_bfloat16():
+        del runs["mixed_bfloat16"]
+    theirs = {"the article's way: fit, ImageDataGenerator": rival("rivals", "article", jpegs)}
+    theirs["fit on a JPEG tf.data pipeline"] = rival("rivals", "records", jpegs)
+    if not quick:
+        theirs["the article's way, with oneDNN switched on"] = rival(
+            "rivals", "article", jpegs, TF_ENABLE_ONEDNN_OPTS="1"
+        )
+    if importlib.util.find_spec("torch") is not None:
+        np.save(prepared / "batch.npy", images[:BATCH])
+        theirs["torch.compile, images in memory"] = rival("torch_rival", prepared / "batch.npy")
+    wanted = dict(zip(theirs, [("2.2 x", "2.5 x"), ("1.8 x", "2.2 x"), ("", ""), ("1.8 x", "2.5 x")], strict=False))
+    for precision, run in runs.items():
+        ours = our_steps(run, images, 1)
+        for work in (ours, *theirs.values()):
+            work()
+        for way, work in theirs.items():
+            pairs = in_turns(work, ours, num_pairs)
+            at_least, aim = (f"{ratio} in bfloat16" if ratio else "" for ratio in wanted[way])
+            medians = [1e3 / BATCH * median_interval(values)[0] for values in zip(*pairs, strict=True)]
             beside = f"{medians[0]:.1f} and {medians[1]:.1f} CPU ms/image"
-            yield ratio_row(PART, f"{rival} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
-    rate = sgemm_rate()
-    seconds = [cpu_seconds(ours["float32"]) / (num_steps * BATCH) for _ in range(2 * num_pairs)]
-    shares = [FLOP_PER_IMAGE / value / rate for value in seconds]
-    beside = f"sgemm {rate / 1e9:.0f} GFLOP/s on one thread"
-    yield Row(PART, "share of sgemm's rate, float32", *median_interval(shares), "", "0.75", "0.85", beside)
+            if precision != "float32" and not computes_bfloat16():
+                beside += "; emulated: this processor has no units for it"
+            yield ratio_row(PART, f"{way} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
+    for work in theirs.values():
+        work.end()
+    yield share_of_sgemm(our_steps(runs["float32"], images, 1), 3 * num_pairs)
+
+
+def share_of_sgemm(step: Work, num_repeats: int) -> Row:
+    """How near the step comes to the rate of one large matrix product, which takes turns with it."""
+    step()
+    product = sgemm()
+    shares, rates = [], []
+    for _ in range(num_repeats):
+        rates.append(PRODUCT_FLOP / min(cpu_seconds(product) for _ in range(8)))
+        shares.append(FLOP_PER_IMAGE * BATCH / cpu_seconds(step) / rates[-1])
+    beside = f"sgemm {np.median(rates) / 1e9:.0f} GFLOP/s on one thread"
+    return Row(PART, "share of sgemm's rate, float32", *median_interval(shares), "", "0.75", "0.85", beside)
 
 
 def feeding_row(jpegs: Path, prepared: Path, num_pairs: int) -> Row:
@@ -151,7 +156,7 @@ def feeding_row(jpegs: Path, prepared: Path, num_pairs: int) -> Row:
             pass
 
     fed()
-    pairs = in_turns(lambda: [next(article) for _ in range(len(images) // BATCH)], fed, num_pairs)
+    pairs = in_turns(lambda: [next(article) for _ in range(NUM_IMAGES // BATCH)], fed, num_pairs)
     speed = len(order) / median_interval([own for _, own in pairs])[0]
     share = speed * images[:1].nbytes / copy_rate()
     return ratio_row(
@@ -170,10 +175,12 @@ def measured(quick: bool) -> Iterator[Row]:
         folder = Path(scratch)
         archive = write_celeba(folder / "celeba", NUM_IMAGES, seed=0, workers=2)
         with zipfile.ZipFile(archive) as zipped:
-            zipped.extractall(folder / "jpegs")
+            zipped.extractall(folder / "jpegs" / "once")
+        for again in range(1, NUM_COPIES):  # epochs of some length: at each end Keras empties its queue
+            (folder / "jpegs" / f"{again}").symlink_to(folder / "jpegs" / "once")
         prepare(Request(celeba=str(archive), size=SIZE, num_train=NUM_IMAGES, workers=2), folder / "data")
         yield feeding_row(folder / "jpegs", folder / "data", 5 if quick else 20)
-        yield from training_rows(folder / "jpegs", folder / "data", 3 if quick else 15, 2)
+        yield from training_rows(folder / "jpegs", folder / "data", 3 if quick else 15, quick)
 
 
 def main() -> None:

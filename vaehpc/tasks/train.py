@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import platform
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from vaehpc.config import RunConfig, run_name
 from vaehpc.files import Attempt, RunDir, StoppedError, UserError
+from vaehpc.processor import cpu_model
 from vaehpc.provenance import provenance
 from vaehpc.results import TrainedRecord
 from vaehpc.training.board import Board, write_projector, write_reconstructions
@@ -213,11 +213,3 @@ def configure_tensorflow(threads: int) -> str:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     return cpu_model()
-
-
-def cpu_model() -> str:
-    """The processor's name, which bitwise equality depends on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -1,0 +1,6 @@
+"""The article's VAE in numbers, for all who build it."""
+
+SIZE, BATCH, Z_DIM = 96, 128, 256
+FILTERS = (32, 64, 128, 256)
+KL_WEIGHT = 1e-5
+LEARNING_RATE = 5e-4
