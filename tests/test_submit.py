@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from vaehpc.config import JobConfig, SiteConfig
+from vaehpc.hardware import visible_gpus
 from vaehpc.processes import launcher_record, process_start, running_launcher
 from vaehpc.sites import built_in_site, job_config
-from vaehpc.submit import Pack, Task, count_gpus, local_slots, run_debug, run_local
+from vaehpc.submit import Pack, Task, local_slots, run_debug, run_local
 
 JOBS = ("prepare", "launch", "train", "statistics", "aggregate", "verdict", "probe")
 
@@ -80,19 +81,19 @@ def counted(shown: list[int]) -> object:
 
 def test_each_gpu_takes_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-7a")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # what the user has set wins over the site
     run_local(tasks_in(tmp_path, 3), job("train"), built_in_site("local"), tmp_path / "jobs", lambda _: None)
-    assert {seen(tmp_path, number)[3] for number in range(3)} == {"'0'", "'1'"}
+    assert {seen(tmp_path, number)[3] for number in range(3)} == {"'2'", "'MIG-7a'"}
     assert {seen(tmp_path, number)[2] for number in range(3)} == {"3"}
 
 
 def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    assert [slot.gpu for slot in local_slots(job("train"))] == [0, 1, 2]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3, GPU-8f")
+    assert [slot.gpu for slot in local_slots(job("train"))] == ["2", "3", "GPU-8f"]
     assert {slot.gpu for slot in local_slots(job("statistics"))} == {None}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert count_gpus() == 0
+    assert visible_gpus() == []
     assert len(local_slots(job("train"))) == len(os.sched_getaffinity(0))
 
 

@@ -84,8 +84,8 @@ class TrainConfig(Frozen):
     """Largest global norm of the gradient; a greater one is scaled down. None: no limit."""
     precision: Precision = "float32"
     """Keras dtype policy of the convolutions; losses, sampling and latent heads are float32 in each."""
-    jit_compile: bool = False
-    """Compile the training step with XLA: faster on a GPU, slower on a CPU."""
+    jit_compile: bool | None = None
+    """Compile the training step with XLA. None: on a GPU, where it is faster, and not on a CPU, where it is slower."""
     threads: PositiveInt = 1
     """TensorFlow threads of a CPU run; only 1 repeats to the bit."""
     eval_images: PositiveInt = 20_000
@@ -578,7 +578,7 @@ class SlurmConfig(Frozen):
     """--gres=gpu:1, or --gpus-per-node=1."""
     gpu_type: str | None = None
     tasks_per_gpu: PositiveInt = 1
-    """Runs that are trained at once on one GPU, by one array element."""
+    """Runs of one array element, which share its GPU: as many of them at once as are measured there to pay."""
     at_once: PositiveInt = 256
     """Elements of an array that run at the same time."""
     warn_seconds: PositiveInt = 180

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import statistics
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 
 from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import gigabytes
@@ -14,7 +11,8 @@ from vaehpc.results import Measurement
 from vaehpc.sites import built_in_site, job_config
 from vaehpc.states import duration
 from vaehpc.study import expected_bytes
-from vaehpc.submit import LocalSlot, local_slots
+from vaehpc.submit import local_slots
+from vaehpc.tasks.sharing import measured_together
 
 
 def measured_arms(config: StudyConfig, seconds: float) -> dict[str, Measurement]:
@@ -27,24 +25,10 @@ def measured_arms(config: StudyConfig, seconds: float) -> dict[str, Measurement]
     Raises:
         UserError: the data are damaged.
     """
-    slots = local_slots(job_config("train"))
+    gpus = [slot.gpu for slot in local_slots(job_config("train"))]
+    environment = built_in_site("local").environment
     first = {arm: next(run for run in config.runs() if run.arm.name == arm) for arm in config.arms}
-    found = {}
-    for arm, run in first.items():
-        # A process each time: TensorFlow chooses its device once, and memory is that of this arm alone.
-        with ProcessPoolExecutor(len(slots), mp_context=multiprocessing.get_context("spawn")) as pool:
-            found[arm] = _median(list(pool.map(_measure, [run] * len(slots), slots, [seconds] * len(slots))))
-    return found
-
-
-def _measure(run: RunConfig, slot: LocalSlot, seconds: float) -> Measurement:
-    os.environ.update(built_in_site("local").environment)
-    if slot.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
-    # Imported here, in a process of its own: the commands start without TensorFlow.
-    from vaehpc.tasks.measure import measure
-
-    return measure(run, seconds)
+    return {arm: _median(measured_together(run, seconds, gpus, environment)) for arm, run in first.items()}
 
 
 def _median(found: list[Measurement]) -> Measurement:

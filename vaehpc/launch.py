@@ -23,6 +23,7 @@ from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, SiteConfig, StudyCon
 from vaehpc.containers import bound
 from vaehpc.enqueue import line_path, queue_preparation, queue_study, require_package, scripts_folder, write_scripts
 from vaehpc.files import DataDir, StudyDir, UserError
+from vaehpc.hardware import computes_bfloat16, cpu_model, visible_gpus
 from vaehpc.presets import (
     DEMO_IMAGE_SIZE,
     DEMO_IMAGES,
@@ -36,7 +37,6 @@ from vaehpc.presets import (
     overridden,
     read_toml,
 )
-from vaehpc.processor import computes_bfloat16, cpu_model
 from vaehpc.progress import say
 from vaehpc.provenance import own_image
 from vaehpc.sites import Executor, chosen_site, job_config
@@ -53,7 +53,7 @@ from vaehpc.study import (
     require_sources,
     widened,
 )
-from vaehpc.submit import count_gpus, local_slots
+from vaehpc.submit import local_slots
 
 TITLE = "How the arms differ"
 WIDEST = 10_000
@@ -264,7 +264,7 @@ def _begun(study: StudyDir, config: StudyConfig, console: Console) -> StudyConfi
 def say_what_is_emulated(config: StudyConfig, console: Console) -> None:
     """Warn of arms in bfloat16 on a processor without units for it."""
     arms = [name for name, arm in config.arms.items() if arm.train.precision == "mixed_bfloat16"]
-    if arms and not computes_bfloat16() and count_gpus() == 0:
+    if arms and not computes_bfloat16() and not visible_gpus():
         say(
             console,
             f"This processor ({cpu_model()}) has no units for bfloat16: {', '.join(arms)} will train about ten times"

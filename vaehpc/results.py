@@ -701,6 +701,15 @@ class Measurement(Frozen):
     """Held by the process for itself; of a GPU's memory it tells nothing."""
 
 
+class Sharing(Frozen):
+    """What was measured of several runs on one GPU."""
+
+    gpu: str
+    steps_per_second: dict[int, float]
+    """Training steps of all runs together, by their number."""
+    runs_at_once: int
+
+
 # Replay
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,14 +12,17 @@ from rich.table import Table
 
 from vaehpc.config import JobConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, tail, write_text
+from vaehpc.hardware import visible_gpus
 from vaehpc.processes import launcher_record, running_launcher
 from vaehpc.progress import say, stage_view
 from vaehpc.results import RunSummary, StudySummary
 from vaehpc.sites import built_in_site, job_config
 from vaehpc.study import missing_runs, source_of
 from vaehpc.submit import Task, run_debug, run_local
+from vaehpc.tasks.sharing import multi_process_service, runs_at_once
 
 FAILED_LOG_LINES = 12
+MOST_PER_GPU = 8
 INTERRUPTED = "interrupted; everything was stopped. The same line goes on where it left."
 
 
@@ -83,7 +87,19 @@ def _run_tasks(
     if executor == "debug":
         run_debug(tasks, show)
     else:
-        run_local(tasks, job, built_in_site("local"), study.jobs, show)
+        with _sharing(tasks, job) as per_gpu:
+            run_local(tasks, job, built_in_site("local"), study.jobs, show, per_gpu)
+
+
+@contextlib.contextmanager
+def _sharing(tasks: Sequence[Task], job: JobConfig) -> Iterator[int]:
+    """How many tasks share a GPU of this machine; more than one only where that was measured to pay."""
+    gpus = visible_gpus() if job.gpus else []
+    if not gpus or len(tasks) < 2 * len(gpus):
+        yield 1
+        return
+    with multi_process_service():
+        yield runs_at_once(tasks[0].directory, min(MOST_PER_GPU, len(tasks) // len(gpus)), gpus[0])
 
 
 def run_study_job(stage: str, study: StudyDir, result: Path, executor: str) -> bool:

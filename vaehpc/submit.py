@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +19,11 @@ from typing import Any
 import submitit
 
 from vaehpc.config import OWN_OPTIONS, JobConfig, SiteConfig, SlurmConfig
+from vaehpc.hardware import visible_gpus
 from vaehpc.processes import process_stat
 from vaehpc.provenance import own_image
 from vaehpc.slurm import SlurmError, test_only
+from vaehpc.tasks.sharing import multi_process_service, runs_at_once
 
 POLL_SECONDS = 0.2
 KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "TERM", "SLURM_CONF")
@@ -79,24 +80,14 @@ class Pack:
 class LocalSlot:
     """Room for one task on this machine: a processor, or a GPU."""
 
-    gpu: int | None
+    gpu: str | None
+    """As CUDA_VISIBLE_DEVICES names it."""
 
 
 def local_slots(job: JobConfig) -> list[LocalSlot]:
     """One slot per GPU for jobs that use one, where this machine has any; else one per processor."""
-    gpus = range(count_gpus()) if job.gpus else range(0)
+    gpus = visible_gpus() if job.gpus else []
     return [LocalSlot(gpu) for gpu in gpus] or [LocalSlot(None)] * len(os.sched_getaffinity(0))
-
-
-def count_gpus() -> int:
-    """GPUs that nvidia-smi lists, within CUDA_VISIBLE_DEVICES."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip()])
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
 def run_debug(tasks: Sequence[Task], on_change: Callable[[Sequence[Task]], None]) -> None:
@@ -113,6 +104,7 @@ def run_local(
     site: SiteConfig,
     folder: Path,
     on_change: Callable[[Sequence[Task]], None],
+    per_gpu: int = 1,
 ) -> None:
     """Run tasks through submitit's local executor, one to a slot, until all have ended, well or not.
 
@@ -122,12 +114,13 @@ def run_local(
         site: the environment of the tasks.
         folder: for submitit's scripts and logs.
         on_change: called several times a second with the tasks that run.
+        per_gpu: how many share a GPU.
 
     Raises:
         KeyboardInterrupt: after every task was stopped.
     """
     waiting = deque(tasks)
-    free = local_slots(job)
+    free = [slot for slot in local_slots(job) for _ in range(1 if slot.gpu is None else per_gpu)]
     running: dict[submitit.Job[None], tuple[Task, LocalSlot]] = {}
     try:
         while waiting or running:
@@ -146,7 +139,9 @@ def run_local(
 def _start(task: Task, slot: LocalSlot, site: SiteConfig, folder: Path) -> submitit.Job[None]:
     executor = submitit.LocalExecutor(folder)
     gpus = () if slot.gpu is None else (slot.gpu,)
-    executor.update_parameters(timeout_min=MAX_MINUTES, gpus_per_node=len(gpus), visible_gpus=gpus)
+    executor.update_parameters(timeout_min=MAX_MINUTES)
+    # Not as a parameter: that takes numbers alone, and a slice of a GPU is named by its UUID.
+    executor.parameters |= {"gpus_per_node": len(gpus), "visible_gpus": gpus}
     with _environment(site.environment):
         return executor.submit(task)
 
@@ -281,14 +276,21 @@ def _as_from_a_shell() -> Iterator[None]:
 
 
 def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None:
-    """Run one task on each directory, so many at once.
+    """Run one task on each directory, so many at once; those that share a GPU as many as it trains fastest.
 
     Raises:
         RuntimeError: some of several failed; a single one fails as it does.
     """
     tasks = tuple(Task(entry_point, directory) for directory in directories)
-    pack = tasks[0] if len(tasks) == 1 else Pack(tasks, at_once)
-    pack()
+    if len(tasks) == 1:
+        tasks[0]()
+    elif at_once == 1 or not visible_gpus():
+        Pack(tasks, at_once)()
+    else:
+        with multi_process_service():
+            at_once = runs_at_once(directories[0], at_once)
+            print(f"{at_once} of {len(tasks)} runs at once on this GPU", flush=True)
+            Pack(tasks, at_once)()
 
 
 def _parameters(array: Array, slurm: SlurmConfig) -> dict[str, Any]:

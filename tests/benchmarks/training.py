@@ -36,8 +36,8 @@ from tests.benchmarks.rivals import ArticleVae, generated, same_weights
 from tests.examples import run_config
 from vaehpc.config import ModelConfig, Precision, RunConfig, TrainConfig
 from vaehpc.files import DataDir
+from vaehpc.hardware import computes_bfloat16
 from vaehpc.images.synthetic import write_celeba
-from vaehpc.processor import computes_bfloat16
 from vaehpc.study import data_config
 from vaehpc.tasks.prepare import Request, prepare
 from vaehpc.tasks.train import configure_tensorflow

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from tests.examples import run_config
-from vaehpc.config import RunConfig
+from vaehpc.config import RunConfig, TrainConfig
 from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, state_hash
 from vaehpc.training.encode import compiled_encoder
-from vaehpc.training.fit import build_optimizer, train_blocks
+from vaehpc.training.fit import build_optimizer, is_compiled, train_blocks
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import epoch_order
@@ -63,6 +63,22 @@ def test_an_interruption_between_blocks_changes_no_bit(precision: str) -> None:
     for variable in second.variables:
         variable.assign(stored[variable.path])
     assert second.finished(Progress.model_validate_json(progress.model_dump_json())) == undisturbed
+
+
+def test_images_in_the_devices_memory_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from_host = training().finished()
+    monkeypatch.setattr("vaehpc.training.fit.memory_of_gpu", lambda: 16 * IMAGES.nbytes)
+    # The host's images are not asked for by a batch of training any more.
+    monkeypatch.setattr("vaehpc.training.pipeline.batches", None)
+    assert training().finished() == from_host
+
+
+@pytest.mark.parametrize(("asked", "gpus", "compiled"), [(None, 1, True), (None, 0, False), (False, 1, False)])
+def test_xla_compiles_where_a_gpu_is(
+    monkeypatch: pytest.MonkeyPatch, asked: bool | None, gpus: int, compiled: bool
+) -> None:
+    monkeypatch.setattr("vaehpc.training.fit.tf.config.list_logical_devices", lambda _: ["GPU"] * gpus)
+    assert is_compiled(TrainConfig(jit_compile=asked)) is compiled
 
 
 def test_another_seed_is_another_run() -> None:

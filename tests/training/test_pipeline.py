@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.examples import data_config, run_config
 from tests.shard_reader import read_shard
 from vaehpc.config import DataConfig, RunConfig
 from vaehpc.files import DataDir, UserError
-from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, load_training_images
+from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, feeding, load_training_images, resident_images
 
 
 def run_on(data: DataConfig) -> RunConfig:
@@ -41,6 +42,30 @@ def test_batches_keep_the_order_and_the_last_smaller_batch() -> None:
     found = [batch.numpy() for batch in batches(images, order, 4)]
     assert [len(batch) for batch in found] == [4, 4, 2]
     np.testing.assert_array_equal(np.concatenate(found), images[order])
+
+
+def test_resident_images_give_the_same_batches_by_position() -> None:
+    images = np.random.default_rng(0).integers(256, size=(10, 2, 2, 3)).astype(np.uint8)
+    order = np.array([9, 1, 8, 2, 7, 3, 6, 4, 5, 0])
+    resident = resident_images(images, memory=16 * images.nbytes)
+    assert resident is not None
+    found = [tf.gather(resident, batch).numpy() for batch in feeding(images, resident, order, 4)]
+    assert [len(batch) for batch in found] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate(found), images[order])
+
+
+def test_images_stay_on_the_host_where_the_gpu_is_too_small_or_missing() -> None:
+    images = np.zeros((10, 2, 2, 3), np.uint8)
+    assert resident_images(images, memory=16 * images.nbytes - 1) is None
+    assert resident_images(images, memory=0) is None
+    (batch,) = feeding(images, None, np.arange(10), 10)
+    assert batch.shape == images.shape
+
+
+def test_a_gpu_that_gathers_wrong_images_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(256, size=(40, 2, 2, 3)).astype(np.uint8)
+    monkeypatch.setattr("vaehpc.training.pipeline.tf.gather", lambda resident, rows: resident[: len(rows)])
+    assert resident_images(images, memory=10**9) is None
 
 
 def test_sharded_images_are_those_of_one_array() -> None:

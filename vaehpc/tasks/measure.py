@@ -19,7 +19,7 @@ from vaehpc.training.checkpoint import Progress, save_checkpoint
 from vaehpc.training.encode import compiled_encoder
 from vaehpc.training.fit import build_optimizer, compiled_block
 from vaehpc.training.models import build_net, layer_seeds
-from vaehpc.training.pipeline import batches, epoch_order, load_training_images
+from vaehpc.training.pipeline import epoch_order, feeding, load_training_images, memory_of_gpu, resident_images
 
 NUM_ENCODED = 2048
 """Images whose latents are timed."""
@@ -40,10 +40,11 @@ def measure(run: RunConfig, seconds: float) -> Measurement:
     images = load_training_images(run)
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
     optimizer = build_optimizer(run.arm.train, net)
-    block = compiled_block(run, net, optimizer)
+    resident = resident_images(images, memory_of_gpu())
+    block = compiled_block(run, net, optimizer, resident=resident)
     batch_size = run.arm.train.batch_size
     encode = compiled_encoder(net, batch_size)
-    iterator = iter(batches(images, epoch_order(run, 0), batch_size).repeat())
+    iterator = iter(feeding(images, resident, epoch_order(run, 0), batch_size).repeat())
 
     def seconds_of(num_steps: int) -> float:
         return _seconds(lambda: np.asarray(block(iterator, tf.constant(0, tf.int64), tf.constant(num_steps, tf.int64))))

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from vaehpc.config import RunConfig, run_name
 from vaehpc.files import Attempt, RunDir, StoppedError, UserError
-from vaehpc.processor import cpu_model
+from vaehpc.hardware import cpu_model
 from vaehpc.provenance import provenance
 from vaehpc.results import TrainedRecord
 from vaehpc.training.board import Board, write_projector, write_reconstructions

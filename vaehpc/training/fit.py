@@ -18,7 +18,7 @@ from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, s
 from vaehpc.training.encode import Encoder, compiled_encoder, noise_key, unit_range
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import Net
-from vaehpc.training.pipeline import Images, batches, epoch_order
+from vaehpc.training.pipeline import Images, epoch_order, feeding, memory_of_gpu, resident_images
 from vaehpc.training.signals import LOSSES, WeightWatcher, image_signals, signal_names, vae_signals
 
 Block = Callable[[Iterator[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
@@ -71,7 +71,8 @@ def train_blocks(
     Raises:
         NonFiniteError: a loss was NaN or infinite; net and optimizer are spoilt. Holds the signals up to that step.
     """
-    block = compiled_block(run, net, optimizer)
+    resident = resident_images(images, memory_of_gpu())
+    block = compiled_block(run, net, optimizer, resident=resident)
     names = signal_names(run.arm, net)
     encode = compiled_encoder(net, run.arm.train.batch_size)
     batch_size, every_steps = run.arm.train.batch_size, run.plan.probe.every_steps
@@ -79,7 +80,7 @@ def train_blocks(
     while progress.step < run.num_steps:
         epoch, done = divmod(progress.step, run.steps_per_epoch)
         order = epoch_order(run, epoch)
-        iterator = iter(batches(images, order[done * batch_size :], batch_size))
+        iterator = iter(feeding(images, resident, order[done * batch_size :], batch_size))
         while done < run.steps_per_epoch and progress.step < run.num_steps:
             ends = (every_steps - progress.step % every_steps, run.steps_per_epoch - done)
             num_steps = min(*ends, run.num_steps - progress.step, max_steps)
@@ -102,11 +103,17 @@ def train_blocks(
             yield TrainedBlock(progress, signals, images_of_block)
 
 
-def compiled_block(run: RunConfig, net: Net, optimizer: keras.optimizers.Optimizer, recorded: bool = True) -> Block:
+def compiled_block(
+    run: RunConfig,
+    net: Net,
+    optimizer: keras.optimizers.Optimizer,
+    recorded: bool = True,
+    resident: tf.Tensor | None = None,
+) -> Block:
     """A function (iterator, first step, number of steps) -> signals (steps, len(signal_names)) of each step.
 
     Nothing goes to the host between the steps of a block. Not `recorded`, to measure what the record costs, the
-    result holds the losses alone.
+    result holds the losses alone. The iterator is of `feeding` with the same `resident` images.
     """
     key = noise_key(run)
     width = len(signal_names(run.arm, net)) if recorded else len(LOSSES)
@@ -125,7 +132,7 @@ def compiled_block(run: RunConfig, net: Net, optimizer: keras.optimizers.Optimiz
     def block(iterator: Iterator[tf.Tensor], first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
         signals = tf.TensorArray(tf.float32, size=tf.cast(num_steps, tf.int32), element_shape=(width,))
         for i in tf.range(num_steps):
-            pixels = next(iterator)
+            pixels = next(iterator) if resident is None else tf.gather(resident, next(iterator))
             # Drawn outside of the step, because XLA makes other numbers of the same key.
             epsilon = net.noise(key, first_step + i, tf.shape(pixels)[0])
             signals = signals.write(tf.cast(i, tf.int32), train_step(pixels, epsilon, first_step + i))
@@ -141,7 +148,7 @@ def _compiled_step(
     variables = net.trainable_variables
     watcher = WeightWatcher(net, optimizer)
 
-    @tf.function(jit_compile=net.arm.train.jit_compile)
+    @tf.function(jit_compile=is_compiled(net.arm.train))
     def train_step(pixels: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
         images = unit_range(pixels)
         weights, loss_scale = watcher.weights() if recorded else [], watcher.loss_scale()
@@ -166,6 +173,11 @@ def _compiled_step(
         return tf.stack([*losses, *of_images, *watcher.signals(gradients, weights, loss_scale)])
 
     return train_step  # type: ignore[no-any-return]
+
+
+def is_compiled(train: TrainConfig) -> bool:
+    """Whether XLA compiles the training step, here."""
+    return bool(tf.config.list_logical_devices("GPU")) if train.jit_compile is None else train.jit_compile
 
 
 def _log_var_spike(spike: SpikeConfig | None, epsilon: tf.Tensor) -> tf.Tensor | None:

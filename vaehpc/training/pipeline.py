@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +14,25 @@ import tensorflow as tf
 
 from vaehpc.config import RunConfig
 from vaehpc.files import DataDir, UserError
+from vaehpc.hardware import gpu_memory
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images
 from vaehpc.results import Shard
 from vaehpc.training.staging import staged
+
+logger = logging.getLogger(__name__)
 
 UInt8 = npt.NDArray[np.uint8]
 
 
 ALIGNMENT = 64
 """Bytes: at multiples of this TensorFlow takes an array as it is, elsewhere it copies it."""
+
+
+RESIDENT_SHARE = 1 / 16
+"""Of a GPU's memory: up to eight runs share it, and their nets need the rest."""
+BLOCK = 8192
+"""Images that go to the GPU in one piece."""
+NUM_CHECKED = 16
 
 
 class Images(Protocol):
@@ -106,6 +117,40 @@ def batch_of_step(run: RunConfig, step: int) -> npt.NDArray[np.int64]:
     return epoch_order(run, epoch)[done * batch_size : (done + 1) * batch_size]
 
 
+def memory_of_gpu() -> int:
+    """Bytes of the memory of the GPU that TensorFlow computes on; 0 where it computes on the processor."""
+    return gpu_memory() if tf.config.list_logical_devices("GPU") else 0
+
+
+def resident_images(images: Images, memory: int) -> tf.Tensor | None:
+    """All images (n, size, size, 3) as uint8 in the memory of the GPU; None where that is too small, or there is none.
+
+    Args:
+        images: copied block by block.
+        memory: bytes of the GPU's memory; 0 without one.
+    """
+    if len(images) * images[:1].nbytes > RESIDENT_SHARE * memory:
+        return None
+    with tf.device("GPU"):
+        blocks = [tf.constant(images[start : start + BLOCK]) for start in range(0, len(images), BLOCK)]
+        resident = tf.concat(blocks, axis=0)
+        checked = np.linspace(0, len(images) - 1, NUM_CHECKED).astype(np.int64)
+        # A kernel that counted elements in 32 bits would gather others beyond 2 GiB.
+        if not np.array_equal(tf.gather(resident, checked).numpy(), images[checked]):
+            logger.warning("the GPU gathers wrong images; they are read from the host instead")
+            return None
+    return resident
+
+
+def feeding(
+    images: Images, resident: tf.Tensor | None, order: npt.NDArray[np.int64], batch_size: int
+) -> tf.data.Dataset:
+    """Batches of images in this order; of their positions alone, int64 (batch,), where the images are resident."""
+    if resident is None:
+        return batches(images, order, batch_size)
+    return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).prefetch(2).with_options(_options())
+
+
 def batches(images: Images, order: npt.NDArray[np.int64], batch_size: int) -> tf.data.Dataset:
     """uint8 batches (batch, size, size, 3) of `images` in this order; the last one may be smaller."""
     starts = tf.data.Dataset.range(0, len(order), batch_size)
@@ -117,7 +162,11 @@ def batches(images: Images, order: npt.NDArray[np.int64], batch_size: int) -> tf
         pixels = tf.numpy_function(gather, [start], tf.uint8, stateful=False)
         return tf.ensure_shape(pixels, (None, *images[:1].shape[1:]))
 
+    return starts.map(batch).prefetch(2).with_options(_options())
+
+
+def _options() -> tf.data.Options:
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.deterministic = True
-    return starts.map(batch).prefetch(2).with_options(options)
+    return options

@@ -1,0 +1,121 @@
+"""How many runs share a GPU: by what they train together; and the service through which they do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.examples import run_config
+from vaehpc.config import DataConfig
+from vaehpc.files import StudyDir, write_model
+from vaehpc.results import Measurement
+from vaehpc.tasks import sharing
+from vaehpc.tasks.sharing import measured_sharing, measured_together, multi_process_service, runs_at_once
+
+
+def together(rates: dict[int, float], asked: list[int] | None = None) -> Callable[[int], Sequence[Measurement]]:
+    """So many steps per second of all runs together, by their number; others find no memory."""
+
+    def measured(number: int) -> list[Measurement]:
+        if asked is not None:
+            asked.append(number)
+        if number not in rates:
+            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+        return [speed(number / rates[number])] * number
+
+    return measured
+
+
+def speed(step_seconds: float) -> Measurement:
+    return Measurement(
+        run="vae-seed003",
+        device="GPU",
+        start_seconds=5.0,
+        step_seconds=step_seconds,
+        image_seconds=1e-4,
+        checkpoint_seconds=0.1,
+        memory_bytes=10**9,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rates", "most", "chosen"),
+    [
+        ({1: 100, 2: 190, 4: 300, 8: 310}, 8, 4),  # 8 train hardly more than 4
+        ({1: 100, 2: 190, 4: 300, 8: 420}, 8, 8),
+        ({1: 100, 2: 190, 4: 300, 8: 420}, 4, 4),  # no more are asked for
+        ({1: 100, 2: 190, 4: 300, 8: 420}, 6, 4),
+        ({1: 100, 2: 105}, 8, 1),
+        ({1: 100, 2: 190}, 8, 2),  # no memory for 4
+        ({}, 8, 1),  # the training itself will say what is wrong
+    ],
+)
+def test_runs_are_doubled_as_long_as_it_pays(rates: dict[int, float], most: int, chosen: int) -> None:
+    found = measured_sharing("H200", most, together(rates))
+    assert found.runs_at_once == chosen
+    assert found.steps_per_second == pytest.approx({n: rates[n] for n in found.steps_per_second})
+
+
+def test_a_study_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = StudyDir(tmp_path / "study").run("vae-seed003")
+    run.path.mkdir(parents=True)
+    write_model(run.config_path, run_config())
+    (tmp_path / "study" / "jobs").mkdir()
+    asked: list[int] = []
+    measured = together({1: 100, 2: 190, 4: 200}, asked)
+    monkeypatch.setattr(sharing, "measured_together", lambda _run, _seconds, gpus: measured(len(gpus)))
+    monkeypatch.setattr(sharing, "gpu_name", lambda _: "NVIDIA H200")
+    assert [runs_at_once(str(run.path), 4) for _ in range(2)] == [2, 2]
+    assert asked == [1, 2, 4]
+    assert runs_at_once(str(run.path), 2) == 2  # another question
+    assert asked == [1, 2, 4, 1, 2]
+    kept = sorted(path.name for path in (tmp_path / "study" / "jobs").iterdir())
+    assert kept == ["sharing-NVIDIA-H200-2.json", "sharing-NVIDIA-H200-4.json"]
+
+
+def test_runs_are_measured_side_by_side(faces: DataConfig) -> None:
+    run = run_config(data=faces)
+    found = measured_together(run, 0.2, [None, None], {"CUDA_VISIBLE_DEVICES": ""})
+    assert [each.run for each in found] == [run.name] * 2
+    assert all(each.step_seconds > 0 for each in found)
+
+
+MPS = """#!/bin/sh
+if [ "$1" = -d ]; then touch "$CUDA_MPS_PIPE_DIRECTORY/control"; exit ${MPS_STATUS:-0}; fi
+read asked; echo "$asked" > "$MPS_ASKED"
+"""
+
+
+@pytest.fixture
+def mps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An MPS that only starts and ends; the file says what it was asked last."""
+    (tmp_path / sharing.MPS).write_text(MPS)
+    (tmp_path / sharing.MPS).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("MPS_ASKED", str(tmp_path / "asked"))
+    monkeypatch.delenv(sharing.PIPES, raising=False)
+    return tmp_path / "asked"
+
+
+def test_the_service_lives_as_long_as_the_runs(mps: Path) -> None:
+    with multi_process_service():
+        pipes = Path(os.environ[sharing.PIPES])
+        assert (pipes / "control").exists()
+        assert not mps.exists()
+    assert mps.read_text() == "quit\n"
+    assert sharing.PIPES not in os.environ
+    assert not pipes.exists()
+
+
+def test_without_the_service_runs_take_turns(mps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPS_STATUS", "1")
+    with multi_process_service():
+        assert sharing.PIPES not in os.environ  # what does not listen would stop every run
+    assert not mps.exists()
+    monkeypatch.setenv(sharing.PIPES, "/the/clusters/own")
+    with multi_process_service():
+        assert os.environ[sharing.PIPES] == "/the/clusters/own"
+    assert not mps.exists()

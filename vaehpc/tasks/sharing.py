@@ -1,0 +1,121 @@
+"""How many runs train at once on one GPU: measured there, once for a study and a kind of GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from vaehpc.config import RunConfig
+from vaehpc.files import RunDir, StudyDir, read_model, write_model
+from vaehpc.hardware import gpu_name
+from vaehpc.results import Measurement, Sharing
+
+logger = logging.getLogger(__name__)
+
+GAIN = 1.1
+"""Twice as many runs must together train this much faster, or they are not worth their memory."""
+SECONDS = 20.0
+"""How long each number of runs is trained, after its start."""
+MPS = "nvidia-cuda-mps-control"
+PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
+
+Together = Callable[[int], Sequence[Measurement]]
+"""Measures one run so many times at once."""
+
+
+def runs_at_once(directory: str, most: int, gpu: str | None = None) -> int:
+    """How many runs like the one in this directory train fastest together on this GPU, at most `most`.
+
+    Each is a process of its own, whose bits do not depend on its neighbours.
+
+    Args:
+        directory: of a run; what was measured is kept in its study, under jobs.
+        most: a power of 2 is used to the full.
+        gpu: as CUDA_VISIBLE_DEVICES names it; None: the one that this process sees.
+    """
+    run = RunDir(Path(directory))
+    name = gpu_name(gpu)
+    kept = StudyDir(run.path.parent).jobs / f"sharing-{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{most}.json"
+    if not kept.exists():
+        config = run.config()
+        sharing = measured_sharing(name, most, lambda number: measured_together(config, SECONDS, [gpu] * number))
+        write_model(kept, sharing)
+        logger.info("%s", sharing.model_dump_json())
+    return read_model(kept, Sharing).runs_at_once
+
+
+def measured_sharing(gpu: str, most: int, together: Together) -> Sharing:
+    """Twice as many each time, as long as it pays."""
+    rates: dict[int, float] = {}
+    number = 1
+    while number <= most:
+        try:
+            rates[number] = sum(1 / found.step_seconds for found in together(number))
+        except Exception as error:  # whatever it is, most likely a lack of memory: so many are too many
+            logger.warning("%d runs cannot be trained at once on %s: %s", number, gpu, error)
+            break
+        if rates[number] < GAIN * rates.get(number // 2, 0.0):
+            break
+        number *= 2
+    return Sharing(gpu=gpu, steps_per_second=rates, runs_at_once=max(1, number // 2))
+
+
+def measured_together(
+    run: RunConfig, seconds: float, gpus: Sequence[str | None], environment: Mapping[str, str] | None = None
+) -> list[Measurement]:
+    """One run, measured in a process for each of these GPUs at the same time; None leaves the choice to TensorFlow.
+
+    Raises:
+        UserError: the data are damaged.
+    """
+    # A process each time: TensorFlow chooses its device once, and memory is that of this run alone.
+    with ProcessPoolExecutor(len(gpus), mp_context=multiprocessing.get_context("spawn")) as pool:
+        tasks = [pool.submit(_measure, run, seconds, gpu, dict(environment or {})) for gpu in gpus]
+        return [task.result() for task in tasks]
+
+
+def _measure(run: RunConfig, seconds: float, gpu: str | None, environment: Mapping[str, str]) -> Measurement:
+    os.environ.update(environment)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    # Imported here, in a process of its own: what starts it does without TensorFlow.
+    from vaehpc.tasks.measure import measure
+
+    return measure(run, seconds)
+
+
+@contextlib.contextmanager
+def multi_process_service() -> Iterator[None]:
+    """NVIDIA's MPS, so that kernels of several processes run side by side; nothing where it is not installed.
+
+    A cluster's own, which CUDA_MPS_PIPE_DIRECTORY names, is left alone.
+    """
+    if shutil.which(MPS) is None or PIPES in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="mps-") as folder:
+        added = {name: f"{folder}/{name}" for name in (PIPES, LOGS)}
+        for path in added.values():
+            Path(path).mkdir()
+        os.environ.update(added)
+        try:
+            started = subprocess.run([MPS, "-d"], check=False).returncode == 0
+            if not started:
+                logger.warning("%s did not start: the runs of a GPU take turns", MPS)
+                for name in added:
+                    del os.environ[name]
+            yield
+        finally:
+            if started:
+                subprocess.run([MPS], input="quit\n", text=True, check=False)
+            for name in added:
+                os.environ.pop(name, None)
