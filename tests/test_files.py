@@ -19,6 +19,7 @@ from vaehpc.files import (
     SupersededError,
     UserError,
     declaration,
+    entries,
     gigabytes,
     output_to,
     read_model,
@@ -63,6 +64,24 @@ def test_only_the_newest_attempt_publishes(run: RunDir) -> None:
     assert (run.path / "result").read_text() == "old"
     new.publish_text("new", run.path / "result")
     assert (run.path / "result").read_text() == "new"
+
+
+def test_a_sign_of_life_finds_a_newer_attempt(run: RunDir) -> None:
+    old = Attempt.start(run, "train")
+    assert old.is_silent
+    old.beat(step=1)
+    assert not old.is_silent
+    Attempt.start(run, "train")
+    with pytest.raises(SupersededError):
+        old.beat(step=2)
+    assert json.loads(old.heartbeat_path.read_text())["step"] == 1
+
+
+def test_a_listing_is_in_order_and_of_a_missing_folder_empty(tmp_path: Path) -> None:
+    for name in ("step-2", "step-1", ".step-3.tmp"):
+        (tmp_path / name).touch()
+    assert [path.name for path in entries(tmp_path, "step-")] == ["step-1", "step-2"]
+    assert entries(tmp_path / "missing") == []
 
 
 def test_a_folder_left_without_its_marker_is_replaced(run: RunDir) -> None:

@@ -17,6 +17,7 @@ from tests.planted_jobs import BEAT, HOUR, Clients, note, plant_batch, plant_sta
 from tests.tasks.planted import AE, VAE, study_config, write_study
 from vaehpc import status
 from vaehpc.endings import rounded_up
+from vaehpc.evidence import RunFiles
 from vaehpc.files import BatchDir, RunDir, StudyDir
 from vaehpc.processes import process_start
 from vaehpc.states import RunState, StudyState, duration, read_study
@@ -694,12 +695,22 @@ def test_watch_ends_with_the_study_and_repeats_only_what_has_changed(
     def later(_: float) -> None:
         clients.answers("squeue", "")
         crashed(planted, outcome="failed", error="no image")
+        planted.study.run("ae-seed000").trained_path.unlink(missing_ok=True)  # it was done: nobody looks at it again
 
     monkeypatch.setattr(status.time, "sleep", later)
     code, out, _ = told(capsys, str(planted.study.path), "--watch")
     assert code == 3
     assert sum(line.startswith("ae-seed000") for line in out.splitlines()) == 1
     assert [line.split()[1] for line in out.splitlines() if line.startswith(RUN)] == ["waiting", "MISSING"]
+
+
+def test_runs_that_are_done_are_read_once(planted: Planted) -> None:
+    finished: dict[str, RunFiles] = {}
+    read_study(planted.study, 5.0, finished)
+    assert list(finished) == ["ae-seed000"]
+    planted.study.run("ae-seed000").trained_path.unlink()
+    kinds = [read_study(planted.study, 5.0, known).runs[0].kind for known in (finished, None)]
+    assert kinds == ["done", "MISSING"]
 
 
 # Cancelling

@@ -84,6 +84,11 @@ class RunFiles:
         """ARM-seedNNN."""
         return self.path.name
 
+    @property
+    def is_finished(self) -> bool:
+        """Nothing of it will change any more. A fork has no statistics."""
+        return TRAINED in self.markers and (MEASURED in self.markers or self.config.arm.fork is not None)
+
     @cached_property
     def directory(self) -> RunDir:
         """Its files' names; where there are a thousand runs, only those that have begun need them."""

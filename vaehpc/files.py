@@ -118,6 +118,17 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def entries(folder: Path, start: str = "") -> list[Path]:
+    """What lies in a folder under names that begin so, in their order; nothing where there is no such folder.
+
+    A glob asks the file system once more, and some folders are listed for every one of ten thousand runs.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.startswith(start))
+    except (FileNotFoundError, PermissionError):
+        return []
+
+
 def require_space(directory: Path, num_bytes: int, num_files: int) -> None:
     """UserError if the file system of `directory` (or its nearest parent that exists) lacks `num_bytes`."""
     existing = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
@@ -238,15 +249,15 @@ class RunDir:
 
     def trigger_dirs(self) -> list[Path]:
         """Their directories, in the same order."""
-        return sorted(self.triggers.glob("step-*"))
+        return entries(self.triggers, "step-")
 
     def checkpoint_dirs(self) -> list[Path]:
         """Its checkpoints in the order of their steps."""
-        return sorted(self.checkpoints.glob("step-*"))
+        return entries(self.checkpoints, "step-")
 
     def all_attempts(self) -> list[Attempt]:
         """Every start of a task on this run, oldest first."""
-        found = [Attempt(self, path) for path in self.attempts.glob("[0-9]*")]
+        found = [Attempt(self, path) for path in entries(self.attempts) if path.name.isdecimal()]
         return sorted(found, key=lambda attempt: attempt.number)
 
 
@@ -342,7 +353,7 @@ class BatchDir:
 
 
 BEAT_SECONDS = 10.0
-"""Between two signs of life of work that has no steps."""
+"""Between two signs of life, at which a newer attempt is looked for too. A block of steps can be far shorter."""
 
 
 class Attempt:
@@ -405,9 +416,13 @@ class Attempt:
     def publish(self, source: Path, target: Path) -> None:
         """Move a finished file or directory from this attempt to where the next stage looks for it."""
         self.require_newest()
-        if target.is_dir():  # left without its marker by an attempt that was killed
-            target.rename(self.path / f"replaced-{target.name}")
-        source.replace(target)
+        try:
+            source.replace(target)
+        except OSError:  # only then is more asked of the file system: nearly always the way is free
+            target.parent.mkdir(exist_ok=True)
+            if target.is_dir():  # left without its marker by an attempt that was killed
+                target.rename(self.path / f"replaced-{target.name}")
+            source.replace(target)
 
     def publish_model(self, value: Frozen, target: Path) -> None:
         """Publish a configuration or result as JSON."""
@@ -419,14 +434,20 @@ class Attempt:
         write_text(self.path / target.name, text)
         self.publish(self.path / target.name, target)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has not said for a while, or not at all yet, that it is alive."""
+        return time.monotonic() - self._said > BEAT_SECONDS
+
     def beat(self, **state: Any) -> None:
-        """Say that this attempt is alive and how far it is."""
+        """Say that this attempt is alive and how far it is; SupersededError if a newer attempt exists."""
+        self.require_newest()
         self._state, self._said = state, time.monotonic()
         write_record(self.heartbeat_path, state | resources_used())
 
     def still_alive(self) -> None:
         """Say so again, as far as it was, where that was a while ago."""
-        if self._state and time.monotonic() - self._said > BEAT_SECONDS:
+        if self._state and self.is_silent:
             self.beat(**self._state)
 
 

@@ -309,12 +309,13 @@ def _study_job(study: StudyDir, element: Element, sources: Sources) -> tuple[str
 # The study
 
 
-def read_study(study: StudyDir, seconds: float) -> StudyState:
+def read_study(study: StudyDir, seconds: float, finished: dict[str, RunFiles] | None = None) -> StudyState:
     """What every run is doing.
 
     Args:
         study: its directory.
         seconds: to wait for squeue and sacct together. Files are read meanwhile.
+        finished: runs that have all of their results, by name: these are not read again, and more are added.
 
     Raises:
         UserError: it is not a study, or its settings are damaged. One whose data are still prepared has no runs yet.
@@ -323,9 +324,11 @@ def read_study(study: StudyDir, seconds: float) -> StudyState:
     elements = read_batches(study)
     being_prepared = bool(elements) and not study.config_path.exists()
     configs = [] if being_prepared else study.config().runs()
+    known = {} if finished is None else finished
     with ThreadPoolExecutor(1) as beside:
         asked = beside.submit(queued, max(0.1, seconds - FOR_ACCOUNTING)) if elements else None
-        runs = [read_run(study.path / run.name, run) for run in configs]
+        runs = [known.get(run.name) or read_run(study.path / run.name, run) for run in configs]
+        known |= {run.name: run for run in runs if run.is_finished}
         launcher = read_launcher(study)
         summary = read_summary(study)
         try:

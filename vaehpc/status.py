@@ -23,7 +23,7 @@ from rich.text import Text
 
 from vaehpc.command import exit_code
 from vaehpc.endings import Failure
-from vaehpc.evidence import adopted, by_run, read_batches
+from vaehpc.evidence import RunFiles, adopted, by_run, read_batches
 from vaehpc.files import RunDir, StudyDir, UserError
 from vaehpc.processes import running_launcher
 from vaehpc.progress import say
@@ -135,8 +135,8 @@ def _study_or_preparation(asked: Path) -> StudyDir:
     return found_study(asked)
 
 
-def _look(study: StudyDir, asked: Arguments) -> StudyState:
-    state = read_study(study, asked.patience or (LONG_PATIENCE if asked.failures else PATIENCE))
+def _look(study: StudyDir, asked: Arguments, finished: dict[str, RunFiles] | None = None) -> StudyState:
+    state = read_study(study, asked.patience or (LONG_PATIENCE if asked.failures else PATIENCE), finished)
     return state if asked.run is None else state.only(asked.run)
 
 
@@ -265,10 +265,11 @@ def watch(study: StudyDir, asked: Arguments, console: Console) -> int:
     Returns:
         The exit code.
     """
-    state = _look(study, asked)
+    finished: dict[str, RunFiles] = {}
+    state = _look(study, asked, finished)
     pause = WATCH_SLURM_SECONDS if state.on_slurm else WATCH_SECONDS
     if not console.is_terminal:
-        return _watch_plainly(study, asked, state, pause, console)
+        return _watch_plainly(study, asked, state, finished, pause, console)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             lines = [*status_lines(state, console.width, console.height - 1), time.strftime("%H:%M:%S")]
@@ -276,10 +277,17 @@ def watch(study: StudyDir, asked: Arguments, console: Console) -> int:
             if not _goes_on(state):
                 return _code(state)
             time.sleep(pause)
-            state = _look(study, asked)
+            state = _look(study, asked, finished)
 
 
-def _watch_plainly(study: StudyDir, asked: Arguments, state: StudyState, pause: float, console: Console) -> int:
+def _watch_plainly(
+    study: StudyDir,
+    asked: Arguments,
+    state: StudyState,
+    finished: dict[str, RunFiles],
+    pause: float,
+    console: Console,
+) -> int:
     before: set[str] = set()
     while True:
         lines = status_lines(state)
@@ -290,7 +298,7 @@ def _watch_plainly(study: StudyDir, asked: Arguments, state: StudyState, pause: 
         if not _goes_on(state):
             return _code(state)
         time.sleep(pause)
-        state = _look(study, asked)
+        state = _look(study, asked, finished)
 
 
 def _goes_on(state: StudyState) -> bool:

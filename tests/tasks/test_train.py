@@ -259,6 +259,23 @@ def test_an_orphan_that_wakes_up_leaves_and_changes_nothing(undisturbed: RunDir,
     assert digests(interrupted) == finished == digests(undisturbed)
 
 
+def test_short_blocks_share_a_heartbeat(faces: DataConfig, tmp_path: Path) -> None:
+    """Blocks end after 1, 2, 3 and 6 steps, epochs after 3 and 6."""
+    runs = {seconds: new_run(tmp_path / str(seconds), faces, epochs=2) for seconds in (0, 1000)}
+    code = f"""
+from vaehpc import files
+from vaehpc.tasks.train import run
+beat = files.Attempt.beat
+for files.BEAT_SECONDS, path in { {seconds: str(run.path) for seconds, run in runs.items()} }.items():
+    steps = set()
+    files.Attempt.beat = lambda attempt, **state: (steps.add(state["step"]), beat(attempt, **state))
+    run(path)
+    print(sorted(steps))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.splitlines() == ["[1, 2, 3, 6]", "[1, 3, 6]"]
+
+
 def test_a_run_that_is_not_finite_is_a_result(faces: DataConfig, tmp_path: Path) -> None:
     run = new_run(tmp_path, faces, learning_rate=1e30)
     train(run)

@@ -100,4 +100,4 @@ def test_an_attempt_that_was_replaced_publishes_nothing(run: RunDir) -> None:
     Attempt.start(run, "train")
     with pytest.raises(SupersededError):
         save_checkpoint(orphan, variables(1.0), Progress(step=1))
-    assert not list(run.checkpoints.iterdir())
+    assert not run.checkpoint_dirs()

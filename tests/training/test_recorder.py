@@ -148,6 +148,12 @@ def test_a_resumed_attempt_goes_on_behind_its_checkpoint(run: RunDir) -> None:
     assert [found.step for found in triggers_of(run)] == [420]
 
 
+def test_a_resumed_attempt_knows_what_was_dumped(run: RunDir) -> None:
+    Planted(run).train(450, gradient_norm={420: 900.0})
+    Planted(run, start=450).train(600, gradient_norm={500: 900.0})  # in the ring that 420 began
+    assert [found.step for found in triggers_of(run)] == [420]
+
+
 def test_a_resumed_attempt_remembers_the_gradients_before_its_checkpoint(run: RunDir) -> None:
     Planted(run).train(400)
     Planted(run, start=400).train(450, gradient_norm={401: 900.0})

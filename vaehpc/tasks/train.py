@@ -155,7 +155,6 @@ def _fit(
         board = Board(attempt, first, rows) if run.arm.train.tensorboard else None
         for block in train_blocks(run, images, net, optimizer, first):
             progress = block.progress
-            attempt.require_newest()
             recorder.record(block)
             stopping = attempt.run.stop.exists() or stop_asked.is_set()
             epoch_ended = progress.step % run.steps_per_epoch == 0
@@ -164,15 +163,16 @@ def _fit(
                 states |= {"checkpoint_step": progress.step, "checkpoint_sha256": digest}
                 publish_record(attempt, progress)
                 saved = time.monotonic()
-            attempt.beat(
-                step=progress.step,
-                num_steps=run.num_steps,
-                epoch=len(progress.epochs),
-                steps_per_second=(progress.step - first.step) / (time.monotonic() - begun),
-                reconstruction_loss=progress.epochs[-1].reconstruction_loss if progress.epochs else None,
-                radius_median=progress.probe[-1].radius_median if progress.probe else None,
-                **states,
-            )
+            if attempt.is_silent or states.get("checkpoint_step") == progress.step:
+                attempt.beat(
+                    step=progress.step,
+                    num_steps=run.num_steps,
+                    epoch=len(progress.epochs),
+                    steps_per_second=(progress.step - first.step) / (time.monotonic() - begun),
+                    reconstruction_loss=progress.epochs[-1].reconstruction_loss if progress.epochs else None,
+                    radius_median=progress.probe[-1].radius_median if progress.probe else None,
+                    **states,
+                )
             if board is not None:
                 board.write_block(block)
                 if epoch_ended:

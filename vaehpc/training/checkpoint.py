@@ -104,7 +104,6 @@ def save_checkpoint(
         raise NonFiniteError(progress.step)
     aside = attempt.path / checkpoint_name(progress.step)
     digest = write_checkpoint(aside, arrays, progress)
-    run.checkpoints.mkdir(exist_ok=True)
     attempt.publish(aside, run.checkpoints / aside.name)
     kept = {checkpoint_name(step) for step in kept_steps}
     for old in run.checkpoint_dirs()[:-NUM_KEPT]:

@@ -26,7 +26,8 @@ Signals = Mapping[str, npt.NDArray[np.float32]]
 """Signals of consecutive steps by name, each (num_steps,)."""
 
 MAX_BLOCK_SECONDS = 10.0
-"""A stop file, a heartbeat and a newer attempt are seen at the end of a block."""
+"""A stop file is seen at the end of a block; there, too, a heartbeat is given and a newer attempt looked for, if the
+last time was a while ago."""
 NUM_FIRST_BLOCKS = 2
 """Blocks of one step: the first compiles, the second says how long a step takes."""
 

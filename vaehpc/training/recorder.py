@@ -53,7 +53,6 @@ def publish_record(attempt: Attempt, progress: Progress) -> None:
     """
     lines = "".join(epoch.model_dump_json() + "\n" for epoch in progress.epochs)
     attempt.publish_text(lines, attempt.run.history_path)
-    attempt.run.recorder.mkdir(exist_ok=True)
     aside = attempt.path / attempt.run.probe.name
     with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, PROBE_SCHEMA) as stream:
         stream.write_table(probe_table(progress.probe))
@@ -98,11 +97,11 @@ class FlightRecorder:
         self._schema = steps_schema(run, names)
         self._ring = _rows_before(read_steps(attempt.run.steps, self._schema), start.step)
         self._snapshots = deque([Snapshot(variables, start)], maxlen=2)
+        self._dumped = [int(path.name.partition("-")[2]) for path in attempt.run.trigger_dirs()]
         self._burn_in = max(run.plan.probe.burn_in_steps, run.steps_per_epoch)
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> FlightRecorder:
-        self._attempt.run.recorder.mkdir(exist_ok=True)
         aside = self._attempt.path / self._attempt.run.steps.name
         file = self._open.enter_context(pa.OSFile(str(aside), "wb"))
         self._stream = self._open.enter_context(pa.ipc.new_stream(file, self._schema))
@@ -145,11 +144,10 @@ class FlightRecorder:
 
     def _trigger(self, progress: Progress, num_new: int) -> Trigger | None:
         """The block's first trigger that is to be dumped: after the burn-in, and in no earlier one's ring."""
-        run, plan = self._attempt.run, self._run.plan.recorder
-        dumped = [int(path.name.partition("-")[2]) for path in run.trigger_dirs()]
-        earliest = max([self._burn_in, *(step + plan.ring_steps for step in dumped)])
+        plan = self._run.plan.recorder
+        earliest = max([self._burn_in, *(step + plan.ring_steps for step in self._dumped)])
         num_watched = min(num_new, progress.step - earliest)
-        if num_watched <= 0 or len(dumped) >= MAX_TRIGGERS or self._run.arm.fork is not None:
+        if num_watched <= 0 or len(self._dumped) >= MAX_TRIGGERS or self._run.arm.fork is not None:
             return None
         watched = ("step", "gradient_norm", "gradient_rms", "log_var_max")
         ring = {name: self._ring[name].to_numpy() for name in watched if name in self._ring.column_names}
@@ -172,8 +170,8 @@ class FlightRecorder:
         snapshot = next(held for held in self._snapshots if held.progress.step <= trigger.step)
         write_checkpoint(aside / "snapshot", snapshot.arrays, snapshot.progress)
         write_model(aside / "trigger.json", self._record(trigger, snapshot))
-        run.triggers.mkdir(exist_ok=True)
         self._attempt.publish(aside, run.triggers / checkpoint_name(trigger.step))
+        self._dumped.append(trigger.step)
 
     def _record(self, trigger: Trigger, snapshot: Snapshot) -> TriggerRecord:
         row = self._ring.slice(trigger.step - self._ring["step"][0].as_py(), 1).to_pylist()[0]
