@@ -20,6 +20,7 @@ from tests.benchmarks.measure import Row, table_of
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 PARTS = {
     "launching": ONE_THREAD,
+    "filesystem": ONE_THREAD,
     "training": ONE_THREAD,
     "cost_of_records": ONE_THREAD,
     "foretelling": {},
