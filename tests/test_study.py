@@ -199,6 +199,27 @@ def test_runs_that_start_from_others_wait_for_them(tmp_path: Path, monkeypatch: 
     assert waves(monkeypatch, folder, config) == []
 
 
+@pytest.mark.parametrize(
+    ("gpus", "stage", "num_seeds", "per_gpu"),
+    [("0,1", "train", 6, 3), ("0,1", "train", 3, 1), ("", "train", 6, 1), ("0,1", "statistics", 6, 1)],
+)
+def test_runs_share_a_gpu_of_this_machine_as_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, stage: str, num_seeds: int, per_gpu: int
+) -> None:
+    config = planned_study("small", "demo", data_config(), {"ae": arm_config("ae")}, num_seeds)
+    folder = StudyDir(tmp_path / "small")
+    create_study(folder, config)
+    for run in config.runs():
+        if stage == "statistics":
+            folder.run(run.name).trained_path.touch()
+    shared: list[int] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(stages, "runs_at_once", lambda _, most, gpu: {(3, "0"): 3}[most, gpu])
+    monkeypatch.setattr(stages, "run_local", lambda *asked: shared.append(asked[-1]))
+    run_stage(stage, folder, config, "local", Console())
+    assert shared == [per_gpu]
+
+
 def test_a_run_whose_source_failed_is_said_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

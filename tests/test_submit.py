@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from vaehpc import submit
 from vaehpc.config import JobConfig, SiteConfig
 from vaehpc.hardware import visible_gpus
 from vaehpc.processes import launcher_record, process_start, running_launcher
 from vaehpc.sites import built_in_site, job_config
-from vaehpc.submit import Pack, Task, local_slots, run_debug, run_local
+from vaehpc.submit import Pack, Task, local_slots, run_debug, run_local, run_pack
 
 JOBS = ("prepare", "launch", "train", "statistics", "aggregate", "verdict", "probe")
 
@@ -86,6 +87,32 @@ def test_each_gpu_takes_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run_local(tasks_in(tmp_path, 3), job("train"), built_in_site("local"), tmp_path / "jobs", lambda _: None)
     assert {seen(tmp_path, number)[3] for number in range(3)} == {"'2'", "'MIG-7a'"}
     assert {seen(tmp_path, number)[2] for number in range(3)} == {"3"}
+
+
+def test_tasks_share_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shown: list[int] = []
+    tasks = tasks_in(tmp_path, 3)
+    run_local(tasks, job("train"), built_in_site("local"), tmp_path / "jobs", counted(shown), per_gpu=2)
+    assert max(shown) == 2
+    assert {seen(tmp_path, number)[3] for number in range(3)} == {"'2'"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "directories", "at_once"),
+    [("0", 4, "abcd", 2), ("", 4, "abcd", 4), ("0", 1, "abcd", 1)],  # statistics run one after the other
+)
+def test_runs_of_a_pack_share_a_gpu_as_was_measured(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, asked: int, directories: str, at_once: int
+) -> None:
+    packs: list[tuple[int, int]] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(submit, "runs_at_once", lambda directory, most: {("a", 4): 2}[directory, most])
+    monkeypatch.setattr(submit, "Pack", lambda tasks, at_once: lambda: packs.append((len(tasks), at_once)))
+    run_pack("vaehpc.tasks.train:run", asked, list(directories))
+    assert packs == [(4, at_once)]
 
 
 def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: pytest.MonkeyPatch) -> None:
