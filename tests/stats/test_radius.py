@@ -86,7 +86,7 @@ def test_histogram_is_the_articles_loop_on_every_edge(values):
         assert histogram.overflow == np.count_nonzero(radius >= 35)
 
 
-@given(st.sampled_from([0.1, 0.3, 0.7]), st.lists(st.integers(0, 24), max_size=60))
+@given(st.sampled_from([0.1, 0.3, 0.7, 0.125, 2.0]), st.lists(st.integers(0, 24), max_size=60))
 def test_edges_that_are_not_binary_fractions(bin_width, edges):
     radius = np.array([bin_width * edge for edge in edges])
     assert radius_histogram(radius, bin_width, 20).counts == histogram_by_the_articles_loop(radius, bin_width, 20)
@@ -118,7 +118,7 @@ def test_mean_square_radius_is_offset_squared_plus_spread_squared(shift):
     points = normal_points(num_images=ROWS_PER_BLOCK + 3)
     points[:, 0] += shift
     offset, spread = offset_and_spread(points)
-    assert offset**2 + spread**2 == pytest.approx(np.mean(radii(points) ** 2), rel=1e-13)
+    assert offset**2 + spread**2 == pytest.approx(np.mean(radii(points) ** 2), rel=1e-8)
     assert spread == pytest.approx(math.sqrt(np.trace(np.cov(points.astype(float), rowvar=False, bias=True))), rel=1e-9)
 
 
@@ -144,8 +144,19 @@ def test_without_a_finite_image_everything_is_nan(plan):
     assert (sum(statistics.histogram.counts), statistics.histogram.overflow) == (0, 0)
 
 
-def test_float32_components_do_not_overflow():
-    assert radii(np.full((1, 4), 3e38, dtype=np.float32)) == pytest.approx(6e38)
+@pytest.mark.parametrize("component", [3e38, 1e19, 1e-14, 3e-23, 1e-45])
+def test_squares_neither_overflow_nor_vanish(component):
+    points = np.array([[1] * 64, [component] * 64], dtype=np.float32)
+    assert radii(points).tolist() == pytest.approx([8, 8 * float(np.float32(component))], rel=2e-7, abs=0)
+
+
+@pytest.mark.parametrize("z_dim", [2, 64, 256, 1024])
+@pytest.mark.parametrize("centre", [0, 3, 1000])
+def test_float32_sums_are_as_exact_as_promised(z_dim, centre):
+    points = normal_points(num_images=20_000, z_dim=z_dim) + np.float32(centre)
+    exact = np.linalg.norm(points.astype(np.float64), axis=1)
+    assert np.abs(radii(points) / exact - 1).max() < 2e-7
+    assert radii(points).mean() == pytest.approx(exact.mean(), rel=5e-9)
 
 
 def test_memory_mapped_points_are_read_in_blocks(tmp_path):

@@ -8,7 +8,7 @@ ROWS_PER_BLOCK = 8192
 """Images of 256 latent components: 16 MiB in float64."""
 
 
-def blocks(num_rows: int) -> Iterator[slice]:
+def blocks(num_rows: int, rows_per_block: int = ROWS_PER_BLOCK) -> Iterator[slice]:
     """Slices that cover the rows 0 ... num_rows - 1 in order."""
-    for start in range(0, num_rows, ROWS_PER_BLOCK):
-        yield slice(start, min(start + ROWS_PER_BLOCK, num_rows))
+    for start in range(0, num_rows, rows_per_block):
+        yield slice(start, min(start + rows_per_block, num_rows))
