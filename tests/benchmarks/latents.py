@@ -32,7 +32,8 @@ from vaehpc.stats import latents
 from vaehpc.stats.embedding import Embedding, neighbour_recall, tsne
 from vaehpc.stats.gaussian import Normal, fitted_normal, mean_and_covariance
 from vaehpc.stats.radius import radii, radius_histogram
-from vaehpc.tasks.statistics import latent_statistics, num_threads
+from vaehpc.stats.threads import num_threads
+from vaehpc.tasks.statistics import latent_statistics
 
 PART = "analysis"
 NUM_IMAGES, Z_DIM = 170_000, 256

@@ -145,4 +145,4 @@ def test_added_centroids_lie_where_none_is_and_the_least_useful_shares_its_clust
     grown = clustering._grown(points, points[:1], 2, np.random.default_rng(0))
     assert grown.tolist() == [[0, 0], [10, 0]]
     shared = np.concatenate([grown, [[0.01, 0.01]]]).astype(np.float32)
-    assert clustering._least_useful(points, shared) == 2
+    assert clustering._without_least_useful(points, shared, 1).tolist() == grown.tolist()

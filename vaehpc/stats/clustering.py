@@ -6,7 +6,7 @@ Arrays of points have the shape (num_images, z_dim) and are finite.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from sklearn.metrics import euclidean_distances, pairwise_distances_argmin_min
 from vaehpc.config import ClusterPlan
 from vaehpc.results import InertiaCurve
 from vaehpc.stats.gaussian import Normal, principal_coordinates
+from vaehpc.stats.threads import side_by_side
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Float32Array = npt.NDArray[np.float32]
@@ -28,7 +29,7 @@ def inertia_curve(
 ) -> InertiaCurve:
     """Inertia, the sum of squared distances to the nearest centroid, over the plan's numbers of clusters.
 
-    Several threads may change the last digits: scikit-learn adds up what they found in any order.
+    The same on any number of threads.
 
     Args:
         points: (num_images, z_dim).
@@ -68,29 +69,46 @@ def _subsampled(
 ) -> list[float]:
     """Lloyd's iterations, most of them where they are cheap: on few points and along the axes with the most variance.
 
-    A start is k-means++, or the clusters found for the number before with as many more points; the better one breathes
-    and goes on. No iteration with all points and axes raises the inertia, and no curve made here rises: where more
-    clusters end with more inertia, they are made from the fewer.
+    No iteration with all points and axes raises the inertia, and no curve made here rises: where more clusters end with
+    more inertia, they are made from the fewer.
     """
     leading = np.ascontiguousarray(points[:, : plan.leading_axes])
-    first = leading[subsample]
+
+    def refined(centroids: Float32Array) -> tuple[float, Float32Array]:
+        labels = _lloyd(leading, centroids, plan.leading_iterations).labels_
+        means = np.stack([points[labels == cluster].mean(axis=0) for cluster in range(len(centroids))])
+        found = _lloyd(points, means, plan.full_iterations)
+        return float(found.inertia_), found.cluster_centers_
+
     curve: list[float] = []
+    before = points[:0]
+    for inertia, centroids in side_by_side(refined, _starts(leading[subsample], num_clusters, plan, seeds)):
+        if curve and inertia > curve[-1]:
+            rng = np.random.default_rng(seeds[len(curve)])
+            found = _lloyd(points, _grown(points, before, len(centroids), rng), plan.full_iterations)
+            inertia, centroids = float(found.inertia_), found.cluster_centers_
+        before = centroids
+        curve.append(inertia)
+    return curve
+
+
+def _starts(
+    points: Float32Array, num_clusters: Sequence[int], plan: ClusterPlan, seeds: Sequence[int]
+) -> Iterator[Float32Array]:
+    """Centroids (k, num_axes) of k clusters of few points.
+
+    A start is k-means++, or the clusters found for the number before with as many more points; the better one breathes
+    and goes on.
+    """
     before = points[:0]
     for k, seed in zip(num_clusters, seeds, strict=False):
         rng = np.random.default_rng(seed)
-        found = KMeans(k, n_init=plan.num_starts, max_iter=plan.subsample_iterations, random_state=seed).fit(first)
-        if curve:
-            grown = _lloyd(first, _grown(first, before[:, : plan.leading_axes], k, rng), plan.subsample_iterations)
+        found = KMeans(k, n_init=plan.num_starts, max_iter=plan.subsample_iterations, random_state=seed).fit(points)
+        if len(before):
+            grown = _lloyd(points, _grown(points, before, k, rng), plan.subsample_iterations)
             found = min(found, grown, key=lambda model: model.inertia_)
-        found = _breathed(first, found, plan, rng)
-        found = _lloyd(leading, found.cluster_centers_, plan.leading_iterations)
-        means = np.stack([points[found.labels_ == cluster].mean(axis=0) for cluster in range(k)])
-        found = _lloyd(points, means, plan.full_iterations)
-        if curve and found.inertia_ > curve[-1]:
-            found = _lloyd(points, _grown(points, before, k, rng), plan.full_iterations)
-        before = found.cluster_centers_
-        curve.append(float(found.inertia_))
-    return curve
+        before = _breathed(points, found, plan, rng).cluster_centers_
+        yield before
 
 
 def _breathed(points: Float32Array, found: KMeans, plan: ClusterPlan, rng: np.random.Generator) -> KMeans:
@@ -103,18 +121,20 @@ def _breathed(points: Float32Array, found: KMeans, plan: ClusterPlan, rng: np.ra
     for extra in plan.breaths:
         more = _grown(points, found.cluster_centers_, num_clusters + extra, rng)
         centroids = _lloyd(points, more, plan.subsample_iterations).cluster_centers_
-        for _ in range(extra):
-            centroids = np.delete(centroids, _least_useful(points, centroids), axis=0)
-        found = min(found, _lloyd(points, centroids, plan.subsample_iterations), key=lambda model: model.inertia_)
+        fewer = _lloyd(points, _without_least_useful(points, centroids, extra), plan.subsample_iterations)
+        found = min(found, fewer, key=lambda model: model.inertia_)
     return found
 
 
-def _least_useful(points: Float32Array, centroids: Float32Array) -> int:
-    """The centroid without which the inertia would grow least."""
+def _without_least_useful(points: Float32Array, centroids: Float32Array, num_fewer: int) -> Float32Array:
+    """Centroids without those, one after the other, without which the inertia grows least."""
     squares = euclidean_distances(points, centroids, squared=True)
-    nearest = squares.argmin(axis=1)
-    two = np.partition(squares, 1, axis=1)[:, :2]
-    return int(np.bincount(nearest, two[:, 1] - two[:, 0], minlength=len(centroids)).argmin())
+    for _ in range(num_fewer):
+        nearest = squares.argmin(axis=1)
+        first, second = np.partition(squares, 1, axis=1)[:, :2].T
+        least_useful = np.bincount(nearest, second - first, minlength=len(centroids)).argmin()
+        squares, centroids = (np.delete(array, least_useful, axis) for array, axis in ((squares, 1), (centroids, 0)))
+    return centroids
 
 
 def _lloyd(points: Float32Array, centroids: Float32Array, iterations: int) -> KMeans:
@@ -123,9 +143,11 @@ def _lloyd(points: Float32Array, centroids: Float32Array, iterations: int) -> KM
 
 def _grown(points: Float32Array, centroids: Float32Array, num_clusters: int, rng: np.random.Generator) -> Float32Array:
     """Centroids and more of them: points drawn as k-means++ does, by the squared distance from the nearest centroid."""
+    squares = np.square(pairwise_distances_argmin_min(points, centroids)[1], dtype=np.float64)
     while len(centroids) < num_clusters:
-        squares = np.square(pairwise_distances_argmin_min(points, centroids)[1], dtype=np.float64)
-        centroids = np.vstack([centroids, points[rng.choice(len(points), p=squares / squares.sum())]])
+        added = points[rng.choice(len(points), p=squares / squares.sum())]
+        squares = np.minimum(squares, np.square(points - added).sum(axis=1, dtype=np.float64))
+        centroids = np.vstack([centroids, added])
     return centroids
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from vaehpc.stats.blocks import blocks
+from vaehpc.stats.threads import side_by_side
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Float64Array = npt.NDArray[np.float64]
@@ -25,6 +26,9 @@ COLUMNS_PER_BLOCK = 32
 
 PAIRS_PER_BLOCK = 1000
 """Points of which all pairs with others are in memory: 80 MB in float32 for 20,000 others."""
+
+ROWS_PER_PRODUCT = 2048
+"""Images whose deviations, 4 MB in float64, are multiplied at once."""
 
 RANK_TOLERANCE = 1e-12
 """Principal variances below this share of the largest are rounding errors of float32 latents."""
@@ -106,11 +110,15 @@ def mean_and_covariance(points: FloatArray) -> tuple[Float64Array, Float64Array]
     One pass over deviations from the first block's mean: mean x x^T - mean mean^T loses the digits of a small spread.
     """
     near = points[next(blocks(len(points)))].mean(axis=0, dtype=np.float64)
-    total, products = np.zeros(points.shape[1]), np.zeros((points.shape[1], points.shape[1]))
-    for rows in blocks(len(points)):
+
+    def sums(rows: slice) -> tuple[Float64Array, Float64Array]:
         deviation = points[rows] - near
-        total += deviation.sum(axis=0)
-        products += deviation.T @ deviation
+        return deviation.sum(axis=0), deviation.T @ deviation
+
+    total, products = np.zeros(points.shape[1]), np.zeros((points.shape[1], points.shape[1]))
+    for of_deviation, of_products in side_by_side(sums, blocks(len(points), ROWS_PER_PRODUCT)):
+        total += of_deviation
+        products += of_products
     rest = total / len(points)
     return near + rest, products / len(points) - np.outer(rest, rest)
 

@@ -17,8 +17,9 @@ from vaehpc.provenance import provenance
 from vaehpc.reporting.explanation import Explained
 from vaehpc.reporting.run_page import SAMPLE_IMAGES, RunMaterial, run_page
 from vaehpc.results import RunSummary, StudySummary
+from vaehpc.stats.threads import num_threads
 from vaehpc.tasks.recorded import read_probe, read_recorded
-from vaehpc.tasks.statistics import load_attributes, num_threads
+from vaehpc.tasks.statistics import load_attributes
 
 logger = logging.getLogger(__name__)
 

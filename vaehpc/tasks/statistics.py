@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from vaehpc.stats.gaussian import fitted_normal, mean_and_covariance
 from vaehpc.stats.heads import head_norms
 from vaehpc.stats.posterior import difference_census, log_var_census, num_nonfinite
 from vaehpc.stats.radius import offset_and_spread, radii, radius_statistics
+from vaehpc.stats.threads import num_threads
 
 logger = logging.getLogger(__name__)
 
@@ -187,11 +187,6 @@ def cloud_statistics(
     tsne, tsne_arrays = latents.embeddings(points, normal, config, threads)
     fields = {"gaussian": gaussian, "dimension": dimension, "inertia": inertia, "probes": probes, "tsne": tsne}
     return fields, {**gaussian_arrays, **tsne_arrays}
-
-
-def num_threads() -> int:
-    """Threads that this task may use: OMP_NUM_THREADS, else its processors."""
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
 def save(path: Path, array: npt.NDArray[Any]) -> None:
