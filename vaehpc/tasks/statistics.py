@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import Attempt, DataDir, RunDir, UserError, explained
@@ -165,7 +166,8 @@ def latent_statistics(
         return statistics, arrays
     points = mu if len(measurable) == len(mu) else mu[measurable]
     of_points = None if attributes is None else attributes[measurable]
-    of_cloud, cloud_arrays = cloud_statistics(config, points, of_points, num_threads())
+    with threadpool_limits(1, user_api="blas"):  # its threads would wait for each other wherever a processor is busy
+        of_cloud, cloud_arrays = cloud_statistics(config, points, of_points, num_threads())
     for name in cloud_arrays:
         if name.endswith("_images"):
             cloud_arrays[name] = measurable[cloud_arrays[name]]
