@@ -108,7 +108,7 @@ def test_a_study_without_a_finished_run_has_no_speed(study, capsys):
 
 SPEED = Measurement(
     run="ae-seed000", device="CPU", start_seconds=10, step_seconds=0.1, image_seconds=0.001, checkpoint_seconds=0.5,
-    memory_bytes=2 * 10**9,
+    end_seconds=3, memory_bytes=2 * 10**9,
 )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def test_a_run_takes_the_sum_of_its_parts():
     run = next(iter(forecast_study().runs()))
     steps, encoded = 500 * 0.1, (10 * 512 + 50 * 20 + 1000) * 0.001
     checkpoints = (50 + (steps + encoded) / 200) * 0.5
-    assert run_seconds(run, SPEED) == pytest.approx(10 + steps + encoded + checkpoints)
+    assert run_seconds(run, SPEED) == pytest.approx(10 + steps + encoded + checkpoints + 3)
 
 
 def test_a_forecast_adds_up(monkeypatch):
@@ -144,6 +144,7 @@ def test_an_arm_is_measured_on_this_machine(faces, monkeypatch):
     (speed,) = measured_arms(config, 0.2).values()
     assert speed.run == "vae-seed000"
     assert min(speed.start_seconds, speed.step_seconds, speed.image_seconds, speed.checkpoint_seconds) > 0
+    assert speed.end_seconds > 0
     assert speed.memory_bytes > 10**7
 
 

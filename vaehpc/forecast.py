@@ -32,7 +32,7 @@ def measured_arms(config: StudyConfig, seconds: float) -> dict[str, Measurement]
 
 
 def _median(found: list[Measurement]) -> Measurement:
-    numbers = ("start_seconds", "step_seconds", "image_seconds", "checkpoint_seconds")
+    numbers = ("start_seconds", "step_seconds", "image_seconds", "checkpoint_seconds", "end_seconds")
     medians = {name: statistics.median(getattr(each, name) for each in found) for name in numbers}
     return found[0].model_copy(update=medians | {"memory_bytes": max(each.memory_bytes for each in found)})
 
@@ -45,7 +45,7 @@ def run_seconds(run: RunConfig, speed: Measurement) -> float:
     steps = run.num_steps * speed.step_seconds
     encoded = (probed + evaluated + num_train) * speed.image_seconds
     num_checkpoints = train.epochs + (steps + encoded) / train.checkpoint_seconds
-    return speed.start_seconds + steps + encoded + num_checkpoints * speed.checkpoint_seconds
+    return speed.start_seconds + steps + encoded + num_checkpoints * speed.checkpoint_seconds + speed.end_seconds
 
 
 def forecast(config: StudyConfig, speeds: Mapping[str, Measurement]) -> Iterator[str]:

@@ -697,6 +697,8 @@ class Measurement(Frozen):
     image_seconds: float
     """To encode one image, as probe, evaluation and the latents do."""
     checkpoint_seconds: float
+    end_seconds: float
+    """After the last epoch, without encoding: pictures, and what is compiled for them."""
     memory_bytes: int
     """Held by the process for itself; of a GPU's memory it tells nothing."""
 

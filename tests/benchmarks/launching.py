@@ -1,4 +1,4 @@
-"""From `vaehpc launch` to Slurm's first acceptance of an array, for 1,000 runs; and the import of the launcher.
+"""From `vaehpc launch` to Slurm's first acceptance of an array, for 1,000 runs; the starts of launcher and training.
 
 Slurm is a folder of scripts that answer at once: what is measured is the launcher. Wall seconds, because that is what
 somebody waits for; CPU seconds of the process beside them.
@@ -42,10 +42,10 @@ def launched(folder: Path, number: int) -> tuple[float, float]:
     return first - begun, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
-def import_seconds() -> float:
-    """Wall seconds of a Python that imports the launcher and ends."""
+def wall_seconds(*line: str) -> float:
+    """Of a Python, from its start to its end."""
     begun = time.time()
-    subprocess.run([sys.executable, "-c", "import vaehpc.launch"], check=True)
+    subprocess.run([sys.executable, *line], check=True)
     return time.time() - begun
 
 
@@ -63,13 +63,24 @@ def main() -> None:
             (folder / "bin" / name).chmod(0o755)
         prepare(Request(synthetic=48, size=16, num_train=40, workers=1), folder / "data")
         times = [launched(folder, number) for number in range(repeats)]
+
+    def starts(*line: str) -> list[float]:
+        return [wall_seconds(*line) for _ in range(repeats)]
+
     cpu = median_interval([cpu for _, cpu in times])[0]
     what = f"launch of {SEEDS * len(ARMS):,} runs until the first array is accepted"
     rows = [
         Row("launch", what, *median_interval([wall for wall, _ in times]), "s", "5", "2", f"{cpu:.1f} CPU s in all"),
-        Row("launch", "import", *median_interval([import_seconds() for _ in range(repeats)]), "s", "1"),
+        Row("launch", "import", *median_interval(starts("-c", "import vaehpc.launch")), "s", "1"),
+        Row(
+            "start of a training",
+            "its first step, article",
+            *median_interval(starts("-m", "tests.benchmarks.first_step")),
+            "s",
+            beside=f"of which {median_interval(starts('-c', 'import tensorflow'))[0]:.1f} s import TensorFlow",
+        ),
     ]
-    finish(rows, "The launcher")
+    finish(rows, "The launcher, and a training's start")
 
 
 if __name__ == "__main__":

@@ -128,11 +128,18 @@ def ratio_row(part: str, what: str, pairs: Iterable[tuple[float, float]], **word
 
 
 def table_of(rows: Iterable[Row], title: str) -> Table:
-    """All rows, a line each."""
-    table = Table("", "what", "median", "95 % interval", "wanted", "aim", "beside", title=title)
+    """All rows by part; what stands beside a figure is below its name."""
+    table = Table("", "median", "95 % interval", "wanted", "aim", title=title)
+    table.columns[0].min_width = 36
+    part = None
     for row in rows:
-        interval = f"{_in_words(row.low, row.unit)} to {_in_words(row.high, row.unit)}"
-        table.add_row(row.part, row.what, _in_words(row.median, row.unit), interval, row.wanted, row.aim, row.beside)
+        if row.part != part:
+            table.add_section()
+            table.add_row(f"[bold]{row.part}[/bold]")
+            part = row.part
+        interval = f"{_in_words(row.low, row.unit).removesuffix(row.unit)} to {_in_words(row.high, row.unit)}"
+        beside = f"\n  [dim]{row.beside}[/dim]" if row.beside else ""
+        table.add_row(row.what + beside, _in_words(row.median, row.unit), interval, row.wanted, row.aim)
     return table
 
 

@@ -37,6 +37,7 @@ def speed(step_seconds: float) -> Measurement:
         step_seconds=step_seconds,
         image_seconds=1e-4,
         checkpoint_seconds=0.1,
+        end_seconds=1.0,
         memory_bytes=10**9,
     )
 

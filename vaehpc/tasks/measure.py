@@ -16,17 +16,17 @@ from vaehpc.files import Attempt, RunDir
 from vaehpc.results import Measurement
 from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.checkpoint import Progress, save_checkpoint
-from vaehpc.training.encode import compiled_encoder
+from vaehpc.training.encode import compiled_encoder, write_latents
 from vaehpc.training.fit import build_optimizer, compiled_block
 from vaehpc.training.models import build_net, layer_seeds
 from vaehpc.training.pipeline import epoch_order, feeding, load_training_images, memory_of_gpu, resident_images
 
-NUM_ENCODED = 2048
+NUM_ENCODED = 512
 """Images whose latents are timed."""
 
 
 def measure(run: RunConfig, seconds: float) -> Measurement:
-    """Time the parts of a training: the start, steps as they are recorded, latents, a checkpoint.
+    """Time the parts of a training: the start, steps as they are recorded, latents, a checkpoint, pictures.
 
     Args:
         run: its data must be there.
@@ -61,13 +61,17 @@ def measure(run: RunConfig, seconds: float) -> Measurement:
         (path := Path(folder) / run.name).mkdir()
         attempt = Attempt.start(RunDir(path), "train")
         checkpoint = _seconds(lambda: save_checkpoint(attempt, [*net.variables, *optimizer.variables], Progress()))
+        first = images[:num_encoded]
+        of_image = _seconds(lambda: encode(first, len(first))) / len(first)
+        latents = _seconds(lambda: write_latents(attempt.path / "latents", run, net, first, attempt.still_alive))
     return Measurement(
         run=run.name,
         device=device,
         start_seconds=started,
         step_seconds=took / num_steps,
-        image_seconds=_seconds(lambda: encode(images, num_encoded)) / num_encoded,
+        image_seconds=of_image,
         checkpoint_seconds=checkpoint,
+        end_seconds=max(0.0, latents - len(first) * of_image),
         memory_bytes=own_memory(),
     )
 

@@ -36,7 +36,7 @@ def compiled_encoder(net: Net, batch_size: int, on_batch: Callable[[], None] = l
     """
 
     # One trace for every size of batch.
-    @tf.function(input_signature=[tf.TensorSpec((None, *net.encoder.input_shape[1:]), tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec((None, *net.encoder.input_shape[1:]), tf.uint8)], autograph=False)
     def encode_batch(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         return net.encode(unit_range(pixels), training=False)
 

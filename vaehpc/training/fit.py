@@ -149,7 +149,8 @@ def _compiled_step(
     variables = net.trainable_variables
     watcher = WeightWatcher(net, optimizer)
 
-    @tf.function(jit_compile=is_compiled(net.arm.train))
+    # Without autograph, which would translate everything that is called: two seconds of each start.
+    @tf.function(jit_compile=is_compiled(net.arm.train), autograph=False)
     def train_step(pixels: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
         images = unit_range(pixels)
         weights, loss_scale = watcher.weights() if recorded else [], watcher.loss_scale()
