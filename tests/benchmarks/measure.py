@@ -128,23 +128,25 @@ def ratio_row(part: str, what: str, pairs: Iterable[tuple[float, float]], **word
 
 
 def table_of(rows: Iterable[Row], title: str) -> Table:
-    """All rows by part; what stands beside a figure is below its name."""
-    table = Table("", "median", "95 % interval", "wanted", "aim", title=title)
-    table.columns[0].min_width = 36
+    """All rows by part; what stands beside a figure is below its name, and the interval below the median."""
+    table = Table("", "median, 95 % interval", "wanted (aim)", title=title)
     part = None
     for row in rows:
         if row.part != part:
             table.add_section()
             table.add_row(f"[bold]{row.part}[/bold]")
             part = row.part
-        interval = f"{_in_words(row.low, row.unit).removesuffix(row.unit)} to {_in_words(row.high, row.unit)}"
         beside = f"\n  [dim]{row.beside}[/dim]" if row.beside else ""
-        table.add_row(row.what + beside, _in_words(row.median, row.unit), interval, row.wanted, row.aim)
+        wanted = f"{row.wanted} ({row.aim})" if row.aim else row.wanted
+        table.add_row(row.what + beside, in_words(row), wanted)
     return table
 
 
-def _in_words(value: float, unit: str) -> str:
-    return f"{value:.2%}" if unit == "%" else f"{value:.3g} {unit}"
+def in_words(row: Row) -> str:
+    """'2.3 x, 2.1 to 2.5', or '3.1 %, 2.9 to 3.2'."""
+    scale, unit = (100, "%") if row.unit == "%" else (1, row.unit)
+    median, low, high = (f"{scale * value:,.3g}" for value in (row.median, row.low, row.high))
+    return f"{median} {unit}".strip() + (f", {low} to {high}" if row.low != row.high else "")
 
 
 def finish(rows: Iterable[Row], title: str) -> None:
@@ -152,7 +154,7 @@ def finish(rows: Iterable[Row], title: str) -> None:
     console, found = Console(), list[Row]()
     for row in rows:
         found.append(row)
-        console.print(f"{row.part}: {row.what}: {_in_words(row.median, row.unit)} ({row.beside})")
+        console.print(f"{row.part}: {row.what}: {in_words(row)} ({row.beside})")
         if sys.argv[-1].endswith(".json"):
             Path(sys.argv[-1]).write_text(json.dumps([asdict(each) for each in found], indent=2))
     console.print(table_of(found, title))

@@ -50,6 +50,11 @@ NUM_COPIES = 100
 NUM_EPOCHS = 20
 """Of ours for each of the article's, which takes so much longer."""
 PART = "training step"
+ARTICLE = "the article's way: fit, ImageDataGenerator"
+RECORDS = "fit on a JPEG tf.data pipeline"
+TORCH = "torch.compile, images in memory"
+WANTED = {ARTICLE: ("2.2 x", "2.5 x"), RECORDS: ("1.8 x", "2.2 x"), TORCH: ("1.8 x", "2.5 x")}
+"""In bfloat16, on a processor that has units for it."""
 SIDE = 1024
 PRODUCT_FLOP = 2 * SIDE**3
 FLOP_PER_IMAGE = 445e6
@@ -106,27 +111,23 @@ def training_rows(jpegs: Path, prepared: Path, num_pairs: int, quick: bool) -> I
     require_equal_losses(ArticleVae(SIZE, Z_DIM), runs["float32"], images)
     if quick and not computes_bfloat16():
         del runs["mixed_bfloat16"]
-    theirs = {"the article's way: fit, ImageDataGenerator": rival("rivals", "article", jpegs)}
-    theirs["fit on a JPEG tf.data pipeline"] = rival("rivals", "records", jpegs)
+    theirs = {ARTICLE: rival("rivals", "article", jpegs), RECORDS: rival("rivals", "records", jpegs)}
     if not quick:
-        theirs["the article's way, with oneDNN switched on"] = rival(
-            "rivals", "article", jpegs, TF_ENABLE_ONEDNN_OPTS="1"
-        )
+        theirs[f"{ARTICLE}, oneDNN on"] = rival("rivals", "article", jpegs, TF_ENABLE_ONEDNN_OPTS="1")
     if importlib.util.find_spec("torch") is not None:
         np.save(prepared / "batch.npy", images[:BATCH])
-        theirs["torch.compile, images in memory"] = rival("torch_rival", prepared / "batch.npy")
-    wanted = dict(zip(theirs, [("2.2 x", "2.5 x"), ("1.8 x", "2.2 x"), ("", ""), ("1.8 x", "2.5 x")], strict=False))
+        theirs[TORCH] = rival("torch_rival", prepared / "batch.npy")
     for precision, run in runs.items():
         ours = our_steps(run, images, 1)
         for work in (ours, *theirs.values()):
             work()
         for way, work in theirs.items():
             pairs = in_turns(work, ours, num_pairs)
-            at_least, aim = (f"{ratio} in bfloat16" if ratio else "" for ratio in wanted[way])
+            at_least, aim = WANTED.get(way, ("", "")) if precision == "mixed_bfloat16" else ("", "")
             medians = [1e3 / BATCH * median_interval(values)[0] for values in zip(*pairs, strict=True)]
             beside = f"{medians[0]:.1f} and {medians[1]:.1f} CPU ms/image"
             if precision != "float32" and not computes_bfloat16():
-                beside += "; emulated: this processor has no units for it"
+                beside += "; emulated, for this processor has no units for it"
             yield ratio_row(PART, f"{way} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
     for work in theirs.values():
         work.end()
