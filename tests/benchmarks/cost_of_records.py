@@ -108,7 +108,7 @@ def measured(name: str, run: RunConfig, num_steps: int, num_pairs: int) -> list[
     net, optimizer = nets[True]
     encode = compiled_encoder(net, batch_size)
     encode(images, batch_size)
-    per_image = [cpu_seconds(lambda: encode(images, 512)) / 512 for _ in range(num_pairs)]
+    per_image = [cpu_seconds(lambda: encode(images, 256)) / 256 for _ in range(num_pairs)]
     variables = [*net.variables, *optimizer.variables]
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder) / run.name).mkdir()
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer pairs, and the article alone")
     parser.add_argument("json", nargs="?", help="leave the rows here too")
     quick = parser.parse_args().quick
-    pairs = 5 if quick else 40
+    pairs = 4 if quick else 40
     configure_tensorflow(1)
     article = run_config("vae", image_size=96, num_train=NUM_IMAGES)
     article = article.model_copy(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from rich.console import Console
 
 from tests.benchmarks.measure import Row, finish, ratio_row
 from vaehpc.files import DataDir, StudyDir
 from vaehpc.forecast import measured_arms, run_seconds
 from vaehpc.presets import DEMO_IMAGE_SIZE, DEMO_IMAGES, PRESETS, configured_arms, named_arms
-from vaehpc.study import data_config, expected_bytes, planned_study
+from vaehpc.stages import claim, run_stage
+from vaehpc.study import create_study, data_config, expected_bytes, planned_study
 from vaehpc.tasks.prepare import Request, prepare
 
 ARMS = ("vae-tiny", "ae")
@@ -25,10 +26,10 @@ def rows_of(folder: Path, arms: Sequence[str], num_seeds: int, seconds: float) -
     configured = configured_arms(named_arms(arms), PRESETS["demo"].settings)
     config = planned_study("demo", "demo", data_config(DataDir(folder / "data")), configured, num_seeds)
     speeds = measured_arms(config, seconds)
-    line = [sys.executable, "-m", "vaehpc.launch", "--preset", "demo", "--executor", "local", "--data", folder / "data"]
-    line += ["--seeds", str(num_seeds), "--arms", *arms, "--out", folder / "runs"]
-    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
     study = StudyDir(folder / "runs" / "demo")
+    create_study(study, config)
+    claim(study)
+    run_stage("train", study, config, "local", Console(stderr=True))
     times, disks = [], []
     for run in config.runs():
         run_dir = study.run(run.name)

@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer launches")
     parser.add_argument("json", nargs="?", help="leave the rows here too")
-    repeats = 3 if parser.parse_args().quick else 9
+    repeats = 2 if parser.parse_args().quick else 9
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "bin").mkdir()

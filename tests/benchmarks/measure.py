@@ -52,7 +52,7 @@ class Elsewhere:
         self._process = subprocess.Popen(
             line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._answer()  # its first turn builds and compiles
+        self._is_ready = False
 
     def __call__(self) -> float:
         """CPU seconds of one turn.
@@ -60,6 +60,9 @@ class Elsewhere:
         Raises:
             RuntimeError: the process has ended.
         """
+        if not self._is_ready:  # its first turn builds and compiles, and comes unasked
+            self._answer()
+            self._is_ready = True
         assert self._process.stdin is not None
         print(file=self._process.stdin, flush=True)
         return self._answer()
@@ -145,7 +148,8 @@ def table_of(rows: Iterable[Row], title: str) -> Table:
 def in_words(row: Row) -> str:
     """'2.3 x, 2.1 to 2.5', or '3.1 %, 2.9 to 3.2'."""
     scale, unit = (100, "%") if row.unit == "%" else (1, row.unit)
-    median, low, high = (f"{scale * value:,.3g}" for value in (row.median, row.low, row.high))
+    values = [scale * value for value in (row.median, row.low, row.high)]
+    median, low, high = (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" for value in values)
     return f"{median} {unit}".strip() + (f", {low} to {high}" if row.low != row.high else "")
 
 
@@ -154,7 +158,7 @@ def finish(rows: Iterable[Row], title: str) -> None:
     console, found = Console(), list[Row]()
     for row in rows:
         found.append(row)
-        console.print(f"{row.part}: {row.what}: {in_words(row)} ({row.beside})")
+        console.print(f"{row.part}: {row.what}: {in_words(row)}{row.beside and f' ({row.beside})'}")
         if sys.argv[-1].endswith(".json"):
             Path(sys.argv[-1]).write_text(json.dumps([asdict(each) for each in found], indent=2))
     console.print(table_of(found, title))

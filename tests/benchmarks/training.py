@@ -45,7 +45,7 @@ from vaehpc.training.fit import build_optimizer, compiled_block
 from vaehpc.training.models import build_net, layer_seeds
 from vaehpc.training.pipeline import Images, batches, load_training_images
 
-NUM_IMAGES = 512
+NUM_IMAGES = 256
 NUM_COPIES = 100
 NUM_EPOCHS = 20
 """Of ours for each of the article's, which takes so much longer."""
@@ -131,7 +131,7 @@ def training_rows(jpegs: Path, prepared: Path, num_pairs: int, quick: bool) -> I
             yield ratio_row(PART, f"{way} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
     for work in theirs.values():
         work.end()
-    yield share_of_sgemm(our_steps(runs["float32"], images, 1), 3 * num_pairs)
+    yield share_of_sgemm(our_steps(runs["float32"], images, 1), 2 * num_pairs)
 
 
 def share_of_sgemm(step: Work, num_repeats: int) -> Row:
@@ -180,7 +180,7 @@ def measured(quick: bool) -> Iterator[Row]:
         for again in range(1, NUM_COPIES):  # epochs of some length: at each end Keras empties its queue
             (folder / "jpegs" / f"{again}").symlink_to(folder / "jpegs" / "once")
         prepare(Request(celeba=str(archive), size=SIZE, num_train=NUM_IMAGES, workers=2), folder / "data")
-        yield feeding_row(folder / "jpegs", folder / "data", 5 if quick else 20)
+        yield feeding_row(folder / "jpegs", folder / "data", 3 if quick else 20)
         yield from training_rows(folder / "jpegs", folder / "data", 3 if quick else 15, quick)
 
 
