@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer pairs, and the article alone")
     parser.add_argument("json", nargs="?", help="leave the rows here too")
     quick = parser.parse_args().quick
-    pairs = 4 if quick else 40
+    pairs = 3 if quick else 40
     configure_tensorflow(1)
     article = run_config("vae", image_size=96, num_train=NUM_IMAGES)
     article = article.model_copy(

@@ -267,7 +267,6 @@ def measured(quick: bool) -> Iterator[Row]:
     yield from radius_rows(mu, 5 if quick else 9)
     yield pca_row(mu, 3 if quick else 5)
     if quick:
-        yield inertia_row(mu[:QUICK_IMAGES], QUICK_CLUSTERS)
         return
     yield inertia_row(mu[:40_000], tuple(range(8, 81, 8)), wanted="2 x, no more inertia, monotone", aim="3 x")
     yield tsne_row(mu, 20_000, config, "3.5 x at <= 2.5 % more KL", "4 x at <= 1 %")
@@ -278,7 +277,9 @@ def measured(quick: bool) -> Iterator[Row]:
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer points and clusters, no t-SNE")
+    parser.add_argument(
+        "--quick", action="store_true", help="statistics of fewer images, neither clusters nor t-SNE against others"
+    )
     parser.add_argument("json", nargs="?", help="leave the rows here too")
     asked = parser.parse_args()
     finish(measured(asked.quick), "Statistics of latents")

@@ -77,7 +77,7 @@ def main() -> None:
             "its first step, article",
             *median_interval(starts("-m", "tests.benchmarks.first_step")),
             "s",
-            beside=f"of which {median_interval(starts('-c', 'import tensorflow'))[0]:.1f} s import TensorFlow",
+            beside=f"of which {wall_seconds('-c', 'import tensorflow'):.1f} s import TensorFlow",
         ),
     ]
     finish(rows, "The launcher, and a training's start")

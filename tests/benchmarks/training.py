@@ -131,7 +131,7 @@ def training_rows(jpegs: Path, prepared: Path, num_pairs: int, quick: bool) -> I
             yield ratio_row(PART, f"{way} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
     for work in theirs.values():
         work.end()
-    yield share_of_sgemm(our_steps(runs["float32"], images, 1), 2 * num_pairs)
+    yield share_of_sgemm(our_steps(runs["float32"], images, 1), num_pairs)
 
 
 def share_of_sgemm(step: Work, num_repeats: int) -> Row:
