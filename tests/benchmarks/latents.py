@@ -277,9 +277,7 @@ def measured(quick: bool) -> Iterator[Row]:
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer images; neither clusters nor t-SNE against others"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer images; neither clusters nor t-SNE against others")
     parser.add_argument("json", nargs="?", help="leave the rows here too")
     asked = parser.parse_args()
     finish(measured(asked.quick), "Statistics of latents")
