@@ -68,12 +68,12 @@ def article_run(precision: Precision, data: Path) -> RunConfig:
     return run.model_copy(update={"arm": run.arm.model_copy(update={"model": ModelConfig(), "train": train})})
 
 
-def our_steps(run: RunConfig, images: Images, num_steps: int) -> Work:
-    """So many steps, from images in memory."""
+def our_step(run: RunConfig, images: Images) -> Work:
+    """One step, from images in memory."""
     net = build_net(run.arm, SIZE, layer_seeds(run.key("initialisation")))
     block = compiled_block(run, net, build_optimizer(run.arm.train, net))
     iterator = iter(batches(images, np.tile(np.arange(len(images)), 10_000), BATCH))
-    return lambda: block(iterator, tf.constant(0, tf.int64), tf.constant(num_steps, tf.int64)).numpy()
+    return lambda: block(iterator, tf.constant(0, tf.int64), tf.constant(1, tf.int64)).numpy()
 
 
 def require_equal_losses(rival: ArticleVae, run: RunConfig, images: Images) -> None:
@@ -118,7 +118,7 @@ def training_rows(jpegs: Path, prepared: Path, num_pairs: int, quick: bool) -> I
         np.save(prepared / "batch.npy", images[:BATCH])
         theirs[TORCH] = rival("torch_rival", prepared / "batch.npy")
     for precision, run in runs.items():
-        ours = our_steps(run, images, 1)
+        ours = our_step(run, images)
         for work in (ours, *theirs.values()):
             work()
         for way, work in theirs.items():
@@ -131,7 +131,7 @@ def training_rows(jpegs: Path, prepared: Path, num_pairs: int, quick: bool) -> I
             yield ratio_row(PART, f"{way} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
     for work in theirs.values():
         work.end()
-    yield share_of_sgemm(our_steps(runs["float32"], images, 1), num_pairs)
+    yield share_of_sgemm(our_step(runs["float32"], images), num_pairs)
 
 
 def share_of_sgemm(step: Work, num_repeats: int) -> Row:

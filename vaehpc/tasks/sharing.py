@@ -106,16 +106,14 @@ def multi_process_service() -> Iterator[None]:
         added = {name: f"{folder}/{name}" for name in (PIPES, LOGS)}
         for path in added.values():
             Path(path).mkdir()
+        if subprocess.run([MPS, "-d"], env=os.environ | added, check=False).returncode:
+            logger.warning("%s did not start: the runs of a GPU take turns", MPS)
+            yield
+            return
         os.environ.update(added)
         try:
-            started = subprocess.run([MPS, "-d"], check=False).returncode == 0
-            if not started:
-                logger.warning("%s did not start: the runs of a GPU take turns", MPS)
-                for name in added:
-                    del os.environ[name]
             yield
         finally:
-            if started:
-                subprocess.run([MPS], input="quit\n", text=True, check=False)
+            subprocess.run([MPS], input="quit\n", text=True, check=False)
             for name in added:
-                os.environ.pop(name, None)
+                del os.environ[name]
