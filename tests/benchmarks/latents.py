@@ -129,13 +129,13 @@ def pca_row(mu: Float32, num_pairs: int) -> Row:
     def ours() -> None:
         found["ours"] = fitted_normal(*mean_and_covariance(mu)).variances
 
-    block = np.ones((ROWS_PER_PRODUCT, Z_DIM))
+    block = np.ones((ROWS_PER_PRODUCT, Z_DIM), np.float32)
     with on_one_thread():
         pairs = in_turns(theirs, ours, num_pairs)
         product = min(cpu_seconds(lambda: block.T @ block) for _ in range(20)) * len(mu) / len(block)
     error = float(np.abs(found["theirs"] * (len(mu) - 1) / len(mu) / found["ours"] - 1).max())
     share = product / median_interval([own for _, own in pairs])[0]
-    beside = f"variances equal within {error:.0e}; {share:.0%} of our time is the float64 product alone"
+    beside = f"variances equal within {error:.0e}; {share:.0%} of our time is the product alone"
     return ratio_row(
         PART, f"PCA of {len(mu):,} images: scikit-learn's full SVD / ours", pairs, wanted="15 x", beside=beside
     )

@@ -28,7 +28,14 @@ PAIRS_PER_BLOCK = 1000
 """Points of which all pairs with others are in memory: 80 MB in float32 for 20,000 others."""
 
 ROWS_PER_PRODUCT = 2048
-"""Images whose deviations, 4 MB in float64, are multiplied at once."""
+"""Images whose deviations, 2 MB in float32, are multiplied at once."""
+
+SAFE_VARIANCES = (1e-26, 1e32)
+"""Variances of axes whose float32 products neither vanish nor overflow, in sums over ROWS_PER_PRODUCT images."""
+
+SAFE_EIGENVALUE = 0.01
+"""Smallest eigenvalue of the correlations. The products' errors have a norm of 1e-7 in them for 40,000 images, 3e-7 for
+3,000: each principal variance is within 3e-5 of itself in the worst direction, within 1e-5 in all that were tried."""
 
 RANK_TOLERANCE = 1e-12
 """Principal variances below this share of the largest are rounding errors of float32 latents."""
@@ -107,20 +114,58 @@ def ks_distance(probabilities: Float64Array) -> float:
 def mean_and_covariance(points: FloatArray) -> tuple[Float64Array, Float64Array]:
     """Mean (z_dim,) and covariance (z_dim, z_dim) of at least one point.
 
-    One pass over deviations from the first block's mean: mean x x^T - mean mean^T loses the digits of a small spread.
+    Products of float32 points are float32, in sums over ROWS_PER_PRODUCT images, where that leaves every principal
+    variance within about 1e-5 of itself; float64 where axes depend on each other so much, or differ so little from a
+    constant, that it would not. The first is twice as fast.
     """
     near = points[next(blocks(len(points)))].mean(axis=0, dtype=np.float64)
+    if points.dtype == np.float32:
+        near_float32 = near.astype(np.float32)
+        rest, covariance = _moments_near(points, near_float32)
+        if _holds_in_float32(covariance):
+            return near_float32 + rest, covariance
+    rest, covariance = _moments_near(points, near)
+    return near + rest, covariance
+
+
+def _moments_near(points: FloatArray, near: FloatArray) -> tuple[Float64Array, Float64Array]:
+    """Mean deviation from a point, and the covariance; products have the wider type of the two.
+
+    One pass over deviations from a point nearby: mean x x^T - mean mean^T loses the digits of a small spread.
+    """
 
     def sums(rows: slice) -> tuple[Float64Array, Float64Array]:
-        deviation = points[rows] - near
-        return deviation.sum(axis=0), deviation.T @ deviation
+        total, products = np.zeros(z_dim), np.zeros((z_dim, z_dim))
+        memory = np.empty((ROWS_PER_PRODUCT, z_dim), near.dtype)  # new pages for each part would take an eighth more
+        block = points[rows]
+        for part in blocks(len(block), ROWS_PER_PRODUCT):
+            with np.errstate(over="ignore", invalid="ignore"):
+                deviation = np.subtract(block[part], near, out=memory[: part.stop - part.start])
+                total += np.ones(len(deviation), near.dtype) @ deviation
+                products += deviation.T @ deviation
+        return total, products
 
-    total, products = np.zeros(points.shape[1]), np.zeros((points.shape[1], points.shape[1]))
-    for of_deviation, of_products in side_by_side(sums, blocks(len(points), ROWS_PER_PRODUCT)):
+    z_dim = points.shape[1]
+    total, products = np.zeros(z_dim), np.zeros((z_dim, z_dim))
+    for of_deviation, of_products in side_by_side(sums, blocks(len(points))):
         total += of_deviation
         products += of_products
     rest = total / len(points)
-    return near + rest, products / len(points) - np.outer(rest, rest)
+    return rest, products / len(points) - np.outer(rest, rest)
+
+
+def _holds_in_float32(covariance: Float64Array) -> bool:
+    """Whether float32 products hold every principal variance, and neither overflow nor vanish.
+
+    The error of each is small beside its two axes' standard deviations, not only beside the largest variance. Each
+    principal variance is then within the norm of the correlations' errors, over their smallest eigenvalue, of itself
+    (Demmel and Veselic 1992, SIAM J. Matrix Anal. Appl. 13, 1204, theorem 2.3).
+    """
+    variances = np.diag(covariance)
+    if not (variances.min() > SAFE_VARIANCES[0] and variances.max() < SAFE_VARIANCES[1]):
+        return False
+    sd = np.sqrt(variances)
+    return bool(np.linalg.eigvalsh(covariance / np.outer(sd, sd))[0] > SAFE_EIGENVALUE)
 
 
 def fitted_normal(mean: Float64Array, covariance: Float64Array) -> Normal:
