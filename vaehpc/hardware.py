@@ -21,8 +21,12 @@ def cpu_model() -> str:
 
 def computes_bfloat16() -> bool:
     """Whether the processor has units for bfloat16; without, TensorFlow emulates it, ten times slower than float32."""
-    flags = [*_values("flags"), *_values("Features")]
-    return bool(flags) and not BFLOAT16_FLAGS.isdisjoint(flags[0].split())
+    return not BFLOAT16_FLAGS.isdisjoint(instruction_sets().split())
+
+
+def instruction_sets() -> str:
+    """What the processor can do, as Linux lists it: 'fpu vme ... avx2 ...'. Its model's name may hide the model."""
+    return next(iter([*_values("flags"), *_values("Features")]), "")
 
 
 def _values(key: str) -> list[str]:

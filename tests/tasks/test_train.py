@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from PIL import Image
 
 from tests.examples import run_config
 from vaehpc.config import DataConfig, ModelConfig, TrainConfig
-from vaehpc.files import DataDir, RunDir, write_model
+from vaehpc.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.study import data_config
 from vaehpc.training.encode import UNIFORM_LIMITS
 
@@ -295,6 +296,47 @@ def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, 
     assert outcome(run, 1) == "failed"
     assert "holds no data set" in run.all_attempts()[0].log.read_text()
     assert not run.trained_path.exists()
+
+
+def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path) -> None:
+    study = StudyDir(tmp_path / "a study")
+
+    def trained(exit_code: int) -> RunDir:
+        run = new_run(study.path, faces, epochs=1, batch_size=faces.num_train, jit_compile=True)
+        process = FORKS.Process(target=train_here, args=(str(run.path),))
+        process.start()
+        process.join(TIMEOUT)
+        assert process.exitcode == exit_code
+        return run
+
+    found = digests(run := trained(0))
+    (program,) = study.jobs.glob("programs-*/*.pb")
+    shutil.rmtree(run.path)
+    assert digests(trained(0)) == found
+    assert list(study.jobs.glob("programs-*/*.pb")) == [program]
+    program.write_bytes(program.read_bytes()[:1000])
+    shutil.rmtree(run.path)
+    trained(1)  # because it is read
+    assert not list(study.jobs.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("study", "before", "after"),
+    [
+        ("s", "", " --tf_xla_persistent_cache_directory='{folder}'"),
+        ("s", "--tf_xla_auto_jit=1", "--tf_xla_auto_jit=1 --tf_xla_persistent_cache_directory='{folder}'"),
+        ("s", "--tf_xla_persistent_cache_directory=own", "--tf_xla_persistent_cache_directory=own"),
+        ("o'clock", "", ""),
+    ],
+)
+def test_programs_are_kept_where_tensorflow_is_told(
+    study: str, before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vaehpc.tasks.train import keep_programs
+
+    monkeypatch.setenv("TF_XLA_FLAGS", before)
+    folder = keep_programs(StudyDir(tmp_path / study))
+    assert os.environ["TF_XLA_FLAGS"] == after.format(folder=folder)
 
 
 def test_a_task_computes_with_onednn() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import os
+import shutil
 import signal
 import threading
 import time
@@ -15,8 +18,8 @@ import keras
 import tensorflow as tf
 
 from vaehpc.config import RunConfig, run_name
-from vaehpc.files import Attempt, RunDir, StoppedError, UserError
-from vaehpc.hardware import cpu_model
+from vaehpc.files import Attempt, RunDir, StoppedError, StudyDir, UserError
+from vaehpc.hardware import cpu_model, gpu_name, instruction_sets
 from vaehpc.provenance import provenance
 from vaehpc.results import TrainedRecord
 from vaehpc.training.board import Board, write_projector, write_reconstructions
@@ -39,6 +42,8 @@ from vaehpc.training.signals import signal_names
 
 logger = logging.getLogger(__name__)
 
+PROGRAMS_FLAG = "--tf_xla_persistent_cache_directory"
+
 
 def run(directory: str) -> None:
     """Train the run in this directory from its newest checkpoint, unless it is trained already.
@@ -60,6 +65,7 @@ def run(directory: str) -> None:
 
 def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> None:
     started = time.monotonic()
+    programs = keep_programs(StudyDir(attempt.run.path.parent))
     device = configure_tensorflow(run.arm.train.threads)
     images = load_training_images(run)
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
@@ -79,6 +85,9 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
         logger.warning("%s: %s; the last good state is kept", run.name, error)
         nonfinite_step = error.step
         progress = restore_newest(attempt.run, variables) or first
+    except tf.errors.OpError:  # TensorFlow's, perhaps because a kept program is damaged: the next start compiles anew
+        shutil.rmtree(programs, ignore_errors=True)
+        raise
     seconds_of_epochs = time.monotonic() - begun
     publish_record(attempt, progress)
     latents_sha256 = {}
@@ -213,3 +222,16 @@ def configure_tensorflow(threads: int) -> str:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     return cpu_model()
+
+
+def keep_programs(study: StudyDir) -> Path:
+    """Let XLA take its programs from a folder of the study, and keep those there that it compiles; the folder.
+
+    Each kind of device and version of TensorFlow has its own. Has to come before TensorFlow looks for devices.
+    """
+    made_for = f"{tf.__version__} {gpu_name()} {cpu_model()} {instruction_sets()}"
+    folder = study.jobs / f"programs-{hashlib.sha256(made_for.encode()).hexdigest()[:12]}"
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    if PROGRAMS_FLAG not in flags and "'" not in str(folder):  # which TensorFlow could not read
+        os.environ["TF_XLA_FLAGS"] = f"{flags} {PROGRAMS_FLAG}='{folder}'"
+    return folder
