@@ -189,6 +189,7 @@ def test_one_of_a_pack_fails(place: Place, undisturbed: Results) -> None:
     place.wait_for_step(other, 50)
     place.signal_task(other, signal.SIGKILL)
     place.wait_until_ended()
+    assert (place.study.jobs / "sharing-GPU-2.json").exists()  # measured on the node, before
     assert place.kinds("train-0001") == ["start", "crash", "given-up"]
     assert place.kinds("statistics-0001") == ["start", "done"]
     assert place.results(RUN) == undisturbed

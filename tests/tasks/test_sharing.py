@@ -60,7 +60,9 @@ def test_runs_are_doubled_as_long_as_it_pays(rates: dict[int, float], most: int,
     assert found.steps_per_second == pytest.approx({n: rates[n] for n in found.steps_per_second})
 
 
-def test_a_study_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_measures_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = StudyDir(tmp_path / "study").run("vae-seed003")
     run.path.mkdir(parents=True)
     write_model(run.config_path, run_config())
@@ -71,6 +73,7 @@ def test_a_study_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sharing, "gpu_name", lambda _: "NVIDIA H200")
     assert [runs_at_once(str(run.path), 4) for _ in range(2)] == [2, 2]
     assert asked == [1, 2, 4]
+    assert capsys.readouterr().out.count("at most 4, train fastest together on NVIDIA H200") == 1
     assert runs_at_once(str(run.path), 2) == 2  # another question
     assert asked == [1, 2, 4, 1, 2]
     kept = sorted(path.name for path in (tmp_path / "study" / "jobs").iterdir())

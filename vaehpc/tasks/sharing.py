@@ -47,6 +47,7 @@ def runs_at_once(directory: str, most: int, gpu: str | None = None) -> int:
     kept = StudyDir(run.path.parent).jobs / f"sharing-{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{most}.json"
     if not kept.exists():
         config = run.config()
+        print(f"measuring how many runs, at most {most}, train fastest together on {name}: a minute or two", flush=True)
         sharing = measured_sharing(name, most, lambda number: measured_together(config, SECONDS, [gpu] * number))
         write_model(kept, sharing)
         logger.info("%s", sharing.model_dump_json())
