@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from vaehpc.stats.blocks import ROWS_PER_BLOCK
 from vaehpc.stats.clustering import inertia_curve
-from vaehpc.stats.gaussian import ROWS_PER_PRODUCT, fitted_normal, mean_and_covariance
+from vaehpc.stats.gaussian import fitted_normal, mean_and_covariance
 from vaehpc.stats.threads import num_threads, side_by_side
 
 
@@ -43,7 +44,7 @@ def test_as_many_threads_as_the_task_has(monkeypatch):
 
 
 def test_the_number_of_threads_changes_no_bit(monkeypatch, plan):
-    points = np.random.default_rng(0).standard_normal((3 * ROWS_PER_PRODUCT + 5, 40), np.float32)
+    points = np.random.default_rng(0).standard_normal((3 * ROWS_PER_BLOCK + 5, 40), np.float32)
     clusters = plan.clusters.model_copy(update={"num_clusters": (4, 8, 12), "leading_axes": 20})
     found = []
     for threads in ("1", "3"):
