@@ -14,20 +14,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from tests.benchmarks.article import article_run
 from tests.benchmarks.measure import Row, Work, cpu_seconds, finish, in_turns, median_interval
+from tests.benchmarks.stepping import built, stepper
 from tests.examples import run_config
-from vaehpc.config import ModelConfig, RunConfig, TrainConfig
+from vaehpc.config import RunConfig
 from vaehpc.files import Attempt, RunDir
 from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.checkpoint import Progress, save_checkpoint
 from vaehpc.training.encode import compiled_encoder
-from vaehpc.training.fit import Block, build_optimizer, compiled_block
-from vaehpc.training.models import Net, build_net, layer_seeds
-from vaehpc.training.pipeline import batches
 from vaehpc.training.recorder import Snapshot
 from vaehpc.training.signals import WeightWatcher, image_signals, vae_signals
 
@@ -37,26 +35,6 @@ ARTICLE_STEPS = 1329
 """Steps of an epoch of the article, after which 20,000 images are evaluated and a checkpoint is written."""
 LIMITS = {"signals": ("3 %", "1.5 %"), "probe": ("1.5 %", "0.75 %"), "epoch end": ("2.5 %", "1.25 %")}
 """At most, and what is aimed at."""
-
-
-def built(run: RunConfig) -> tuple[Net, keras.optimizers.Optimizer]:
-    """A net and its optimizer."""
-    net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
-    return net, build_optimizer(run.arm.train, net)
-
-
-def stepper(block: Block, images: np.ndarray, batch_size: int) -> Callable[[int], object]:
-    """A function that trains so many more steps."""
-    iterator = iter(batches(images, np.tile(np.arange(len(images)), 1000), batch_size))
-    done = 0
-
-    def train(num_steps: int) -> object:
-        nonlocal done
-        results = block(iterator, tf.constant(done, tf.int64), tf.constant(num_steps, tf.int64)).numpy()
-        done += num_steps
-        return results
-
-    return train
 
 
 def adam_step(run: RunConfig, recorded: bool) -> Callable[[], object]:
@@ -91,10 +69,7 @@ def measured(name: str, run: RunConfig, num_steps: int, num_pairs: int) -> list[
     size, batch_size = run.data.image_size, run.arm.train.batch_size
     images = np.random.default_rng(0).integers(256, size=(NUM_IMAGES, size, size, 3)).astype(np.uint8)
     nets = {recorded: built(run) for recorded in (True, False)}
-    trained = {
-        recorded: stepper(compiled_block(run, *net, recorded=recorded), images, batch_size)
-        for recorded, net in nets.items()
-    }
+    trained = {recorded: stepper(run, net, images, recorded) for recorded, net in nets.items()}
     for train in trained.values():
         train(1)
         train(2)
@@ -143,10 +118,6 @@ def main() -> None:
     quick = parser.parse_args().quick
     pairs = 3 if quick else 40
     configure_tensorflow(1)
-    article = run_config("vae", image_size=96, num_train=NUM_IMAGES)
-    article = article.model_copy(
-        update={"arm": article.arm.model_copy(update={"model": ModelConfig(), "train": TrainConfig()})}
-    )
     demo = run_config(
         "vae",
         image_size=48,
@@ -154,7 +125,7 @@ def main() -> None:
         model={"z_dim": 64, "filters": (8, 16, 32, 64)},
         train={"batch_size": 32},
     )
-    rows = measured(ARTICLE, article, 2, pairs)
+    rows = measured(ARTICLE, article_run(NUM_IMAGES), 2, pairs)
     if not quick:
         rows += measured("demo, 48 x 48, batch 32", demo, 40, pairs)
     finish(rows, "What the record costs, shares of the training step's CPU time")

@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.benchmarks.article import article_run
 from tests.benchmarks.fleet import (
     NUM_NODES,
     NUM_RUNS,
     Costs,
     Fleet,
-    article_run,
     checkpoint_bytes,
     peak,
     simulated,

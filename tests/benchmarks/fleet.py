@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import DataConfig, RunConfig
+from vaehpc.config import RunConfig
 from vaehpc.files import BEAT_SECONDS
-from vaehpc.presets import PRESETS, configured_arms, named_arms
-from vaehpc.study import num_weights, planned_study
+from vaehpc.study import num_weights
 
 NUM_RUNS, NUM_NODES = 10_000, 500
 STARTS_PER_SECOND = 75.0
@@ -76,21 +75,6 @@ class Load:
     operations: Floats
     read: Floats
     written: Floats
-
-
-def article_run() -> RunConfig:
-    """The article's VAE on CelebA's training split."""
-    data = DataConfig(
-        path="/data",
-        name="CelebA",
-        sha256="0" * 64,
-        synthetic=False,
-        image_size=96,
-        num_train=162_770,
-        entropy_floor=0.0,
-    )
-    arms = configured_arms(named_arms(["vae-tiny"]), PRESETS["article"].settings)
-    return planned_study("article", "article", data, arms, 1).runs()[0]
 
 
 def blocks_per_epoch(run: RunConfig) -> int:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.fleet import IMAGE_OPERATIONS, NUM_RUNS, Costs, Fleet, article_run, simulated, written_bytes
+from tests.benchmarks.article import article_run
+from tests.benchmarks.fleet import IMAGE_OPERATIONS, NUM_RUNS, Costs, Fleet, simulated, written_bytes
 from tests.benchmarks.syscalls import segments
 
 TRACE = """\

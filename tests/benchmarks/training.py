@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tests.benchmarks.article import article_run
 from tests.benchmarks.measure import (
     Elsewhere,
     Row,
@@ -33,16 +34,14 @@ from tests.benchmarks.measure import (
 )
 from tests.benchmarks.net import BATCH, SIZE, Z_DIM
 from tests.benchmarks.rivals import ArticleVae, generated, same_weights
-from tests.examples import run_config
-from vaehpc.config import ModelConfig, Precision, RunConfig, TrainConfig
+from tests.benchmarks.stepping import built, stepper
+from vaehpc.config import DataConfig, RunConfig
 from vaehpc.files import DataDir
 from vaehpc.hardware import computes_bfloat16
 from vaehpc.images.synthetic import write_celeba
 from vaehpc.study import data_config
 from vaehpc.tasks.prepare import Request, prepare
 from vaehpc.tasks.train import configure_tensorflow
-from vaehpc.training.fit import build_optimizer, compiled_block
-from vaehpc.training.models import build_net, layer_seeds
 from vaehpc.training.pipeline import Images, batches, load_training_images
 
 NUM_IMAGES = 256
@@ -61,24 +60,15 @@ FLOP_PER_IMAGE = 445e6
 """Of a training step of the VAE at 96 x 96: multiplications and additions of its convolutions and dense layers."""
 
 
-def article_run(precision: Precision, data: Path) -> RunConfig:
-    """A run of the article's VAE on prepared data."""
-    run = run_config("vae", data=data_config(DataDir(data)))
-    train = TrainConfig(precision=precision)
-    return run.model_copy(update={"arm": run.arm.model_copy(update={"model": ModelConfig(), "train": train})})
-
-
 def our_step(run: RunConfig, images: Images) -> Work:
     """One step, from images in memory."""
-    net = build_net(run.arm, SIZE, layer_seeds(run.key("initialisation")))
-    block = compiled_block(run, net, build_optimizer(run.arm.train, net))
-    iterator = iter(batches(images, np.tile(np.arange(len(images)), 10_000), BATCH))
-    return lambda: block(iterator, tf.constant(0, tf.int64), tf.constant(1, tf.int64)).numpy()
+    train = stepper(run, built(run), images)
+    return lambda: train(1)
 
 
 def require_equal_losses(rival: ArticleVae, run: RunConfig, images: Images) -> None:
     """The rival computes the same loss of the same weights, images and noise; else RuntimeError."""
-    net = build_net(run.arm, SIZE, layer_seeds(run.key("initialisation")))
+    net, _ = built(run)
     same_weights(rival, net)
     pixels = images[:BATCH]
     epsilon = net.noise(tf.constant(1, tf.int64), tf.constant(0, tf.int64), tf.constant(BATCH))
@@ -104,10 +94,9 @@ def rival(module: str, *arguments: str | Path, **environment: str) -> Elsewhere:
     return Elsewhere([sys.executable, "-m", f"tests.benchmarks.{module}", *arguments, "1"], of_users | environment)
 
 
-def training_rows(jpegs: Path, prepared: Path, num_pairs: int, quick: bool) -> Iterator[Row]:
+def training_rows(jpegs: Path, data: DataConfig, images: Images, num_pairs: int, quick: bool) -> Iterator[Row]:
     """Our step against those of others."""
-    runs = {precision: article_run(precision, prepared) for precision in ("float32", "mixed_bfloat16")}
-    images = load_training_images(runs["float32"])
+    runs = {precision: article_run(data=data, precision=precision) for precision in ("float32", "mixed_bfloat16")}
     require_equal_losses(ArticleVae(SIZE, Z_DIM), runs["float32"], images)
     if quick and not computes_bfloat16():
         del runs["mixed_bfloat16"]
@@ -115,8 +104,8 @@ def training_rows(jpegs: Path, prepared: Path, num_pairs: int, quick: bool) -> I
     if not quick:
         theirs[f"{ARTICLE}, oneDNN on"] = rival("rivals", "article", jpegs, TF_ENABLE_ONEDNN_OPTS="1")
     if importlib.util.find_spec("torch") is not None:
-        np.save(prepared / "batch.npy", images[:BATCH])
-        theirs[TORCH] = rival("torch_rival", prepared / "batch.npy")
+        np.save(batch := Path(data.path) / "batch.npy", images[:BATCH])
+        theirs[TORCH] = rival("torch_rival", batch)
     for precision, run in runs.items():
         ours = our_step(run, images)
         for work in (ours, *theirs.values()):
@@ -146,10 +135,9 @@ def share_of_sgemm(step: Work, num_repeats: int) -> Row:
     return Row(PART, "share of sgemm's rate, float32", *median_interval(shares), "", "0.75", "0.85", beside)
 
 
-def feeding_row(jpegs: Path, prepared: Path, num_pairs: int) -> Row:
+def feeding_row(jpegs: Path, images: Images, num_pairs: int) -> Row:
     """Batches alone, without training."""
     article = generated(jpegs)
-    images = load_training_images(article_run("float32", prepared))
     order = np.random.default_rng(0).permutation(np.arange(NUM_EPOCHS * len(images)) % len(images))
 
     def fed() -> None:
@@ -180,8 +168,10 @@ def measured(quick: bool) -> Iterator[Row]:
         for again in range(1, NUM_COPIES):  # epochs of some length: at each end Keras empties its queue
             (folder / "jpegs" / f"{again}").symlink_to(folder / "jpegs" / "once")
         prepare(Request(celeba=str(archive), size=SIZE, num_train=NUM_IMAGES, workers=2), folder / "data")
-        yield feeding_row(folder / "jpegs", folder / "data", 3 if quick else 20)
-        yield from training_rows(folder / "jpegs", folder / "data", 3 if quick else 15, quick)
+        data = data_config(DataDir(folder / "data"))
+        images = load_training_images(article_run(data=data))
+        yield feeding_row(folder / "jpegs", images, 3 if quick else 20)
+        yield from training_rows(folder / "jpegs", data, images, 3 if quick else 15, quick)
 
 
 def main() -> None:
