@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -10,12 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binom
 
 Work = Callable[[], object]
 
@@ -60,12 +61,16 @@ class Elsewhere:
         Raises:
             RuntimeError: the process has ended.
         """
-        if not self._is_ready:  # its first turn builds and compiles, and comes unasked
-            self._answer()
-            self._is_ready = True
+        self.wait_until_ready()
         assert self._process.stdin is not None
         print(file=self._process.stdin, flush=True)
         return self._answer()
+
+    def wait_until_ready(self) -> None:
+        """Until its first turn is over, which builds and compiles, and comes unasked."""
+        if not self._is_ready:
+            self._answer()
+            self._is_ready = True
 
     def _answer(self) -> float:
         assert self._process.stdout is not None
@@ -111,7 +116,9 @@ def copy_rate(num_bytes: int = 2**28) -> float:
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Median and the limits of its 95 % interval, which are two of the values: the sign test's, whatever their law."""
     ordered = sorted(values)
-    rank = max(1, int(binom.ppf(0.025, len(values), 0.5)))
+    # The binomial distribution's 2.5 % point, without SciPy, which takes a second to import.
+    below = accumulate(math.comb(len(values), number) for number in range(len(values)))
+    rank = max(1, sum(count < 0.025 * 2 ** len(values) for count in below))
     return statistics.median(values), ordered[rank - 1], ordered[-rank]
 
 

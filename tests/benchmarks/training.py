@@ -96,20 +96,22 @@ def rival(module: str, *arguments: str | Path, **environment: str) -> Elsewhere:
 
 def training_rows(jpegs: Path, data: DataConfig, images: Images, num_pairs: int, quick: bool) -> Iterator[Row]:
     """Our step against those of others."""
-    runs = {precision: article_run(data=data, precision=precision) for precision in ("float32", "mixed_bfloat16")}
-    require_equal_losses(ArticleVae(SIZE, Z_DIM), runs["float32"], images)
-    if quick and not computes_bfloat16():
-        del runs["mixed_bfloat16"]
     theirs = {ARTICLE: rival("rivals", "article", jpegs), RECORDS: rival("rivals", "records", jpegs)}
     if not quick:
         theirs[f"{ARTICLE}, oneDNN on"] = rival("rivals", "article", jpegs, TF_ENABLE_ONEDNN_OPTS="1")
     if importlib.util.find_spec("torch") is not None:
         np.save(batch := Path(data.path) / "batch.npy", images[:BATCH])
         theirs[TORCH] = rival("torch_rival", batch)
+    runs = {precision: article_run(data=data, precision=precision) for precision in ("float32", "mixed_bfloat16")}
+    require_equal_losses(ArticleVae(SIZE, Z_DIM), runs["float32"], images)
+    if quick and not computes_bfloat16():
+        del runs["mixed_bfloat16"]
+    steps = dict[str, Work]()
     for precision, run in runs.items():
-        ours = our_step(run, images)
-        for work in (ours, *theirs.values()):
-            work()
+        steps[precision] = ours = our_step(run, images)
+        ours()
+        for work in theirs.values():
+            work.wait_until_ready()
         for way, work in theirs.items():
             pairs = in_turns(work, ours, num_pairs)
             at_least, aim = WANTED.get(way, ("", "")) if precision == "mixed_bfloat16" else ("", "")
@@ -120,12 +122,11 @@ def training_rows(jpegs: Path, data: DataConfig, images: Images, num_pairs: int,
             yield ratio_row(PART, f"{way} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
     for work in theirs.values():
         work.end()
-    yield share_of_sgemm(our_step(runs["float32"], images), num_pairs)
+    yield share_of_sgemm(steps["float32"], num_pairs)
 
 
 def share_of_sgemm(step: Work, num_repeats: int) -> Row:
     """How near the step comes to the rate of one large matrix product, which takes turns with it."""
-    step()
     product = sgemm()
     shares, rates = [], []
     for _ in range(num_repeats):
