@@ -71,8 +71,7 @@ def measured(name: str, run: RunConfig, num_steps: int, num_pairs: int) -> list[
     nets = {recorded: built(run) for recorded in (True, False)}
     trained = {recorded: stepper(run, net, images, recorded) for recorded, net in nets.items()}
     for train in trained.values():
-        train(1)
-        train(2)
+        train(num_steps)
     more, plain = differences(lambda: trained[True](num_steps), lambda: trained[False](num_steps), num_pairs)
     step = statistics.median(plain) / num_steps
     adam = {recorded: adam_step(run, recorded) for recorded in (True, False)}
@@ -113,7 +112,7 @@ def measured(name: str, run: RunConfig, num_steps: int, num_pairs: int) -> list[
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer pairs, and the article alone")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter pairs, and the article alone")
     parser.add_argument("json", nargs="?", help="leave the rows here too")
     quick = parser.parse_args().quick
     pairs = 3 if quick else 40
@@ -125,7 +124,7 @@ def main() -> None:
         model={"z_dim": 64, "filters": (8, 16, 32, 64)},
         train={"batch_size": 32},
     )
-    rows = measured(ARTICLE, article_run(NUM_IMAGES), 2, pairs)
+    rows = measured(ARTICLE, article_run(NUM_IMAGES), 1 if quick else 2, pairs)
     if not quick:
         rows += measured("demo, 48 x 48, batch 32", demo, 40, pairs)
     finish(rows, "What the record costs, shares of the training step's CPU time")

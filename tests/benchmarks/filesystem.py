@@ -59,7 +59,7 @@ class Bench:
         for name, work in CLIENTS.items():
             self.client(name, work)
         os.environ |= {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(folder / "calls")}
-        prepare(Request(synthetic=560, size=16, num_train=480, workers=1), self.data)
+        prepare(Request(synthetic=560, size=16, num_train=480, workers=2), self.data)
         self.shared = [folder / "runs", self.data]
         self.environment = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]]
 

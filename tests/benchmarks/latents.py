@@ -40,13 +40,13 @@ from vaehpc.tasks.statistics import latent_statistics
 
 PART = "analysis"
 NUM_IMAGES, Z_DIM = 170_000, 256
-QUICK_IMAGES, QUICK_CLUSTERS = 20_000, (8, 16, 24)
+QUICK_IMAGES, QUICK_CLUSTERS = 10_000, (8, 16, 24)
 BIN_WIDTH, NUM_BINS = 0.5, 70
 Float32 = npt.NDArray[np.float32]
 
 
-def write_latents(folder: Path) -> None:
-    """mu.npy, log_var.npy and z.npy, written block by block."""
+def write_latents(folder: Path, num_whole: int) -> None:
+    """mu.npy, and log_var.npy and z.npy of the first images, written block by block."""
     rng = np.random.default_rng(0)
     variances = np.arange(1, Z_DIM + 1) ** -0.8
     rotation, _ = np.linalg.qr(rng.standard_normal((Z_DIM, Z_DIM)))
@@ -54,16 +54,18 @@ def write_latents(folder: Path) -> None:
     offset = rng.standard_normal(Z_DIM, np.float32)
     offset *= 8 / np.linalg.norm(offset)
     mu, log_var, z = (
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (NUM_IMAGES, Z_DIM))
-        for name in ("mu", "log_var", "z")
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (num_images, Z_DIM))
+        for name, num_images in (("mu", NUM_IMAGES), ("log_var", num_whole), ("z", num_whole))
     )
     for start in range(0, NUM_IMAGES, 8192):
         rows = slice(start, min(start + 8192, NUM_IMAGES))
         shape = (rows.stop - rows.start, Z_DIM)
         scale = np.exp(0.12 * rng.standard_normal((shape[0], 1), np.float32))
         mu[rows] = offset + (scale * rng.standard_normal(shape, np.float32)) @ axes
-        log_var[rows] = -13.7 + 2 * rng.standard_normal(shape, np.float32)
-        z[rows] = mu[rows] + np.exp(log_var[rows] / 2) * rng.standard_normal(shape, np.float32)
+        if (num_left := len(log_var[rows])) > 0:
+            shape = (num_left, Z_DIM)
+            log_var[rows] = -13.7 + 2 * rng.standard_normal(shape, np.float32)
+            z[rows] = mu[rows][:num_left] + np.exp(log_var[rows] / 2) * rng.standard_normal(shape, np.float32)
 
 
 # The article's ways
@@ -260,11 +262,11 @@ def measured(quick: bool) -> Iterator[Row]:
     config = run_config(num_train=NUM_IMAGES, model={"z_dim": Z_DIM})
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_latents(folder)
         whole = without_tsne(QUICK_IMAGES if quick else NUM_IMAGES)
+        write_latents(folder, whole.data.num_train)
         yield from whole_rows(folder, _with_clusters(whole, QUICK_CLUSTERS) if quick else whole)
         mu = np.load(folder / "mu.npy")
-    yield from radius_rows(mu, 5 if quick else 9)
+    yield from radius_rows(mu, 3 if quick else 9)
     yield pca_row(mu, 3 if quick else 5)
     if quick:
         return

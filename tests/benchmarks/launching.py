@@ -54,7 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer launches")
     parser.add_argument("json", nargs="?", help="leave the rows here too")
-    repeats = 2 if parser.parse_args().quick else 9
+    quick = parser.parse_args().quick
+    repeats = 2 if quick else 9
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "bin").mkdir()
@@ -64,18 +65,18 @@ def main() -> None:
         prepare(Request(synthetic=48, size=16, num_train=40, workers=1), folder / "data")
         times = [launched(folder, number) for number in range(repeats)]
 
-    def starts(*line: str) -> list[float]:
+    def starts(repeats: int, *line: str) -> list[float]:
         return [wall_seconds(*line) for _ in range(repeats)]
 
     cpu = median_interval([cpu for _, cpu in times])[0]
     what = f"launch of {SEEDS * len(ARMS):,} runs until the first array is accepted"
     rows = [
         Row("launch", what, *median_interval([wall for wall, _ in times]), "s", "5", "2", f"{cpu:.1f} CPU s in all"),
-        Row("launch", "import", *median_interval(starts("-c", "import vaehpc.launch")), "s", "1"),
+        Row("launch", "import", *median_interval(starts(repeats, "-c", "import vaehpc.launch")), "s", "1"),
         Row(
             "start of a training",
             "its first step, article",
-            *median_interval(starts("-m", "tests.benchmarks.first_step")),
+            *median_interval(starts(1 if quick else repeats, "-m", "tests.benchmarks.first_step")),
             "s",
             beside=f"of which {wall_seconds('-c', 'import tensorflow'):.1f} s import TensorFlow",
         ),
