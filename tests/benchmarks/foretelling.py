@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one arm, fewer seeds, half of the images")
     parser.add_argument("json", nargs="?", help="leave the rows here too")
     quick = parser.parse_args().quick
-    asked = (ARMS[:1], DEMO_IMAGES // 2, 2, 2.0) if quick else (ARMS, DEMO_IMAGES, 4, 20.0)
+    asked = (ARMS[:1], DEMO_IMAGES // 2, 2, 5.0) if quick else (ARMS, DEMO_IMAGES, 4, 20.0)
     with tempfile.TemporaryDirectory() as folder:
         rows = rows_of(Path(folder), *asked)
     finish(rows, "Foretold and taken")
