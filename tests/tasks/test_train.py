@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -323,8 +324,12 @@ def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path
 @pytest.mark.parametrize(
     ("study", "before", "after"),
     [
-        ("s", "", " --tf_xla_persistent_cache_directory='{folder}'"),
-        ("s", "--tf_xla_auto_jit=1", "--tf_xla_auto_jit=1 --tf_xla_persistent_cache_directory='{folder}'"),
+        ("s", "", " --tf_xla_persistent_cache_directory='{jobs}/programs-[0-9a-f]+'"),
+        (
+            "s",
+            "--tf_xla_auto_jit=1",
+            "--tf_xla_auto_jit=1 --tf_xla_persistent_cache_directory='{jobs}/programs-[0-9a-f]+'",
+        ),
         ("s", "--tf_xla_persistent_cache_directory=own", "--tf_xla_persistent_cache_directory=own"),
         ("o'clock", "", ""),
     ],
@@ -332,11 +337,12 @@ def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path
 def test_programs_are_kept_where_tensorflow_is_told(
     study: str, before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vaehpc.tasks.train import keep_programs
+    from vaehpc.tasks.train import kept_programs
 
     monkeypatch.setenv("TF_XLA_FLAGS", before)
-    folder = keep_programs(StudyDir(tmp_path / study))
-    assert os.environ["TF_XLA_FLAGS"] == after.format(folder=folder)
+    with kept_programs(StudyDir(tmp_path / study)):
+        assert re.fullmatch(after.format(jobs=tmp_path / study / "jobs"), os.environ["TF_XLA_FLAGS"])
+    assert os.environ["TF_XLA_FLAGS"] == before
 
 
 def test_a_task_computes_with_onednn() -> None:

@@ -42,7 +42,7 @@ from vaehpc.training.signals import signal_names
 
 logger = logging.getLogger(__name__)
 
-PROGRAMS_FLAG = "--tf_xla_persistent_cache_directory"
+XLA_FLAGS, PROGRAMS_FLAG = "TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory"
 
 
 def run(directory: str) -> None:
@@ -59,13 +59,13 @@ def run(directory: str) -> None:
         logger.info("%s is trained already", run_dir.name)
         return
     config = run_dir.config()
-    with Attempt.start(run_dir, "train") as attempt, stop_asked_by_signal() as asked:
+    programs = kept_programs(StudyDir(run_dir.path.parent))
+    with Attempt.start(run_dir, "train") as attempt, stop_asked_by_signal() as asked, programs:
         _train(config, attempt, asked)
 
 
 def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> None:
     started = time.monotonic()
-    programs = keep_programs(StudyDir(attempt.run.path.parent))
     device = configure_tensorflow(run.arm.train.threads)
     images = load_training_images(run)
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
@@ -85,9 +85,6 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
         logger.warning("%s: %s; the last good state is kept", run.name, error)
         nonfinite_step = error.step
         progress = restore_newest(attempt.run, variables) or first
-    except tf.errors.OpError:  # TensorFlow's, perhaps because a kept program is damaged: the next start compiles anew
-        shutil.rmtree(programs, ignore_errors=True)
-        raise
     seconds_of_epochs = time.monotonic() - begun
     publish_record(attempt, progress)
     latents_sha256 = {}
@@ -224,14 +221,21 @@ def configure_tensorflow(threads: int) -> str:
     return cpu_model()
 
 
-def keep_programs(study: StudyDir) -> Path:
-    """Let XLA take its programs from a folder of the study, and keep those there that it compiles; the folder.
+@contextlib.contextmanager
+def kept_programs(study: StudyDir) -> Iterator[None]:
+    """Let XLA take its programs from a folder of the study, and keep those there that it compiles.
 
-    Each kind of device and version of TensorFlow has its own. Has to come before TensorFlow looks for devices.
+    Each kind of device and version of TensorFlow has its own. TensorFlow reads which it is when it looks for devices.
     """
     made_for = f"{tf.__version__} {gpu_name()} {cpu_model()} {instruction_sets()}"
     folder = study.jobs / f"programs-{hashlib.sha256(made_for.encode()).hexdigest()[:12]}"
-    flags = os.environ.get("TF_XLA_FLAGS", "")
+    flags = os.environ.get(XLA_FLAGS, "")
     if PROGRAMS_FLAG not in flags and "'" not in str(folder):  # which TensorFlow could not read
-        os.environ["TF_XLA_FLAGS"] = f"{flags} {PROGRAMS_FLAG}='{folder}'"
-    return folder
+        os.environ[XLA_FLAGS] = f"{flags} {PROGRAMS_FLAG}='{folder}'"
+    try:
+        yield
+    except tf.errors.OpError:  # perhaps because a program is damaged: the next start compiles it anew
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        os.environ[XLA_FLAGS] = flags
