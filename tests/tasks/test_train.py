@@ -23,6 +23,7 @@ from tests.examples import run_config
 from vaehpc.config import DataConfig, ModelConfig, TrainConfig
 from vaehpc.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.study import data_config
+from vaehpc.tasks.train import kept_programs
 from vaehpc.training.encode import UNIFORM_LIMITS
 
 TIMEOUT = 120
@@ -337,8 +338,6 @@ def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path
 def test_programs_are_kept_where_tensorflow_is_told(
     study: str, before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vaehpc.tasks.train import kept_programs
-
     monkeypatch.setenv("TF_XLA_FLAGS", before)
     with kept_programs(StudyDir(tmp_path / study)):
         assert re.fullmatch(after.format(jobs=tmp_path / study / "jobs"), os.environ["TF_XLA_FLAGS"])
