@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.tasks.planted import PROVENANCE, study_config, write_probe, write_study
+from tests.tasks.planted import study_config, write_marker, write_probe, write_study
 from vaehpc import replay
 from vaehpc.config import ArmConfig, DataConfig, ForkConfig, ModelConfig, StudyConfig, TrainConfig, VaeConfig
 from vaehpc.files import RunDir, StudyDir, write_model
-from vaehpc.results import ReplayResult, TrainedRecord, TriggerRecord
+from vaehpc.results import ReplayResult, TriggerRecord
 
 TRAIN = TrainConfig(epochs=400, batch_size=8)  # 400 epochs of 5 steps
 VAE = ArmConfig(name="vae-tiny", model=ModelConfig(), vae=VaeConfig(), train=TRAIN)
@@ -57,7 +57,7 @@ def plant_source(run: RunDir, vae: bool) -> None:
         state = run.checkpoints / f"step-{step:09d}"
         state.mkdir(parents=True)
         (state / "variables.npz").write_text(str(step))
-    end(run)
+    write_marker(run)
 
 
 def plant_trigger(run: RunDir, trigger: TriggerRecord) -> None:
@@ -76,24 +76,6 @@ def write_gradient_norms(run: RunDir, norms: Mapping[int, float]) -> None:
     run.steps.write_bytes(run.steps.read_bytes()[:-100])
 
 
-def end(run: RunDir, nonfinite_step: int | None = None, device: str = "AMD EPYC 7B12", threads: int = 1) -> None:
-    record = TrainedRecord(
-        run=run.name,
-        step=2000,
-        epochs=400,
-        state_sha256="0",
-        latents_sha256={},
-        nonfinite_step=nonfinite_step,
-        num_attempts=1,
-        seconds=4.0,
-        seconds_per_epoch=2.0,
-        device=device,
-        threads=threads,
-        provenance=PROVENANCE,
-    )
-    write_model(run.trained_path, record)
-
-
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Plants trainings: the forks jump but those of 'clipped'; 'fresh-moments' crashes. Holds the runs so trained."""
@@ -103,7 +85,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for run in config.runs():
             if not study.run(run.name).trained_path.exists() and run.arm.name != "fresh-moments":
                 write_probe(study.run(run.name).probe, CALM if run.arm.name == "clipped" else JUMPED)
-                end(study.run(run.name))
+                write_marker(study.run(run.name))
                 done.append(run.name)
 
     monkeypatch.setattr(replay, "run_stage", run_stage)
@@ -202,11 +184,11 @@ def test_an_epoch_without_onset_and_trigger_is_followed_to_the_end(source: Study
 
 
 def test_a_run_that_was_not_finite_has_no_radius_there(source: StudyDir) -> None:
-    end(source.run("vae-tiny-seed000"), nonfinite_step=1012)
+    write_marker(source.run("vae-tiny-seed000"), nonfinite_step=1012)
     found = plan("--trigger", "1").replay
     assert found is not None
     assert found.jumped_radius is None
-    end(source.run("vae-tiny-seed000"), nonfinite_step=1150)  # after the forks' last step
+    write_marker(source.run("vae-tiny-seed000"), nonfinite_step=1150)  # after the forks' last step
     found = plan("--trigger", "1").replay
     assert found is not None
     assert found.jumped_radius == 64.0
@@ -218,7 +200,7 @@ def test_a_run_that_was_not_finite_has_no_radius_there(source: StudyDir) -> None
 def test_where_nothing_repeats_to_the_bit_every_variant_is_repeated(
     source: StudyDir, device: str, threads: int
 ) -> None:
-    end(source.run("vae-tiny-seed000"), device=device, threads=threads)
+    write_marker(source.run("vae-tiny-seed000"), device=device, threads=threads)
     config = plan("--trigger", "1", "--repeats", "16")
     assert {name: len(seeds) for name, seeds in config.seeds.items()} == dict.fromkeys(config.arms, 16) | {
         "identical": 3

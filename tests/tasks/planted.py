@@ -4,6 +4,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,21 +104,26 @@ def train(
         np.save(run_dir.z, mu + np.float32(0.001))
     run_dir.history_path.write_text("".join(epoch(n).model_dump_json() + "\n" for n in (1, 2)))
     write_probe(run_dir.probe, probe or {})
-    record = TrainedRecord(
-        run=config.name,
-        step=10,
-        epochs=2,
-        state_sha256="0",
-        latents_sha256={},
-        nonfinite_step=nonfinite_step,
-        num_attempts=1,
-        seconds=4.0,
-        seconds_per_epoch=2.0,
-        device="cpu",
-        threads=1,
-        provenance=PROVENANCE,
-    )
-    write_model(run_dir.trained_path, record)
+    write_marker(run_dir, nonfinite_step=nonfinite_step)
+
+
+def write_marker(run_dir: RunDir, **changes: Any) -> None:
+    """The marker of a finished training of two epochs, with these fields changed."""
+    fields: dict[str, Any] = {
+        "run": run_dir.name,
+        "step": 10,
+        "epochs": 2,
+        "state_sha256": "0",
+        "latents_sha256": {},
+        "nonfinite_step": None,
+        "num_attempts": 1,
+        "seconds": 4.0,
+        "seconds_per_epoch": 2.0,
+        "device": "cpu",
+        "threads": 1,
+        "provenance": PROVENANCE,
+    }
+    write_model(run_dir.trained_path, TrainedRecord(**fields | changes))
 
 
 def epoch(number: int) -> EpochRecord:

@@ -2,11 +2,11 @@ import json
 from collections.abc import Mapping
 
 import pytest
-from planted import AE, PROVENANCE, VAE, study_config, write_probe, write_study
+from planted import AE, VAE, study_config, write_marker, write_probe, write_study
 
 from vaehpc.config import ArmConfig, ForkConfig, ReplayConfig, TrainConfig, VaeConfig
-from vaehpc.files import RunDir, StudyDir, UserError, write_model
-from vaehpc.results import ReplayResult, TrainedRecord
+from vaehpc.files import RunDir, StudyDir, UserError
+from vaehpc.results import ReplayResult
 from vaehpc.tasks import verdict
 
 REPLAY = ReplayConfig(
@@ -68,21 +68,7 @@ class Forks:
 def end(run_dir: RunDir, probe: Mapping[int, float], state: str = "0", nonfinite_step: int | None = None) -> None:
     """What a fork leaves: the marker, and the probe with the source run's records before its start."""
     write_probe(run_dir.probe, probe)
-    record = TrainedRecord(
-        run=run_dir.name,
-        step=1100,
-        epochs=2,
-        state_sha256=state,
-        latents_sha256={},
-        nonfinite_step=nonfinite_step,
-        num_attempts=1,
-        seconds=4.0,
-        seconds_per_epoch=2.0,
-        device="cpu",
-        threads=1,
-        provenance=PROVENANCE,
-    )
-    write_model(run_dir.trained_path, record)
+    write_marker(run_dir, step=1100, state_sha256=state, nonfinite_step=nonfinite_step)
 
 
 def outcomes(result: ReplayResult) -> dict[str, str]:
