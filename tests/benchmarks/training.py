@@ -21,11 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 from tests.benchmarks.article import article_run
+from tests.benchmarks.feeding import feeding_rows
 from tests.benchmarks.measure import (
     Elsewhere,
     Row,
     Work,
-    copy_rate,
     cpu_seconds,
     finish,
     in_turns,
@@ -33,7 +33,7 @@ from tests.benchmarks.measure import (
     ratio_row,
 )
 from tests.benchmarks.net import BATCH, SIZE, Z_DIM
-from tests.benchmarks.rivals import ArticleVae, generated, same_weights
+from tests.benchmarks.rivals import ArticleVae, same_weights
 from tests.benchmarks.stepping import built, stepper
 from vaehpc.config import DataConfig, RunConfig
 from vaehpc.files import DataDir
@@ -42,12 +42,10 @@ from vaehpc.images.synthetic import write_celeba
 from vaehpc.study import data_config
 from vaehpc.tasks.prepare import Request, prepare
 from vaehpc.tasks.train import configure_tensorflow
-from vaehpc.training.pipeline import Images, batches, load_training_images
+from vaehpc.training.pipeline import Images, load_training_images
 
 NUM_IMAGES = 256
 NUM_COPIES = 100
-NUM_EPOCHS = 20
-"""Of ours for each of the article's, which takes so much longer."""
 PART = "training step"
 ARTICLE = "the article's way: fit, ImageDataGenerator"
 RECORDS = "fit on a JPEG tf.data pipeline"
@@ -136,32 +134,6 @@ def share_of_sgemm(step: Work, num_repeats: int) -> Row:
     return Row(PART, "share of sgemm's rate, float32", *median_interval(shares), "", "0.75", "0.85", beside)
 
 
-def feeding_row(jpegs: Path, images: Images, num_pairs: int) -> Row:
-    """Batches alone, without training."""
-    article = generated(jpegs)
-    num_images = NUM_EPOCHS * len(images)
-    order = np.random.default_rng(0).permutation(np.arange((num_pairs + 1) * num_images) % len(images))
-    # One iterator: its start takes as long as 20 batches, and an epoch of the article has 1,272 of them.
-    ours = iter(batches(images, order, BATCH))
-
-    def fed() -> None:
-        for _ in range(num_images // BATCH):
-            next(ours)
-
-    fed()
-    pairs = in_turns(lambda: [next(article) for _ in range(NUM_IMAGES // BATCH)], fed, num_pairs)
-    speed = num_images / median_interval([own for _, own in pairs])[0]
-    share = speed * images[:1].nbytes / copy_rate()
-    return ratio_row(
-        "feeding",
-        "ImageDataGenerator / ours",
-        [(NUM_EPOCHS * theirs, own) for theirs, own in pairs],
-        wanted="20 x",
-        aim="90 x",
-        beside=f"{speed / 1e3:.0f}k images per CPU second, {share:.0%} of what a copy reads",
-    )
-
-
 def measured(quick: bool) -> Iterator[Row]:
     """All rows."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -174,7 +146,7 @@ def measured(quick: bool) -> Iterator[Row]:
         prepare(Request(celeba=str(archive), size=SIZE, num_train=NUM_IMAGES, workers=2), folder / "data")
         data = data_config(DataDir(folder / "data"))
         images = load_training_images(article_run(data=data))
-        yield feeding_row(folder / "jpegs", images, 3 if quick else 20)
+        yield from feeding_rows(folder / "jpegs", images, folder, 3 if quick else 20)
         yield from training_rows(folder / "jpegs", data, images, 3 if quick else 15, quick)
 
 

@@ -140,7 +140,8 @@ class Place:
             found = [found for found in self.run(run).all_attempts() if found.number == attempt]
             return bool(found) and _record(found[0].heartbeat_path).get("step", 0) >= step
 
-        self.cluster.wait(beats, f"step {step} of {run}", 150)
+        # Where runs share a GPU, how many is measured first: for a minute, on a busy machine for two.
+        self.cluster.wait(beats, f"step {step} of {run}", 300)
         assert not self.run(run).trained_path.exists(), "too late to disturb it"
 
     def wait_until_ended(self, seconds: float = 300) -> None:

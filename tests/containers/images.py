@@ -50,6 +50,8 @@ class Images:
 def install() -> None:
     """What builds and runs images, if it is missing."""
     subprocess.run([Path(__file__).with_name("install.sh")], check=True)
+    # udev's mode, which the kernel leaves at 600 where no udev runs: without it only root opens a SIF.
+    Path("/dev/fuse").chmod(0o666)
 
 
 def podman(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
