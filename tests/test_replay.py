@@ -57,7 +57,7 @@ def plant_source(run: RunDir, vae: bool) -> None:
         state = run.checkpoints / f"step-{step:09d}"
         state.mkdir(parents=True)
         (state / "variables.npz").write_text(str(step))
-    write_marker(run)
+    write_marker(run, device="AMD EPYC 7B12")
 
 
 def plant_trigger(run: RunDir, trigger: TriggerRecord) -> None:
