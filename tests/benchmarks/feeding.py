@@ -5,8 +5,6 @@ Batches are taken inside of a compiled function, as the training takes them.
 
 from __future__ import annotations
 
-import vaehpc  # isort: skip  # noqa: F401  # before TensorFlow, so that oneDNN is on
-
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -55,22 +53,22 @@ def feeding_rows(jpegs: Path, images: Images, scratch: Path, num_pairs: int) -> 
         for _ in range(ARTICLES_BATCHES):
             next(article)
 
-    few = np.random.default_rng(0).permutation(np.arange((num_pairs + 2) * NUM_EPOCHS * len(images)) % len(images))
-    ours = feeder(images, few, NUM_EPOCHS * len(images))
-    ours()
-    pairs = in_turns(articles, ours, num_pairs)
-    yield _row(f"{len(images)} images, in the cache", pairs, NUM_EPOCHS * len(images), "90 x")
-    shard = memory_mapped_images(_written(scratch / "noise.tfrecord"), NUM_STREAMED, SIZE)
+    def from_memory(what: str, known: Images, num_epochs: int) -> Row:
+        order = np.tile(np.random.default_rng(0).permutation(len(known)), (num_pairs + 2) * num_epochs)
+        ours = feeder(known, order, per_turn := num_epochs * len(known))
+        ours()
+        return _row(what, in_turns(articles, ours, num_pairs), per_turn, "90 x")
+
+    yield from_memory(f"{len(images)} images, in the cache", images, NUM_EPOCHS)
+    path = _written(scratch / "noise.tfrecord")
+    shard = memory_mapped_images(path, NUM_STREAMED, SIZE)
+    yield from_memory(f"{NUM_STREAMED:,} images, in memory", ShardedImages([shard]), 1)
     order = np.random.default_rng(0).permutation(NUM_STREAMED)
-    many = feeder(ShardedImages([shard]), np.tile(order, num_pairs + 2), NUM_STREAMED)
-    many()
-    pairs = in_turns(articles, many, num_pairs)
-    yield _row(f"{NUM_STREAMED:,} images, in memory", pairs, NUM_STREAMED, "90 x")
     pairs = []
     for _ in range(num_pairs):
         # Not the first batch, which comes before anybody counts.
         streamed = feeder(ShardedImages([shard]), order, NUM_STREAMED - BATCH)
-        forget(shard, scratch / "noise.tfrecord")
+        forget(shard, path)
         pairs.append((cpu_seconds(articles), cpu_seconds(streamed)))
     yield _row(f"{NUM_STREAMED:,} images, from the disk", pairs, NUM_STREAMED - BATCH, "20 x")
 
