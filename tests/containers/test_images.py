@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -87,14 +89,16 @@ def test_all_forms_are_one_image(images: Images, form: str) -> None:
 
 
 @pytest.fixture
-def poisoned(images: Images, tmp_path: Path) -> Path:
+def poisoned(images: Images) -> Iterator[Path]:
     """A home with a numpy of its own, which ends whatever imports it."""
-    home = images.folder / f"home-{tmp_path.name}"
-    for version in (11, 12, 13):
-        package = home / f".local/lib/python3.{version}/site-packages/numpy"
-        package.mkdir(parents=True, exist_ok=True)
-        (package / "__init__.py").write_text("raise SystemExit('poisoned')\n")
-    return home
+    with TemporaryDirectory(dir=images.folder, prefix="home-") as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        for version in (11, 12, 13):
+            package = home / f".local/lib/python3.{version}/site-packages/numpy"
+            package.mkdir(parents=True)
+            (package / "__init__.py").write_text("raise SystemExit('poisoned')\n")
+        yield home
 
 
 def test_the_hosts_packages_are_not_picked_up(images: Images, poisoned: Path) -> None:
