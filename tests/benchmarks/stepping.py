@@ -26,16 +26,16 @@ def built(run: RunConfig) -> Trainable:
     return net, build_optimizer(run.arm.train, net)
 
 
-def stepper(run: RunConfig, net: Trainable, images: Images, recorded: bool = True) -> Callable[[int], object]:
-    """A function that trains so many more steps, from images in memory."""
+def stepper(run: RunConfig, net: Trainable, images: Images, recorded: bool = True) -> Callable[[int], np.ndarray]:
+    """A function that trains so many more steps, from images in memory, and returns their signals (steps, signals)."""
     block = compiled_block(run, *net, recorded)
     iterator = iter(batches(images, np.tile(np.arange(len(images)), NUM_EPOCHS), run.arm.train.batch_size))
     done = 0
 
-    def train(num_steps: int) -> object:
+    def train(num_steps: int) -> np.ndarray:
         nonlocal done
-        results = block(iterator, tf.constant(done, tf.int64), tf.constant(num_steps, tf.int64)).numpy()
+        signals: np.ndarray = block(iterator, tf.constant(done, tf.int64), tf.constant(num_steps, tf.int64)).numpy()
         done += num_steps
-        return results
+        return signals
 
     return train
