@@ -27,11 +27,8 @@ COLUMNS_PER_BLOCK = 32
 PAIRS_PER_BLOCK = 1000
 """Points of which all pairs with others are in memory: 80 MB in float32 for 20,000 others."""
 
-ROWS_PER_PRODUCT = 2048
-"""Images whose deviations, 2 MB in float32, are multiplied at once."""
-
 SAFE_VARIANCES = (1e-26, 1e32)
-"""Variances of axes whose float32 products neither vanish nor overflow, in sums over ROWS_PER_PRODUCT images."""
+"""Variances of axes whose float32 products neither vanish nor overflow, in sums over ROWS_PER_BLOCK images."""
 
 SAFE_EIGENVALUE = 0.01
 """Smallest eigenvalue of the correlations. In them the products' errors have a norm of 1e-7, for 40,000 normal points,
@@ -115,7 +112,7 @@ def ks_distance(probabilities: Float64Array) -> float:
 def mean_and_covariance(points: FloatArray) -> tuple[Float64Array, Float64Array]:
     """Mean (z_dim,) and covariance (z_dim, z_dim) of at least one point.
 
-    Products of float32 points are float32, in sums over ROWS_PER_PRODUCT images, where that leaves every principal
+    Products of float32 points are float32, in sums over ROWS_PER_BLOCK images, where that leaves every principal
     variance within about 1e-5 of itself; float64 where axes depend on each other so much, or differ so little from a
     constant, that it would not. The first is twice as fast.
     """
@@ -136,16 +133,10 @@ def _moments_near(points: FloatArray, near: FloatArray) -> tuple[Float64Array, F
     """
     z_dim = points.shape[1]
 
-    def sums(rows: slice) -> tuple[Float64Array, Float64Array]:
-        total, products = np.zeros(z_dim), np.zeros((z_dim, z_dim))
-        memory = np.empty((ROWS_PER_PRODUCT, z_dim), near.dtype)  # new pages for each part would take an eighth more
-        block = points[rows]
-        for part in blocks(len(block), ROWS_PER_PRODUCT):
-            with np.errstate(over="ignore", invalid="ignore"):
-                deviation = np.subtract(block[part], near, out=memory[: part.stop - part.start])
-                total += np.ones(len(deviation), near.dtype) @ deviation
-                products += deviation.T @ deviation
-        return total, products
+    def sums(rows: slice) -> tuple[FloatArray, FloatArray]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            deviation = points[rows] - near
+            return np.ones(len(deviation), near.dtype) @ deviation, deviation.T @ deviation
 
     total, products = np.zeros(z_dim), np.zeros((z_dim, z_dim))
     for of_deviation, of_products in side_by_side(sums, blocks(len(points))):
