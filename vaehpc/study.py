@@ -239,8 +239,8 @@ def num_weights(run: RunConfig) -> int:
     filters, z_dim = run.arm.model.filters, run.arm.model.z_dim
     flat = (run.data.image_size // 16) ** 2 * filters[-1]
     heads = 1 if run.arm.vae is None else 2
-    pairs = list(pairwise((3, *filters)))
-    convolutions = sum(9 * before * after + after for before, after in pairs)
-    transposed = sum(9 * before * after + before for before, after in pairs)
-    norms = 2 * (sum(filters) + sum(filters[:-1])) if run.arm.model.batch_norm else 0
-    return convolutions + transposed + norms + heads * (flat + 1) * z_dim + (z_dim + 1) * flat
+    pairs = pairwise((3, *filters))
+    kernels = 2 * sum(9 * before * after for before, after in pairs)
+    # Each channel has gamma and beta, or a bias; those of the logits have a bias.
+    vectors = (2 if run.arm.model.batch_norm else 1) * (sum(filters) + sum(filters[:-1])) + 3
+    return kernels + vectors + heads * (flat + 1) * z_dim + (z_dim + 1) * flat

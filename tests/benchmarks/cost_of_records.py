@@ -48,12 +48,12 @@ def adam_step(run: RunConfig, recorded: bool) -> Callable[[], object]:
 
     @tf.function
     def step(gradients: list[tf.Tensor], mu: tf.Tensor, log_var: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
-        before, loss_scale = watcher.weights() if recorded else [], watcher.loss_scale()
+        loss_scale = watcher.loss_scale()
         optimizer.apply(gradients, weights)
         if not recorded:
             return loss_scale
         of_images = image_signals(mu, mu[:, 0]) + vae_signals(mu, log_var, epsilon)
-        return tf.stack([*of_images, *watcher.signals(gradients, before, loss_scale)])
+        return tf.stack([*of_images, *watcher.signals(gradients, loss_scale)])
 
     return lambda: step(gradients, mu, log_var, epsilon).numpy()
 

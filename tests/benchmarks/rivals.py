@@ -66,14 +66,16 @@ class ArticleVae(keras.Model):  # type: ignore[misc]
 
 
 def same_weights(rival: ArticleVae, net: Net) -> None:
-    """Give the rival the net's weights; both have the same layers in the same order.
+    """Give the rival the net's weights; its biases before BatchNormalization, which ours lacks, stay 0.
 
     Raises:
-        ValueError: they have not.
+        ValueError: they have other layers.
     """
     for theirs, ours in ((rival.encoder, net.encoder), (rival.decoder, net.decoder)):
-        by_shape = [value.numpy() for value in ours.weights]
-        theirs.set_weights(by_shape)
+        having_weights = ([layer for layer in part.layers if layer.weights] for part in (theirs, ours))
+        for layer, own in zip(*having_weights, strict=True):
+            biases = [np.zeros(weight.shape) for weight in layer.weights[len(own.weights) :]]
+            layer.set_weights([*own.get_weights(), *biases])
 
 
 def generated(jpegs: Path) -> Iterator[np.ndarray]:

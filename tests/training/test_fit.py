@@ -13,7 +13,7 @@ from tests.examples import run_config
 from vaehpc.config import RunConfig, TrainConfig
 from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, state_hash
 from vaehpc.training.encode import compiled_encoder
-from vaehpc.training.fit import build_optimizer, is_compiled, train_blocks
+from vaehpc.training.fit import FusedAdam, build_optimizer, is_compiled, train_blocks
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import epoch_order
@@ -49,6 +49,24 @@ def training(kind: str = "vae", **train: object) -> Training:
     run = run.model_copy(update={"plan": plan})
     net = build_net(run.arm, 16, layer_seeds(run.key("initialisation")))
     return Training(run, net, build_optimizer(run.arm.train, net))
+
+
+@pytest.mark.parametrize(("beta_2", "clipnorm"), [(0.999, None), (0.9, 0.5)])
+def test_adam_is_that_of_keras(beta_2: float, clipnorm: float | None) -> None:
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=shape).astype(np.float32) for shape in ((30, 20), (7,))]
+    gradients = [[tf.constant(rng.normal(size=values.shape), tf.float32) for values in start] for _ in range(20)]
+    adams = [cls(0.01, beta_2=beta_2, global_clipnorm=clipnorm) for cls in (FusedAdam, keras.optimizers.Adam)]
+    found = []
+    for adam in adams:
+        weights = [keras.Variable(values) for values in start]
+        adam.build(weights)
+        for step in gradients:
+            adam.apply(step, weights)
+        found.append([variable.numpy() for variable in [*weights, *adam.variables]])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert np.abs(found[0][0] - start[0]).max() > 0.05  # that is, it has moved
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import special
 
 from vaehpc.config import VaeConfig
 from vaehpc.training.losses import draw_epsilon, kl_divergence, reconstruction_loss, sample_latent
@@ -30,6 +31,19 @@ def test_reconstruction_loss_agrees_with_float64() -> None:
     expected = cross_entropy.mean(axis=-1).sum(axis=(1, 2))
     found = reconstruction_loss(tf.constant(images, tf.float32), tf.constant(logits, tf.float32)).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_gradient_of_the_reconstruction_loss_is_that_of_float64() -> None:
+    rng = np.random.default_rng(4)
+    images, logits = (
+        rng.uniform(size=(4, 16, 16, 3)),
+        tf.Variable(rng.normal(scale=20, size=(4, 16, 16, 3)), tf.float32),
+    )
+    weights = np.array([1.0, -2.0, 0.5, 0.0])  # of the images
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(weights * reconstruction_loss(tf.constant(images, tf.float32), logits))
+    expected = (special.expit(logits.numpy().astype(np.float64)) - images) / 3 * weights[:, None, None, None]
+    np.testing.assert_allclose(tape.gradient(loss, logits), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_reconstruction_loss_is_smallest_at_the_entropy_of_the_image() -> None:

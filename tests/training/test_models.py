@@ -1,5 +1,6 @@
 """The net: shapes, number of weights, precision, equal starts in every arm."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +8,7 @@ import tensorflow as tf
 from tests.examples import arm_config, run_config
 from vaehpc.config import ArmConfig
 from vaehpc.study import num_weights
-from vaehpc.training.models import LAYER_NAMES, FusedBatchNormalization, Net, build_net, layer_seeds
+from vaehpc.training.models import LAYER_NAMES, FusedBatchNormalization, LogitsLayer, Net, build_net, layer_seeds
 
 KEY = np.random.SeedSequence(5)
 
@@ -35,8 +36,8 @@ def test_shapes_and_number_of_weights(kind: str, batch_norm: bool, image_size: i
 
 def test_the_articles_net_has_the_weights_that_its_layers_add_up_to() -> None:
     run = run_config("vae", image_size=96, model={"z_dim": 256, "filters": (32, 64, 128, 256)})
-    encoder = (9 * 3 * 32 + 32) + (9 * 32 * 64 + 64) + (9 * 64 * 128 + 128) + (9 * 128 * 256 + 256) + 2 * 480
-    decoder = (9 * 256 * 128 + 128) + (9 * 128 * 64 + 64) + (9 * 64 * 32 + 32) + (9 * 32 * 3 + 3) + 2 * 224
+    encoder = 9 * 3 * 32 + 9 * 32 * 64 + 9 * 64 * 128 + 9 * 128 * 256 + 2 * 480
+    decoder = 9 * 256 * 128 + 9 * 128 * 64 + 9 * 64 * 32 + (9 * 32 * 3 + 3) + 2 * 224
     assert num_weights(run) == encoder + decoder + 2 * (9216 * 256 + 256) + (256 * 9216 + 9216)
 
 
@@ -93,6 +94,43 @@ def test_batch_normalisation_against_numpy() -> None:
     inference = layer(inputs, training=False).numpy()
     expected = (inputs - np.asarray(layer.moving_mean)) / np.sqrt(np.asarray(layer.moving_variance) + 1e-3)
     np.testing.assert_allclose(inference, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_logits_and_their_gradients_are_those_of_a_transposed_convolution(jit_compile: bool) -> None:
+    rng = np.random.default_rng(0)
+    inputs = tf.constant(rng.normal(size=(2, 6, 6, 5)), tf.float32)
+    layers = (LogitsLayer(3), keras.layers.Conv2DTranspose(3, 3, strides=2, padding="same"))
+    weights = [rng.normal(size=(3, 3, 3, 5)), rng.normal(size=3)]
+
+    @tf.function(jit_compile=jit_compile)
+    def outputs_and_gradients(layer: keras.layers.Layer) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs)
+            loss = tf.reduce_sum(tf.sin(outputs))
+        return [outputs, *tape.gradient(loss, [inputs, *layer.trainable_weights])]
+
+    found = []
+    for layer in layers:
+        layer.build(inputs.shape)
+        layer.set_weights(weights)
+        found.append(outputs_and_gradients(layer))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bias_before_normalisation_would_change_nothing() -> None:
+    images = tf.random.stateless_uniform((8, 16, 16, 3), seed=(1, 2))
+    layer, norm = keras.layers.Conv2D(4, 3, strides=2), FusedBatchNormalization()
+    without = norm(layer(images), training=True)
+    layer.bias.assign([1.0, -2.0, 3.0, 0.5])
+    np.testing.assert_allclose(norm(layer(images), training=True), without, atol=2e-5)
+    for batch_norm in (True, False):
+        net = net_of(arm_config("vae", model={"batch_norm": batch_norm}))
+        biases = {name for name in weights(net) if name.endswith("bias")}
+        assert ("encoder_conv_1/bias" in biases) != batch_norm
+        assert "logits/bias" in biases
 
 
 @pytest.mark.parametrize(

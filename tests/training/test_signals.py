@@ -148,6 +148,16 @@ def test_loss_scaling_is_told_and_taken_out() -> None:
     assert one.trained(1)["loss_scale"][0] == scale > 1
 
 
+def test_a_step_left_out_for_an_overflow_changes_no_weights() -> None:
+    one = watched(precision="mixed_float16")
+    one.optimizer.dynamic_scale.assign(3e38)
+    before = one.weights()
+    found = one.trained(2)
+    assert not np.isfinite(found["gradient_norm"]).any()
+    assert (found["update_norm"] == 0).all()
+    np.testing.assert_array_equal(one.weights()[0], before[0])
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_watching_changes_no_bit(precision: str) -> None:
     plain, recorded = watched(precision=precision), watched(precision=precision)

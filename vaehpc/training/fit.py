@@ -42,12 +42,31 @@ class TrainedBlock:
     """Positions in the training split of the block's images, batch after batch."""
 
 
+class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
+    """Adam by TensorFlow's own kernel: one pass over weights, moments and gradients in place of Keras' twelve."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """Change one variable and its moments."""
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
 def build_optimizer(train: TrainConfig, net: Net) -> keras.optimizers.Optimizer:
     """Adam with its variables made; with loss scaling in float16, whose smallest gradients would vanish otherwise."""
     # Named, because Keras numbers unnamed ones, and checkpoints find the variables by their names.
-    optimizer = keras.optimizers.Adam(
-        train.learning_rate, beta_2=train.beta_2, global_clipnorm=train.clipnorm, name="adam"
-    )
+    optimizer = FusedAdam(train.learning_rate, beta_2=train.beta_2, global_clipnorm=train.clipnorm, name="adam")
     if train.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(net.trainable_variables)
@@ -153,7 +172,7 @@ def _compiled_step(
     @tf.function(jit_compile=is_compiled(net.arm.train), autograph=False)
     def train_step(pixels: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
         images = unit_range(pixels)
-        weights, loss_scale = watcher.weights() if recorded else [], watcher.loss_scale()
+        loss_scale = watcher.loss_scale()
         with tf.GradientTape() as tape:
             mu, log_var = net.encode(images, training=True, log_var_spike=_log_var_spike(spike, epsilon))
             z = net.sample(mu, log_var, epsilon)
@@ -172,7 +191,7 @@ def _compiled_step(
         if not recorded:
             return tf.stack(losses)
         of_images = image_signals(mu, image_losses) + ([] if log_var is None else vae_signals(mu, log_var, epsilon))
-        return tf.stack([*losses, *of_images, *watcher.signals(gradients, weights, loss_scale)])
+        return tf.stack([*losses, *of_images, *watcher.signals(gradients, loss_scale)])
 
     return train_step  # type: ignore[no-any-return]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from vaehpc.config import VaeConfig
@@ -20,9 +23,28 @@ def reconstruction_loss(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Returns:
         (batch,) float32.
     """
-    images, logits = tf.cast(images, tf.float32), tf.cast(logits, tf.float32)
-    cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=images, logits=logits)
-    return tf.reduce_sum(tf.reduce_mean(cross_entropy, axis=-1), axis=(1, 2))
+    loss: tf.Tensor = _cross_entropy(tf.cast(images, tf.float32), tf.cast(logits, tf.float32))
+    return loss
+
+
+@tf.custom_gradient
+def _cross_entropy(images: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+    # Each direction compiled to one pass over the pixels: a quarter of the time of TensorFlow's twenty passes. With a
+    # gradient of its own, because XLA would else write down every value on the way for it.
+    return _summed_cross_entropy(images, logits), lambda upstream: (None, _logits_gradient(images, logits, upstream))
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _summed_cross_entropy(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    cross_entropy = tf.nn.softplus(logits) - images * logits
+    # By rows, because XLA adds one value after the other: of all at once, float32 would lose a digit.
+    return logits.shape[2] * tf.reduce_sum(tf.reduce_mean(cross_entropy, axis=(2, 3)), axis=1)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _logits_gradient(images: tf.Tensor, logits: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    """d softplus(l) / dl = sigmoid(l)."""
+    return (tf.sigmoid(logits) - images) * (upstream / logits.shape[3])[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
 def kl_divergence(mu: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 from vaehpc.config import ArmConfig
 from vaehpc.training.models import Net
@@ -91,48 +93,47 @@ class WeightWatcher:
         self._optimizer = optimizer
         adam = optimizer.inner_optimizer if self._scaled else optimizer
         self._adam = adam
-        self._mean_squares = [variable for variable in adam.variables if variable.path.endswith("_velocity")]
+        self._means, self._mean_squares = (
+            [variable for variable in adam.variables if variable.path.endswith(ending)]
+            for ending in ("_momentum", "_velocity")
+        )
         if len(self._mean_squares) != len(self._weights):
             raise ValueError(f"{len(self._mean_squares)} mean squared gradients of {len(self._weights)} weights")
-
-    def weights(self) -> list[tf.Tensor]:
-        """Copies of the weights, to be taken before the step."""
-        return [tf.identity(weight.value) for weight in self._weights]
 
     def loss_scale(self) -> tf.Tensor:
         """What the loss is multiplied with, to be taken before the step; 1 without loss scaling."""
         return tf.convert_to_tensor(self._optimizer.dynamic_scale) if self._scaled else tf.constant(1.0)
 
-    def signals(
-        self, gradients: Sequence[tf.Tensor], weights_before: Sequence[tf.Tensor], loss_scale: tf.Tensor
-    ) -> list[tf.Tensor]:
+    def signals(self, gradients: Sequence[tf.Tensor], loss_scale: tf.Tensor) -> list[tf.Tensor]:
         """WEIGHT_SIGNALS of all weights, loss_scale, then WEIGHT_SIGNALS of each layer, to be taken after the step.
+
+        The change of the weights is alpha m / (sqrt(v) + epsilon), alpha = learning_rate sqrt(1 - beta_2^t) / (1 -
+        beta_1^t) (Kingma and Ba 2015, arXiv:1412.6980, section 2): to keep the weights from before would copy them all.
 
         Args:
             gradients: as the tape gave them, times the loss scale.
-            weights_before: what `weights` returned.
             loss_scale: what `loss_scale` returned.
         """
-        mean_squares = [variable.value for variable in self._mean_squares]
-        after = [weight.value for weight in self._weights]
-        # (squared gradient, squared update, squared weight, sum of g^2 / v, max of g^2 / v) of each layer
-        layers = [
-            _moments(*group)
-            for group in zip(
-                *(self._by_layer(values) for values in (gradients, mean_squares, weights_before, after)), strict=True
-            )
-        ]
-        sizes = [tf.cast(tf.size(group), tf.float32) for group in self._by_layer(after)]
-        total = [tf.add_n(column) for column in list(zip(*layers, strict=True))[:4]]
+        states = ([variable.value for variable in each] for each in (self._means, self._mean_squares, self._weights))
+        groups = [self._by_layer(values) for values in (gradients, *states)]
+        layers = _moments(*groups, self._adam.epsilon)
+        sizes = [tf.cast(tf.size(group), tf.float32) for group in groups[0]]
+        # Not by add_n, which begins with any term whose memory is free by then: in another order, other last bits.
+        total = [tf.reduce_sum(column) for column in list(zip(*layers, strict=True))[:4]]
         total.append(tf.reduce_max([layer[4] for layer in layers]))
         norm = tf.sqrt(total[0]) / loss_scale
+        step = tf.cast(self._adam.iterations.value, tf.float32)
+        unbiased = 1.0 - tf.pow(self._adam.beta_2, step)
+        alpha = self._adam.learning_rate * tf.sqrt(unbiased) / (1.0 - tf.pow(self._adam.beta_1, step))
+        if self._scaled:  # a step whose scaled gradients have overflowed is left out
+            alpha = tf.where(tf.math.is_finite(norm), alpha, 0.0)
         # v is of the clipped gradients and still biased towards its start at zero.
-        ratio = (1.0 - tf.pow(self._adam.beta_2, tf.cast(self._adam.iterations.value, tf.float32))) / loss_scale**2
+        ratio = unbiased / loss_scale**2
         if self._adam.global_clipnorm is not None:
             ratio *= tf.square(tf.minimum(1.0, self._adam.global_clipnorm / norm))
-        results = [*_named(total, tf.add_n(sizes), loss_scale, ratio), loss_scale]
+        results = [*_named(total, tf.reduce_sum(sizes), loss_scale, alpha, ratio), loss_scale]
         for layer, size in zip(layers, sizes, strict=True):
-            results += _named(layer, size, loss_scale, ratio)
+            results += _named(layer, size, loss_scale, alpha, ratio)
         return results
 
     def _by_layer(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -147,23 +148,56 @@ def _is_kernel(weight: keras.Variable) -> bool:
     return len(weight.shape) > 1
 
 
-def _moments(gradient: tf.Tensor, mean_square: tf.Tensor, before: tf.Tensor, after: tf.Tensor) -> list[tf.Tensor]:
+@tf.function(jit_compile=True, autograph=False)
+def _moments(
+    gradients: Sequence[tf.Tensor],
+    means: Sequence[tf.Tensor],
+    mean_squares: Sequence[tf.Tensor],
+    weights: Sequence[tf.Tensor],
+    epsilon: float,
+) -> list[list[tf.Tensor]]:
+    """Sums of g^2, (m / (sqrt(v) + epsilon))^2, w^2 and g^2 / v of each layer, and its largest g^2 / v.
+
+    By XLA, in one pass over the four arrays: TensorFlow's operations would take sixteen, 5 % of a step on a CPU.
+    """
+    return [_moments_of_layer(*layer, epsilon) for layer in zip(gradients, means, mean_squares, weights, strict=True)]
+
+
+def _moments_of_layer(
+    gradient: tf.Tensor, mean: tf.Tensor, mean_square: tf.Tensor, weight: tf.Tensor, epsilon: float
+) -> list[tf.Tensor]:
     # The least float keeps 0 / 0 at 0: v includes this gradient's square, so that it is 0 only where g is.
     surprise = tf.square(gradient) / (mean_square + 1e-37)
-    return [
-        2.0 * tf.nn.l2_loss(gradient),
-        2.0 * tf.nn.l2_loss(after - before),
-        2.0 * tf.nn.l2_loss(after),
-        tf.reduce_sum(surprise),
-        tf.reduce_max(surprise),
-    ]
+    direction = mean / (tf.sqrt(mean_square) + epsilon)
+    terms = [tf.square(gradient), tf.square(direction), tf.square(weight), surprise, surprise]
+    # Eight parts are added up as vectors, then each row of the sum, then the rows: XLA adds one value after the other,
+    # and of all at once float32 would lose digits.
+    size, width = gradient.shape.num_elements(), gradient.shape[-1]
+    parts = math.gcd(8, size // width)
+    pair = [tf.TensorSpec((), tf.float32)] * 2 * len(terms)
+    *sums, peaks = xla.variadic_reduce(
+        [tf.reshape(term, (parts, -1, width)) for term in terms],
+        [0.0] * len(terms),
+        dimensions_to_reduce=[0],
+        reducer=_sums_and_peak.get_concrete_function(*pair),
+    )
+    return [*(width * tf.reduce_sum(tf.reduce_mean(of_rows, axis=1)) for of_rows in sums), tf.reduce_max(peaks)]
 
 
-def _named(moments: Sequence[tf.Tensor], size: tf.Tensor, loss_scale: tf.Tensor, ratio: tf.Tensor) -> list[tf.Tensor]:
-    gradient, update, weight, surprise_sum, surprise_max = moments
+@tf.function(autograph=False)
+def _sums_and_peak(*values: tf.Tensor) -> list[tf.Tensor]:
+    """Of two times as many: sums of all but the last, of which the larger one."""
+    *pairs, last = zip(values[: len(values) // 2], values[len(values) // 2 :], strict=True)
+    return [*(first + second for first, second in pairs), tf.maximum(*last)]
+
+
+def _named(
+    moments: Sequence[tf.Tensor], size: tf.Tensor, loss_scale: tf.Tensor, alpha: tf.Tensor, ratio: tf.Tensor
+) -> list[tf.Tensor]:
+    gradient, direction, weight, surprise_sum, surprise_max = moments
     return [
         tf.sqrt(gradient) / loss_scale,
-        tf.sqrt(update),
+        alpha * tf.sqrt(direction),
         tf.sqrt(weight),
         tf.sqrt(surprise_sum / size * ratio),
         surprise_max * ratio,
