@@ -87,17 +87,17 @@ def first_steps(run: RunConfig, images: Images) -> FirstSteps:
         RuntimeError: Keras' own layers give another loss of the same weights, images and noise.
     """
     net, optimizer = built(run)
-    rival = ArticleVae(SIZE, Z_DIM)
-    same_weights(rival, net)
-    weights = [weight.numpy() for part in (rival.encoder, rival.decoder) for weight in part.weights]
+    plain = ArticleVae(SIZE, Z_DIM)
+    same_weights(plain, net)
+    weights = [weight.numpy() for part in (plain.encoder, plain.decoder) for weight in part.weights]
     train = stepper(run, (net, optimizer), images)
     losses = [train(1)[0, LOSSES.index("total_loss")] for _ in range(NUM_CHECKED)]
     pixels = images[np.arange(NUM_CHECKED * BATCH) % len(images)].reshape(NUM_CHECKED, BATCH, SIZE, SIZE, 3)
     steps = (tf.constant(step, tf.int64) for step in range(NUM_CHECKED))
     epsilon = [net.noise(noise_key(run), step, tf.constant(BATCH)).numpy() for step in steps]
-    theirs = float(rival.losses_of(tf.constant(pixels[0], tf.float32) / 255.0, epsilon[0]))
+    theirs = float(plain.losses_of(tf.constant(pixels[0], tf.float32) / 255.0, epsilon[0]))
     if abs(theirs - losses[0]) > TOLERANCE * losses[0]:
-        raise RuntimeError(f"the rival's loss is {theirs}, ours {losses[0]}: they do not compute the same")
+        raise RuntimeError(f"the plain net's loss is {theirs}, ours {losses[0]}: they do not compute the same")
     return FirstSteps(weights, pixels, np.array(epsilon), np.array(losses))
 
 
