@@ -401,6 +401,8 @@ class Attempt:
         outcome = "done" if error is None else _OUTCOMES.get(type(error), "failed")
         if outcome == "failed" and error is not None:
             traceback.print_exception(error)
+            # A tf.data iterator that is left for the interpreter's end waits there for its thread, which cannot end.
+            traceback.clear_frames(error.__traceback__)
         elif error is not None:
             logging.getLogger(__name__).info("%s", error)
         ended = {"outcome": outcome, "error": None if error is None else str(error)}

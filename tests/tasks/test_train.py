@@ -300,6 +300,40 @@ def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, 
     assert not run.trained_path.exists()
 
 
+FAILING = """
+import time
+import numpy as np
+from vaehpc.tasks import train
+from vaehpc.training import fit, pipeline
+
+def fail(*_):
+    raise LookupError("planted after a block")
+
+def slowly(self, indices):
+    until, copied = time.monotonic() + 1, np.ones(100_000)
+    while time.monotonic() < until:
+        copied[...] = np.ones(100_000)
+    return quickly(self, indices)
+
+fit._after_block = fail
+quickly, pipeline.ShardedImages.__getitem__ = pipeline.ShardedImages.__getitem__, slowly
+train.run({path!r})
+"""
+"""A training that fails while the next images are still read, from a slow file system."""
+
+
+def test_a_training_that_fails_ends_while_images_are_read(faces: DataConfig, tmp_path: Path) -> None:
+    run = new_run(tmp_path, faces)
+    code = FAILING.format(path=str(run.path))
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.wait(TIMEOUT) == 1
+        finally:
+            process.kill()
+    assert outcome(run, 1) == "failed"
+    assert "planted after a block" in run.all_attempts()[0].log.read_text()
+
+
 def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path) -> None:
     study = StudyDir(tmp_path / "a study")
 
