@@ -15,7 +15,7 @@ import pytest
 from tests.celeba_files import write_celeba
 from tests.cluster.cluster import Cluster
 from tests.cluster.studies import Place, new_place
-from vaehpc.config import DataConfig
+from vaehpc.schema.config import DataConfig
 
 RUN = "vae-tiny-seed000"
 Results = dict[str, Any]
@@ -241,13 +241,17 @@ def test_waiting_for_a_study_without_result(place: Place) -> None:
 
 
 def test_controller_restarted(place: Place, undisturbed: Results) -> None:
+    """The training is held while the launch waits in vain, and ends while there is no controller."""
     place.launch()
     place.wait_for_step(RUN, 50)
+    place.signal_task(RUN, signal.SIGSTOP)
     place.cluster.stop_controller()
     refused = place.launch(check=False)
     assert refused.returncode == 2
     assert "Slurm does not answer" in refused.stderr
     assert "training" in place.status()  # from its heartbeat
+    place.signal_task(RUN, signal.SIGCONT)
+    place.cluster.wait(place.run(RUN).trained_path.exists, "the training's end", 200)
     place.cluster.start_controller()
     place.wait_until_ended()
     assert place.results(RUN) == undisturbed
