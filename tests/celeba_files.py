@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.results import ATTRIBUTES
 
 
 def name(number: int) -> str:

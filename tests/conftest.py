@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vaehpc.config import DataConfig
 from vaehpc.files import DataDir
+from vaehpc.schema.config import DataConfig
 from vaehpc.study import data_config
 
 

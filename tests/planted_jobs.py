@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vaehpc.files import BatchDir, RunDir, StudyDir, write_model
-from vaehpc.results import BatchRecord
+from vaehpc.schema.results import BatchRecord
 
 BEAT: dict[str, Any] = {
     "step": 4,

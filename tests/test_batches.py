@@ -22,9 +22,10 @@ from vaehpc.batches import (
     study_queue,
     write_batches,
 )
-from vaehpc.config import SiteConfig, StudyConfig, VaeConfig
 from vaehpc.files import DataDir, StudyDir, UserError
 from vaehpc.processes import process_start
+from vaehpc.schema.config import StudyConfig, VaeConfig
+from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm import QueuedElement
 
 SITE = SiteConfig.model_validate({"executor": "slurm", "slurm": {"gpu_partition": "gpu", "cpu_partition": "cpu"}})

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from vaehpc.batches import Batch, script
-from vaehpc.config import SiteConfig
 from vaehpc.containers import PYTHON, bound, environment_lines, image_of, mount_points, python_command, srun_options
 from vaehpc.files import StudyDir
+from vaehpc.schema.site import SiteConfig
 
 IMAGES = {"image": "/images/train.sif", "analysis_image": "/images/analysis.sif"}
 

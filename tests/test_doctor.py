@@ -11,7 +11,7 @@ from rich.console import Console
 
 from vaehpc import doctor
 from vaehpc.checks.finding import right, unchecked, wrong
-from vaehpc.config import DataConfig
+from vaehpc.schema.config import DataConfig
 
 ROOT = Path(__file__).parent.parent
 SLURM_SITE = ROOT / "jobs/sites/slurm.toml"

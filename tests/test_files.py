@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.examples import run_config
-from vaehpc.config import RunConfig
 from vaehpc.files import (
     Attempt,
     RunDir,
@@ -28,6 +27,7 @@ from vaehpc.files import (
     write_model,
     write_text,
 )
+from vaehpc.schema.config import RunConfig
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from tests.examples import data_config
 from vaehpc import hardware, launch
-from vaehpc.config import StudyConfig
 from vaehpc.presets import Settings, configured_arms, named_arms
+from vaehpc.schema.config import StudyConfig
 from vaehpc.study import planned_study
 
 GENOA = "processor\t: 0\nmodel name\t: AMD EPYC 9654\nflags\t\t: fpu sse2 avx2 avx512_bf16 vaes\n\n"

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 import vaehpc.launch
-from vaehpc.config import DataConfig
 from vaehpc.launch import main, parsed, say_what_it_can_show, show_arms
 from vaehpc.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
+from vaehpc.schema.config import DataConfig
 from vaehpc.study import planned_study
 
 

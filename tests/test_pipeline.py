@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from vaehpc.config import DataConfig
 from vaehpc.files import DataDir, RunDir, StudyDir
 from vaehpc.images.synthetic import write_celeba
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
+from vaehpc.schema.config import DataConfig
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")

@@ -4,12 +4,12 @@ import sys
 import pytest
 
 from tests.examples import arm_config, data_config
-from vaehpc.config import StudyConfig
 from vaehpc.files import StudyDir, write_model
 from vaehpc.forecast import forecast, measured_arms, run_seconds
 from vaehpc.plan import main
 from vaehpc.presets import PRESETS, analysis_plan, configured_arms, named_arms
-from vaehpc.results import Measurement, TrainedRecord
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.results import Measurement, TrainedRecord
 from vaehpc.study import planned_study
 from vaehpc.submit import LocalSlot
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vaehpc.config import ArmConfig, SpikeConfig
 from vaehpc.files import UserError
 from vaehpc.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
+from vaehpc.schema.config import ArmConfig, SpikeConfig
 from vaehpc.study import controls, differences
 
 ALL = configured_arms(ARMS, Settings())

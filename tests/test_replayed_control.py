@@ -4,7 +4,7 @@ import pytest
 
 from vaehpc import explain, launch, replay
 from vaehpc.files import RunDir, StudyDir, read_model
-from vaehpc.results import ReplayResult, TriggerRecord, Variant
+from vaehpc.schema.results import ReplayResult, TriggerRecord, Variant
 from vaehpc.tasks.prepare import Request, prepare
 
 ARMS = """

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vaehpc.config import JobConfig, SiteConfig, SlurmConfig, StudyConfig
 from vaehpc.containers import environment_lines, python_command, srun_options
 from vaehpc.files import BatchDir, DataDir, RunDir, StudyDir, UserError, declaration, write_model, write_text
 from vaehpc.processes import launcher_record, running_elsewhere, running_here
 from vaehpc.provenance import own_image
-from vaehpc.results import BatchRecord
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.results import BatchRecord
+from vaehpc.schema.site import JobConfig, SiteConfig, SlurmConfig
 from vaehpc.sites import job_config
 from vaehpc.slurm import QueuedElement, SlurmError, max_minutes, valid_values
 from vaehpc.study import missing_runs, source_of

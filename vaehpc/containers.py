@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from vaehpc.config import ContainerConfig, SiteConfig
+from vaehpc.schema.site import ContainerConfig, SiteConfig
 
 PYTHON = "/opt/vaehpc/bin/python"
 """In an image of containers/Dockerfile."""

@@ -22,11 +22,11 @@ from vaehpc.checks import cluster, machine, probing, storage
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.image import image_findings
 from vaehpc.command import exit_code
-from vaehpc.config import SiteConfig
 from vaehpc.containers import bound
 from vaehpc.files import StudyDir, UserError
 from vaehpc.progress import say
 from vaehpc.provenance import own_image
+from vaehpc.schema.site import SiteConfig
 from vaehpc.sites import built_in_site, job_config, read_site
 from vaehpc.slurm import (
     SlurmError,

@@ -27,11 +27,12 @@ from vaehpc.batches import (
     write_batches,
 )
 from vaehpc.checks.image import STAGES, ImageError, can_look, examined
-from vaehpc.config import SiteConfig, StudyConfig
 from vaehpc.containers import bound
 from vaehpc.files import DataDir, StudyDir, UserError, write_text
 from vaehpc.progress import say
 from vaehpc.provenance import own_image
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.site import SiteConfig
 from vaehpc.sites import job_config
 from vaehpc.slurm import SlurmError, associations, configuration, of_account, queued, submit_limit
 from vaehpc.stages import show_results

@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vaehpc.config import RunConfig
 from vaehpc.files import Attempt, BatchDir, Event, RunDir, StudyDir, UserError
 from vaehpc.processes import process_stat, running_launcher
-from vaehpc.results import BatchRecord, StudySummary
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import BatchRecord, StudySummary
 from vaehpc.slurm import AccountedElement, QueuedElement
 
 # What the files say

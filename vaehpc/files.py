@@ -27,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from vaehpc.config import Frozen, RunConfig, StudyConfig
-from vaehpc.results import (
+from vaehpc.schema.config import RunConfig, StudyConfig
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.results import (
     BatchRecord,
     EpochRecord,
     LatentStatistics,

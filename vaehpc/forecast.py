@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 
-from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import gigabytes
-from vaehpc.results import Measurement
+from vaehpc.schema.config import RunConfig, StudyConfig
+from vaehpc.schema.results import Measurement
 from vaehpc.sites import built_in_site, job_config
 from vaehpc.states import duration
 from vaehpc.study import expected_bytes

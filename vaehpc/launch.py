@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import exit_code
-from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, SiteConfig, StudyConfig, control_of, run_name
 from vaehpc.containers import bound
 from vaehpc.enqueue import line_path, queue_preparation, queue_study, require_package, scripts_folder, write_scripts
 from vaehpc.files import DataDir, StudyDir, UserError
@@ -39,6 +38,8 @@ from vaehpc.presets import (
 )
 from vaehpc.progress import say
 from vaehpc.provenance import own_image
+from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.site import SiteConfig
 from vaehpc.sites import Executor, chosen_site, job_config
 from vaehpc.slurm import has_slurm
 from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage

@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from vaehpc.files import UserError, WorkerKilledError
-from vaehpc.results import Manifest
+from vaehpc.schema.results import Manifest
 from vaehpc.tasks.prepare import OnProgress, Request, prepare
 
 SECONDS_BETWEEN_LINES = 10.0

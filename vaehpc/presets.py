@@ -11,8 +11,10 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 
-from vaehpc.config import ArmConfig, ArmKind, Frozen, ModelConfig, PlanConfig, SpikeConfig, TrainConfig, VaeConfig
 from vaehpc.files import UserError, declaration
+from vaehpc.schema.config import ArmConfig, ArmKind, ModelConfig, SpikeConfig, TrainConfig, VaeConfig
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.plan import PlanConfig
 
 PresetName = Literal["demo", "article"]
 Model = TypeVar("Model", bound=Frozen)

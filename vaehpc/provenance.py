@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from vaehpc import __version__
-from vaehpc.config import ImageRecord, Provenance
+from vaehpc.schema.config import ImageRecord, Provenance
 
 PACKAGES = (
     "tensorflow",

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import exit_code
-from vaehpc.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.containers import bound
 from vaehpc.enqueue import queue_study, require_package
 from vaehpc.files import DataDir, RunDir, StudyDir, UserError, read_model
 from vaehpc.progress import say
 from vaehpc.provenance import provenance
-from vaehpc.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
+from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
+from vaehpc.schema.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
 from vaehpc.sites import chosen_site, job_config
 from vaehpc.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.study import create_study, found_run, found_study, in_image, missing_runs, widened

@@ -8,9 +8,10 @@ from typing import Literal
 
 import pydantic
 
-from vaehpc.config import ContainerConfig, Frozen, JobConfig, ResourcesConfig, SiteConfig, SlurmConfig
 from vaehpc.files import UserError, declaration
 from vaehpc.presets import nearest, read_toml
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.site import ContainerConfig, JobConfig, ResourcesConfig, SiteConfig, SlurmConfig
 from vaehpc.slurm import has_slurm
 
 Executor = Literal["slurm", "local", "debug"]

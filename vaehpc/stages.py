@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.config import JobConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, tail, write_text
 from vaehpc.hardware import visible_gpus
 from vaehpc.processes import launcher_record, running_launcher
 from vaehpc.progress import say, stage_view
-from vaehpc.results import RunSummary, StudySummary
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.results import RunSummary, StudySummary
+from vaehpc.schema.site import JobConfig
 from vaehpc.sites import built_in_site, job_config
 from vaehpc.study import missing_runs, source_of
 from vaehpc.submit import Task, run_debug, run_local

@@ -7,10 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vaehpc.config import ArmConfig, DataConfig, RunConfig, StudyConfig, control_of, run_name
 from vaehpc.files import DataDir, RunDir, StudyDir, UserError, require_space, write_model
 from vaehpc.presets import analysis_plan, nearest
 from vaehpc.provenance import provenance
+from vaehpc.schema.config import ArmConfig, DataConfig, RunConfig, StudyConfig, control_of, run_name
 
 ROOT_SEED = 20221127
 """Root of every random stream; a study keeps its own."""

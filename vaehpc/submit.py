@@ -18,10 +18,10 @@ from typing import Any
 
 import submitit
 
-from vaehpc.config import OWN_OPTIONS, JobConfig, SiteConfig, SlurmConfig
 from vaehpc.hardware import visible_gpus
 from vaehpc.processes import process_stat
 from vaehpc.provenance import own_image
+from vaehpc.schema.site import OWN_OPTIONS, JobConfig, SiteConfig, SlurmConfig
 from vaehpc.slurm import SlurmError, test_only
 from vaehpc.tasks.sharing import multi_process_service, runs_at_once
 

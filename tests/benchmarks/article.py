@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.benchmarks.net import SIZE
 from tests.examples import run_config
-from vaehpc.config import DataConfig, ModelConfig, Precision, RunConfig, TrainConfig
+from vaehpc.schema.config import DataConfig, ModelConfig, Precision, RunConfig, TrainConfig
 
 CELEBA_TRAIN = 162_770
 """Images of its training split."""

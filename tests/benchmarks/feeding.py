@@ -18,7 +18,7 @@ from tests.benchmarks.measure import Row, copy_rate, cpu_seconds, in_turns, medi
 from tests.benchmarks.net import BATCH, SIZE
 from tests.benchmarks.rivals import generated
 from vaehpc.images.tfrecord import memory_mapped_images, write_shard
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.results import ATTRIBUTES
 from vaehpc.training.pipeline import Images, ShardedImages, batches
 
 PART = "feeding"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import RunConfig
 from vaehpc.files import BEAT_SECONDS
+from vaehpc.schema.config import RunConfig
 from vaehpc.study import num_weights
 
 NUM_RUNS, NUM_NODES = 10_000, 500

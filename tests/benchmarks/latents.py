@@ -29,8 +29,8 @@ from threadpoolctl import threadpool_limits
 
 from tests.benchmarks.measure import Row, cpu_seconds, finish, in_turns, median_interval, ratio_row
 from tests.examples import run_config
-from vaehpc.config import RunConfig
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import ATTRIBUTES
 from vaehpc.stats import latents
 from vaehpc.stats.blocks import ROWS_PER_BLOCK
 from vaehpc.stats.embedding import Embedding, neighbour_recall, tsne

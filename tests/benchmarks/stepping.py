@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vaehpc.config import RunConfig
+from vaehpc.schema.config import RunConfig
 from vaehpc.training.fit import build_optimizer, compiled_block
 from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import Images, batches

@@ -18,7 +18,7 @@ from vaehpc.checks.cluster import (
     resources_finding,
 )
 from vaehpc.checks.finding import Finding
-from vaehpc.config import SlurmConfig
+from vaehpc.schema.site import SlurmConfig
 from vaehpc.slurm import Association
 from vaehpc.submit import Array
 

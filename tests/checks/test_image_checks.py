@@ -9,9 +9,10 @@ import pytest
 
 from vaehpc import __version__
 from vaehpc.checks.image import ImageError, examined, image_findings
-from vaehpc.config import ImageRecord, SiteConfig
 from vaehpc.enqueue import require_package
 from vaehpc.files import UserError
+from vaehpc.schema.config import ImageRecord
+from vaehpc.schema.site import SiteConfig
 from vaehpc.tasks.probe import machine_report
 
 TRAIN = ImageRecord(target="train", revision="1a2b3c4", digest="sha256:12")

@@ -13,8 +13,8 @@ from vaehpc.checks.machine import (
     tensorflow_findings,
     version_finding,
 )
-from vaehpc.config import JobConfig
-from vaehpc.results import Manifest, Preprocessing, Shard, Split
+from vaehpc.schema.results import Manifest, Preprocessing, Shard, Split
+from vaehpc.schema.site import JobConfig
 from vaehpc.sites import job_config
 from vaehpc.tasks.probe import DataReport, MachineReport, TensorflowReport
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vaehpc.checks.probing import Probe, failed_finding, probe_array, report_findings
-from vaehpc.config import SiteConfig
+from vaehpc.schema.site import SiteConfig
 from vaehpc.sites import job_config
 from vaehpc.submit import SlurmArray
 from vaehpc.tasks.probe import ProbeDir, ProbeReport, machine_report

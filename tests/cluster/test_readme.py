@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.cluster import users
 from tests.cluster.cluster import Cluster
-from vaehpc.config import DataConfig
 from vaehpc.files import StudyDir
+from vaehpc.schema.config import DataConfig
 
 REPOSITORY = Path(__file__).parents[2]
 

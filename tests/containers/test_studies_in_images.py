@@ -18,7 +18,7 @@ from tests.cluster import users
 from tests.cluster.cluster import Cluster
 from tests.cluster.studies import LONG, Place, new_place
 from tests.containers.images import Images, as_user
-from vaehpc.config import DataConfig
+from vaehpc.schema.config import DataConfig
 
 RUN = "vae-tiny-seed000"
 ARMS = ("ae", "vae-tiny")

@@ -7,7 +7,7 @@ from tests.celeba_files import attribute_list, attribute_values, name, write_cel
 from vaehpc.files import UserError
 from vaehpc.images.annotations import find_list, read_attributes, read_partition
 from vaehpc.images.celeba import open_images
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.results import ATTRIBUTES
 
 NUMBERS = (1, 2, 3, 6)
 NAMES = [name(number) for number in NUMBERS]

@@ -25,7 +25,7 @@ from vaehpc.images.faces.drawing import draw_face
 from vaehpc.images.faces.population import HAIR_COLOURS, sample_face
 from vaehpc.images.faces.traits import Beard, Earrings, Face, Glasses, HairShade, Hat, Necklace, Necktie
 from vaehpc.images.synthetic import CHUNK, partition_of, write_celeba
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.results import ATTRIBUTES
 
 ALL_THREE = {ARCHIVE, ATTRIBUTE_LIST, PARTITION_LIST}
 

@@ -3,7 +3,7 @@ from fake_study import MIXED, make_study
 
 from vaehpc.files import StudyDir
 from vaehpc.reporting.document import write_report
-from vaehpc.results import StudySummary
+from vaehpc.schema.results import StudySummary
 
 
 @pytest.fixture(scope="session")

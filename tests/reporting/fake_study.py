@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vaehpc.config import (
+from vaehpc.files import StudyDir, declaration, write_model, write_text
+from vaehpc.presets import PresetName, analysis_plan
+from vaehpc.schema.config import (
     ArmConfig,
     DataConfig,
     ModelConfig,
@@ -18,9 +20,7 @@ from vaehpc.config import (
     TrainConfig,
     VaeConfig,
 )
-from vaehpc.files import StudyDir, declaration, write_model, write_text
-from vaehpc.presets import PresetName, analysis_plan
-from vaehpc.results import (
+from vaehpc.schema.results import (
     EpochRecord,
     LatentStatistics,
     LogVarCensus,

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from tests.examples import run_config
-from vaehpc.config import RunConfig, SpikeConfig
 from vaehpc.reporting.explanation import Explained
-from vaehpc.results import TriggerRecord
+from vaehpc.schema.config import RunConfig, SpikeConfig
+from vaehpc.schema.results import TriggerRecord
 from vaehpc.stats.departures import StepRecord, event
 from vaehpc.stats.divergence import ProbeCurve
 

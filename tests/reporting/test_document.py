@@ -9,11 +9,11 @@ import pytest
 from fake_study import MIXED, make_study, radius_at, study_config
 from page import Page, figures_of, no_requests
 
-from vaehpc.config import ModelConfig
 from vaehpc.reporting import document, words
 from vaehpc.reporting.document import write_report
 from vaehpc.reporting.page import PAGE_COLOURS
-from vaehpc.results import ArticleValue, Comparison, ComparisonRow
+from vaehpc.schema.config import ModelConfig
+from vaehpc.schema.results import ArticleValue, Comparison, ComparisonRow
 
 NO_VALUE = words.NO_VALUE
 

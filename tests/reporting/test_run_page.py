@@ -11,7 +11,7 @@ from page import Page, no_requests
 from vaehpc.files import RunDir, StudyDir, write_model
 from vaehpc.reporting import words
 from vaehpc.reporting.run_page import SAMPLE_IMAGES, run_page
-from vaehpc.results import (
+from vaehpc.schema.results import (
     ATTRIBUTES,
     AttributeProbe,
     DimensionStatistics,

@@ -6,7 +6,7 @@ from fake_study import make_study
 
 from vaehpc.presets import analysis_plan
 from vaehpc.reporting import words
-from vaehpc.results import ArmSummary, Comparison, Contrast, DipTest, PlannedLook, RunClass, RunSummary
+from vaehpc.schema.results import ArmSummary, Comparison, Contrast, DipTest, PlannedLook, RunClass, RunSummary
 from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.divergence import Control, ControlScale
 from vaehpc.stats.rates import summarise_arm

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from vaehpc.config import ArmConfig, DataConfig, ModelConfig, PlanConfig, Provenance, RunConfig, TrainConfig, VaeConfig
-from vaehpc.results import (
+from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig, Provenance, RunConfig, TrainConfig, VaeConfig
+from vaehpc.schema.plan import PlanConfig
+from vaehpc.schema.results import (
     DifferenceCensus,
     EpochRecord,
     HeadNorms,

@@ -2,8 +2,8 @@ import tomllib
 
 import pytest
 
-from vaehpc.config import PlanConfig
 from vaehpc.files import declaration
+from vaehpc.schema.plan import PlanConfig
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from article_runs import AE, ARMS, CELEBA, VAE, measured
 
-from vaehpc.config import ModelConfig, VaeConfig
 from vaehpc.files import declaration
+from vaehpc.schema.config import ModelConfig, VaeConfig
 from vaehpc.stats.comparison import Reference, compare, differences, measurements
 from vaehpc.stats.divergence import Control
 from vaehpc.stats.summary import summarise_run

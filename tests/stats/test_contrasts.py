@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from test_rates import CONTROL, runs
 from test_summary import study
 
-from vaehpc.config import SpikeConfig
+from vaehpc.schema.config import SpikeConfig
 from vaehpc.stats.contrasts import (
     PlannedContrast,
     boschloo,

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from vaehpc.results import TriggerRecord
+from vaehpc.schema.results import TriggerRecord
 from vaehpc.stats.departures import STEPS_AFTER, Band, StepRecord, band, departures, event, signal_bands
 
 NUM_REFERENCE = 200

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from vaehpc.config import ArmConfig, DataConfig, ModelConfig, TrainConfig, VaeConfig
+from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig, TrainConfig, VaeConfig
 from vaehpc.stats.divergence import (
     ControlScale,
     ProbeCurve,

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.manifold import trustworthiness
 
-from vaehpc.config import TsneSettings
+from vaehpc.schema.plan import TsneSettings
 from vaehpc.stats.embedding import neighbour_recall, tsne
 
 QUICK = TsneSettings(name="quick", perplexity=15, exaggeration=12, early_iterations=100, iterations=300)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaehpc.config import ModesPlan
+from vaehpc.schema.plan import ModesPlan
 from vaehpc.stats.modes import dip, dip_tests
 
 PLAN = ModesPlan(min_runs=8, num_simulations=999)

@@ -6,8 +6,8 @@ from article_runs import VAE, measured
 from scipy import spatial, stats
 from test_summary import AE, study
 
-from vaehpc.config import SpikeConfig
-from vaehpc.results import PairDistances
+from vaehpc.schema.config import SpikeConfig
+from vaehpc.schema.results import PairDistances
 from vaehpc.stats.pairs import aligned, distances, likeness, pairs_of
 
 KEY = np.random.SeedSequence(3)

@@ -1,6 +1,6 @@
 import pytest
 
-from vaehpc.results import RunSummary
+from vaehpc.schema.results import RunSummary
 from vaehpc.stats.divergence import Control, ControlScale
 from vaehpc.stats.rates import summarise_arm
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from vaehpc.config import ReplayConfig
-from vaehpc.results import VARIANTS
+from vaehpc.schema.config import ReplayConfig
+from vaehpc.schema.results import VARIANTS
 from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.stats.intervals import clopper_pearson
 from vaehpc.stats.replay import (

@@ -1,7 +1,7 @@
 import pytest
 from article_runs import CELEBA, PROVENANCE, VAE, measured
 
-from vaehpc.config import ArmConfig, StudyConfig
+from vaehpc.schema.config import ArmConfig, StudyConfig
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.divergence import Control, ControlScale
 from vaehpc.stats.runs import MissingRun

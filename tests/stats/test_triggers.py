@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vaehpc.config import RecorderPlan
 from vaehpc.presets import analysis_plan
+from vaehpc.schema.plan import RecorderPlan
 from vaehpc.stats.triggers import MIN_STEPS_OF_MEDIAN, Trigger, first_trigger, probe_trigger
 
 PLAN: RecorderPlan = analysis_plan().recorder

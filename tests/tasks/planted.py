@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vaehpc.config import (
+from vaehpc.files import RunDir, StudyDir, declaration, write_model
+from vaehpc.schema.config import (
     ArmConfig,
     DataConfig,
     ModelConfig,
-    PlanConfig,
     Provenance,
     RunConfig,
     StudyConfig,
     TrainConfig,
     VaeConfig,
 )
-from vaehpc.files import RunDir, StudyDir, declaration, write_model
-from vaehpc.results import EpochRecord, TrainedRecord
+from vaehpc.schema.plan import PlanConfig
+from vaehpc.schema.results import EpochRecord, TrainedRecord
 
 NUM_TRAIN = 40
 Z_DIM = 4

@@ -11,7 +11,7 @@ from readers_check import unexplained
 from scipy import stats
 
 from vaehpc.files import Attempt, RunDir, StudyDir, UserError, write_model
-from vaehpc.results import TriggerRecord
+from vaehpc.schema.results import TriggerRecord
 from vaehpc.tasks import aggregate, statistics
 from vaehpc.tasks.recorded import read_probe
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_study
 
-from vaehpc.config import RunConfig
 from vaehpc.files import Attempt, RunDir, UserError, write_model
-from vaehpc.results import ATTRIBUTES, Manifest, Preprocessing, Split
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import ATTRIBUTES, Manifest, Preprocessing, Split
 from vaehpc.stats import latents
 from vaehpc.tasks import statistics
 

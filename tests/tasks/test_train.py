@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from tests.examples import run_config
-from vaehpc.config import DataConfig, ModelConfig, TrainConfig
 from vaehpc.files import DataDir, RunDir, StudyDir, write_model
+from vaehpc.schema.config import DataConfig, ModelConfig, TrainConfig
 from vaehpc.study import data_config
 from vaehpc.tasks.train import kept_programs
 from vaehpc.training.encode import UNIFORM_LIMITS

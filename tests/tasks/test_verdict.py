@@ -4,9 +4,9 @@ from collections.abc import Mapping
 import pytest
 from planted import AE, VAE, study_config, write_marker, write_probe, write_study
 
-from vaehpc.config import ArmConfig, ForkConfig, ReplayConfig, TrainConfig, VaeConfig
 from vaehpc.files import RunDir, StudyDir, UserError
-from vaehpc.results import ReplayResult
+from vaehpc.schema.config import ArmConfig, ForkConfig, ReplayConfig, TrainConfig, VaeConfig
+from vaehpc.schema.results import ReplayResult
 from vaehpc.tasks import verdict
 
 REPLAY = ReplayConfig(

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.examples import run_config
-from vaehpc.config import RunConfig, TrainConfig
+from vaehpc.schema.config import RunConfig, TrainConfig
 from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, state_hash
 from vaehpc.training.encode import compiled_encoder
 from vaehpc.training.fit import FusedAdam, build_optimizer, is_compiled, train_blocks

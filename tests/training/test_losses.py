@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import special
 
-from vaehpc.config import VaeConfig
+from vaehpc.schema.config import VaeConfig
 from vaehpc.training.losses import draw_epsilon, kl_divergence, reconstruction_loss, sample_latent
 
 KEY = tf.constant(1234567890123, tf.int64)

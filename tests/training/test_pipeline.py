@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tests.examples import data_config, run_config
 from tests.shard_reader import read_shard
-from vaehpc.config import DataConfig, RunConfig
 from vaehpc.files import DataDir, UserError
+from vaehpc.schema.config import DataConfig, RunConfig
 from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, feeding, load_training_images, resident_images
 
 

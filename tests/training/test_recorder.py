@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from tests.examples import run_config
-from vaehpc.config import ForkConfig, RunConfig
 from vaehpc.files import Attempt, RunDir, SupersededError, read_model
-from vaehpc.results import ProbeRecord, TriggerRecord
+from vaehpc.schema.config import ForkConfig, RunConfig
+from vaehpc.schema.results import ProbeRecord, TriggerRecord
 from vaehpc.training import recorder as recorder_module
 from vaehpc.training.checkpoint import NonFiniteError, Progress, read_checkpoint
 from vaehpc.training.fit import TrainedBlock

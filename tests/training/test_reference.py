@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests.benchmarks.net import FILTERS
 from tests.benchmarks.rivals import ArticleVae, same_weights
 from tests.examples import run_config
-from vaehpc.config import RunConfig
+from vaehpc.schema.config import RunConfig
 from vaehpc.training.checkpoint import Progress
 from vaehpc.training.encode import noise_key
 from vaehpc.training.fit import build_optimizer, train_blocks

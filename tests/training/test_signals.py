@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.examples import run_config
-from vaehpc.config import RunConfig, SpikeConfig
+from vaehpc.schema.config import RunConfig, SpikeConfig
 from vaehpc.training.checkpoint import state_arrays, state_hash
 from vaehpc.training.encode import noise_key, unit_range
 from vaehpc.training.fit import build_optimizer, compiled_block

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from vaehpc.config import DataConfig
 from vaehpc.files import DataDir
-from vaehpc.results import Shard
+from vaehpc.schema.config import DataConfig
+from vaehpc.schema.results import Shard
 from vaehpc.training import staging
 
 

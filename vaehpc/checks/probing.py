@@ -22,9 +22,9 @@ from vaehpc.checks.machine import (
     tensorflow_findings,
     version_finding,
 )
-from vaehpc.config import SiteConfig
 from vaehpc.containers import environment_lines
 from vaehpc.files import StudyDir, read_model, tail, write_model, write_text
+from vaehpc.schema.site import SiteConfig
 from vaehpc.sites import job_config
 from vaehpc.slurm import SlurmError, cancel, client, queued
 from vaehpc.submit import Array, SlurmArray

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vaehpc.files import UserError
 from vaehpc.images.celeba import FaceImages
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.results import ATTRIBUTES
 
 ATTRIBUTE_LIST = "list_attr_celeba.txt"
 PARTITION_LIST = "list_eval_partition.txt"

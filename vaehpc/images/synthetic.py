@@ -23,7 +23,7 @@ from vaehpc.images.faces.attributes import attributes_of
 from vaehpc.images.faces.drawing import draw_face
 from vaehpc.images.faces.population import sample_face
 from vaehpc.images.workers import end_with_parent, inherited_by_workers
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.results import ATTRIBUTES
 
 MAX_IMAGES = 999_999
 """CelebA's names have six digits."""

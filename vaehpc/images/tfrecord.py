@@ -22,7 +22,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from vaehpc.files import UserError, written_aside
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.results import ATTRIBUTES
 
 # A TFRecord is: length (8 bytes), CRC32C of the length (4), the record, CRC32C of the record (4).
 _BYTES_BEFORE_RECORD = 12

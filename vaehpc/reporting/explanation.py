@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from vaehpc.config import RecorderPlan, RunConfig
 from vaehpc.reporting.figures import CLASS_COLOURS, INK, LOG_RANGE, QUIET, STYLE, WIDTH
 from vaehpc.reporting.words import NBSP, counted, enumeration, number
-from vaehpc.results import TriggerRecord
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.plan import RecorderPlan
+from vaehpc.schema.results import TriggerRecord
 from vaehpc.stats.departures import Departure, Event, StepRecord
 from vaehpc.stats.divergence import ProbeCurve
 

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from vaehpc.reporting import words
-from vaehpc.results import (
+from vaehpc.schema.results import (
     RUN_CLASSES,
     ArmSummary,
     EpochRecord,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from vaehpc.reporting.figures import CLASS_COLOURS, INK, QUIET, ROUND, STYLE, WIDTH
-from vaehpc.results import InertiaCurve, TriggerMark
+from vaehpc.schema.results import InertiaCurve, TriggerMark
 from vaehpc.stats.divergence import ProbeCurve
 
 LINE = CLASS_COLOURS["regular"]

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import RunConfig
 from vaehpc.reporting import figures, run_figures, tables, words
 from vaehpc.reporting.explanation import Explained, event_words, overview_figure
 from vaehpc.reporting.figures import EndedRun
 from vaehpc.reporting.page import Drawing, data_uri, inline, rendered
-from vaehpc.results import ATTRIBUTES, AttributeProbe, EpochRecord, LatentStatistics, RunSummary, TrainedRecord
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import ATTRIBUTES, AttributeProbe, EpochRecord, LatentStatistics, RunSummary, TrainedRecord
 from vaehpc.stats.divergence import ProbeCurve
 
 SAMPLE_IMAGES = {

@@ -11,18 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaehpc.config import ArmConfig, PairPlan
 from vaehpc.files import RunDir, StudyDir
 from vaehpc.reporting import words
 from vaehpc.reporting.figures import ArmRuns, EndedRun
-from vaehpc.results import (
-    ComparisonRow,
-    LikenessToControl,
-    OnsetCurve,
-    RunSummary,
-    SensitivityRow,
-    StudySummary,
-)
+from vaehpc.schema.config import ArmConfig
+from vaehpc.schema.plan import PairPlan
+from vaehpc.schema.results import ComparisonRow, LikenessToControl, OnsetCurve, RunSummary, SensitivityRow, StudySummary
 
 
 @dataclass(frozen=True)

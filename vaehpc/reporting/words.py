@@ -6,8 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from vaehpc.config import ClassPlan, RadiusPlan, RunConfig, StudyConfig
-from vaehpc.results import (
+from vaehpc.schema.config import RunConfig, StudyConfig
+from vaehpc.schema.plan import ClassPlan, RadiusPlan
+from vaehpc.schema.results import (
     ArmSummary,
     Comparison,
     Contrast,

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import euclidean_distances, pairwise_distances_argmin_min
 
-from vaehpc.config import ClusterPlan
-from vaehpc.results import InertiaCurve
+from vaehpc.schema.plan import ClusterPlan
+from vaehpc.schema.results import InertiaCurve
 from vaehpc.stats.gaussian import Normal, principal_coordinates
 from vaehpc.stats.threads import side_by_side
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from vaehpc.config import ArmConfig, DataConfig, Frozen
-from vaehpc.results import (
+from vaehpc.schema.config import ArmConfig, DataConfig
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.results import (
     ArticleValue,
     Comparison,
     ComparisonRow,

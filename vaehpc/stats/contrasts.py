@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from vaehpc.config import Alternative, ContrastPlan, PlanConfig, StudyConfig, control_of
-from vaehpc.results import ArmSummary, Contrast, PlannedLook, RunSummary
+from vaehpc.schema.config import StudyConfig, control_of
+from vaehpc.schema.plan import Alternative, ContrastPlan, PlanConfig
+from vaehpc.schema.results import ArmSummary, Contrast, PlannedLook, RunSummary
 from vaehpc.stats import planning
 from vaehpc.stats.survival import Followed, logrank
 

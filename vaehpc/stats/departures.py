@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import PlanConfig
-from vaehpc.results import TriggerRecord
+from vaehpc.schema.plan import PlanConfig
+from vaehpc.schema.results import TriggerRecord
 
 Float64Array = npt.NDArray[np.float64]
 

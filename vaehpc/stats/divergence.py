@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import ArmConfig, ClassPlan, DataConfig, ModelConfig, ProbePlan
-from vaehpc.results import RunClass
+from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig
+from vaehpc.schema.plan import ClassPlan, ProbePlan
+from vaehpc.schema.results import RunClass
 
 MAD_TO_SIGMA = 1.4826
 """The median absolute deviation times this estimates the standard deviation of a normal distribution."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from openTSNE import TSNE
 from sklearn.neighbors import NearestNeighbors
 
-from vaehpc.config import TsneSettings
+from vaehpc.schema.plan import TsneSettings
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Float32Array = npt.NDArray[np.float32]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.results import HeadNorms
+from vaehpc.schema.results import HeadNorms
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

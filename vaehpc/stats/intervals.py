@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from vaehpc.results import Interval
+from vaehpc.schema.results import Interval
 
 CLOPPER_PEARSON = "Clopper-Pearson"
 WILSON = "Wilson"

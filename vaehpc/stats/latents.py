@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from vaehpc.config import RunConfig, TsneSettings
-from vaehpc.results import (
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.plan import TsneSettings
+from vaehpc.schema.results import (
     ATTRIBUTES,
     AttributeProbe,
     DimensionStatistics,

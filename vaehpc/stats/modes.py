@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import ModesPlan
-from vaehpc.results import DipTest
+from vaehpc.schema.plan import ModesPlan
+from vaehpc.schema.results import DipTest
 
 Float64Array = npt.NDArray[np.float64]
 

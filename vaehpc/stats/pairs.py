@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from vaehpc.config import PairPlan, StudyConfig, control_of, run_name
-from vaehpc.results import LikenessToControl, PairDistances, PairedEffect
+from vaehpc.schema.config import StudyConfig, control_of, run_name
+from vaehpc.schema.plan import PairPlan
+from vaehpc.schema.results import LikenessToControl, PairDistances, PairedEffect
 from vaehpc.stats.intervals import bootstrap, student
 from vaehpc.stats.runs import MeasuredRun
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.results import DifferenceCensus, LogVarCensus
+from vaehpc.schema.results import DifferenceCensus, LogVarCensus
 from vaehpc.stats.blocks import blocks
 
 FloatArray = npt.NDArray[np.floating[Any]]

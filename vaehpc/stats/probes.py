@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from vaehpc.results import AttributeProbe
+from vaehpc.schema.results import AttributeProbe
 
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import RadiusPlan
-from vaehpc.results import Histogram, RadiusStatistics
+from vaehpc.schema.plan import RadiusPlan
+from vaehpc.schema.results import Histogram, RadiusStatistics
 from vaehpc.stats.blocks import blocks
 
 FloatArray = npt.NDArray[np.floating[Any]]

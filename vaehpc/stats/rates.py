@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from vaehpc.config import PlanConfig
-from vaehpc.results import ArmSummary, RunSummary
+from vaehpc.schema.plan import PlanConfig
+from vaehpc.schema.results import ArmSummary, RunSummary
 from vaehpc.stats.divergence import Control, is_exploratory
 from vaehpc.stats.intervals import CLOPPER_PEARSON, clopper_pearson, jeffreys, wilson
 

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vaehpc.config import ProbePlan, ReplayConfig
-from vaehpc.results import Outcome, Variant, Verdict
+from vaehpc.schema.config import ReplayConfig
+from vaehpc.schema.plan import ProbePlan
+from vaehpc.schema.results import Outcome, Variant, Verdict
 from vaehpc.stats.divergence import ProbeCurve, onset
 from vaehpc.stats.intervals import clopper_pearson
 

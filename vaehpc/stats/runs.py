@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vaehpc.config import RunConfig
-from vaehpc.results import EpochRecord, LatentStatistics, TrainedRecord, TriggerMark
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import EpochRecord, LatentStatistics, TrainedRecord, TriggerMark
 from vaehpc.stats.divergence import ProbeCurve
 
 

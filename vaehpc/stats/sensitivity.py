@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from vaehpc.config import PlanConfig
-from vaehpc.results import RunSummary, SensitivityRow
+from vaehpc.schema.plan import PlanConfig
+from vaehpc.schema.results import RunSummary, SensitivityRow
 from vaehpc.stats.divergence import ControlScale, classify
 from vaehpc.stats.intervals import clopper_pearson
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import ArmConfig, DataConfig, StudyConfig, control_of
-from vaehpc.results import (
+from vaehpc.schema.config import ArmConfig, DataConfig, StudyConfig, control_of
+from vaehpc.schema.results import (
     CloudSummary,
     DataSummary,
     LatentStatistics,

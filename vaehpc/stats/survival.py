@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from vaehpc.results import OnsetCurve, RunSummary
+from vaehpc.schema.results import OnsetCurve, RunSummary
 
 LOG_LOG = "log-log Greenwood"
 

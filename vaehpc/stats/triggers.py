@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import RecorderPlan
-from vaehpc.results import TriggerSignal
+from vaehpc.schema.plan import RecorderPlan
+from vaehpc.schema.results import TriggerSignal
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, declaration, explained, tail, write_model, write_text
 from vaehpc.reporting.crate import crate
 from vaehpc.reporting.document import write_report
-from vaehpc.results import PairDistances, StudySummary, TriggerMark
+from vaehpc.schema.config import RunConfig, StudyConfig
+from vaehpc.schema.results import PairDistances, StudySummary, TriggerMark
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun

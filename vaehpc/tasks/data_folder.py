@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from vaehpc.config import Frozen
 from vaehpc.files import DataDir, UserError, read_model, sha256_of_file, write_model
-from vaehpc.results import Manifest
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.results import Manifest
 
 
 class Settings(Frozen):

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from vaehpc.config import RunConfig
 from vaehpc.files import Attempt, RunDir
-from vaehpc.results import Measurement
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import Measurement
 from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.checkpoint import Progress, save_checkpoint
 from vaehpc.training.encode import compiled_encoder, write_latents

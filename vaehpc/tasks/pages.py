@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, write_text
 from vaehpc.provenance import provenance
 from vaehpc.reporting.explanation import Explained
 from vaehpc.reporting.run_page import SAMPLE_IMAGES, RunMaterial, run_page
-from vaehpc.results import RunSummary, StudySummary
+from vaehpc.schema.config import RunConfig, StudyConfig
+from vaehpc.schema.results import RunSummary, StudySummary
 from vaehpc.stats.threads import num_threads
 from vaehpc.tasks.recorded import read_probe, read_recorded
 from vaehpc.tasks.statistics import load_attributes

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from vaehpc.config import Frozen
 from vaehpc.files import (
     DataDir,
     UserError,
@@ -45,7 +44,8 @@ from vaehpc.images.splits import (
     default_num_train,
     split_shards,
 )
-from vaehpc.results import Manifest, Preprocessing, Split
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.results import Manifest, Preprocessing, Split
 from vaehpc.tasks.data_folder import Settings, checked_manifest, claim, remove_unfinished, require_own_folder
 from vaehpc.tasks.shards import ShardJob, ShardRecord, make_shards
 

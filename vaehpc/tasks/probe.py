@@ -19,11 +19,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from vaehpc.config import Frozen, ImageRecord
 from vaehpc.files import DataDir, UserError, read_model, sha256_of_file, write_model, write_text
 from vaehpc.processes import available_memory
 from vaehpc.provenance import own_image, provenance
-from vaehpc.results import Manifest
+from vaehpc.schema.config import ImageRecord
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.results import Manifest
 
 IMPORT_SECONDS = 600.0
 """A first import of TensorFlow from a busy shared folder takes minutes."""

@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import Frozen
 from vaehpc.files import WorkerKilledError, read_model, sha256_of_file, write_model
 from vaehpc.images.celeba import FaceImages, open_images
 from vaehpc.images.preprocess import preprocess
 from vaehpc.images.splits import ShardImages
 from vaehpc.images.workers import run_in_workers
-from vaehpc.results import Shard
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.results import Shard
 
 
 @dataclass(frozen=True)

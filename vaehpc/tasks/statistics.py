@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from vaehpc.config import RunConfig, StudyConfig
 from vaehpc.files import Attempt, DataDir, RunDir, UserError, explained
-from vaehpc.results import ATTRIBUTES, Head, HeadNorms, LatentStatistics
+from vaehpc.schema.config import RunConfig, StudyConfig
+from vaehpc.schema.results import ATTRIBUTES, Head, HeadNorms, LatentStatistics
 from vaehpc.stats import latents
 from vaehpc.stats.gaussian import fitted_normal, mean_and_covariance
 from vaehpc.stats.heads import head_norms

@@ -17,11 +17,11 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from vaehpc.config import RunConfig, run_name
 from vaehpc.files import Attempt, RunDir, StoppedError, StudyDir, UserError
 from vaehpc.hardware import cpu_model, gpu_name, instruction_sets
 from vaehpc.provenance import provenance
-from vaehpc.results import TrainedRecord
+from vaehpc.schema.config import RunConfig, run_name
+from vaehpc.schema.results import TrainedRecord
 from vaehpc.training.board import Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import (
     NonFiniteError,

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vaehpc.config import ArmConfig, ReplayConfig, StudyConfig
 from vaehpc.files import RunDir, StudyDir, UserError, write_model, write_text
 from vaehpc.provenance import provenance
-from vaehpc.results import (
+from vaehpc.schema.config import ArmConfig, ReplayConfig, StudyConfig
+from vaehpc.schema.results import (
     DRAWN,
     NEEDS_VAE,
     VARIANTS,

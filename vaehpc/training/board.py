@@ -16,9 +16,9 @@ import pyarrow as pa
 import tensorflow as tf
 from PIL import Image
 
-from vaehpc.config import RunConfig
 from vaehpc.files import Attempt, DataDir
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import ATTRIBUTES
 from vaehpc.training.checkpoint import Progress
 from vaehpc.training.encode import GRID_COLUMNS, decode, save_grid, unit_range
 from vaehpc.training.fit import Signals, TrainedBlock

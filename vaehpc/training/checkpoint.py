@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.config import Frozen
 from vaehpc.files import Attempt, RunDir, UserError, explained, read_model, write_model
-from vaehpc.results import EpochRecord, ProbeRecord
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.results import EpochRecord, ProbeRecord
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from vaehpc.config import RunConfig, SpikeConfig, TrainConfig
-from vaehpc.results import EpochRecord, ProbeRecord
+from vaehpc.schema.config import RunConfig, SpikeConfig, TrainConfig
+from vaehpc.schema.results import EpochRecord, ProbeRecord
 from vaehpc.stats.radius import offset_and_spread, radii
 from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, state_hash
 from vaehpc.training.encode import Encoder, compiled_encoder, noise_key, unit_range

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vaehpc.config import VaeConfig
+from vaehpc.schema.config import VaeConfig
 
 
 def reconstruction_loss(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

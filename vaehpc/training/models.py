@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vaehpc.config import ArmConfig, ModelConfig
+from vaehpc.schema.config import ArmConfig, ModelConfig
 from vaehpc.training.losses import draw_epsilon, sample_latent
 
 SeedOf = Callable[[str], int]

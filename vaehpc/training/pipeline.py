@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from vaehpc.config import RunConfig
 from vaehpc.files import DataDir, UserError
 from vaehpc.hardware import gpu_memory
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images
-from vaehpc.results import Shard
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import Shard
 from vaehpc.training.staging import staged
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vaehpc.config import RunConfig
 from vaehpc.files import Attempt, write_model
-from vaehpc.results import ProbeRecord, TriggerRecord
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.results import ProbeRecord, TriggerRecord
 from vaehpc.stats.triggers import Trigger, first_trigger, probe_trigger
 from vaehpc.streams import read_stream
 from vaehpc.training.checkpoint import Arrays, NonFiniteError, Progress, checkpoint_name, state_arrays, write_checkpoint

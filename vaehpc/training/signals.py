@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from vaehpc.config import ArmConfig
+from vaehpc.schema.config import ArmConfig
 from vaehpc.training.models import Net
 
 LOSSES = ("total_loss", "reconstruction_loss", "kl_loss")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vaehpc.files import DataDir, UserError, gigabytes, written_aside
-from vaehpc.results import Shard
+from vaehpc.schema.results import Shard
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ Limits of what varies continuously are set so that an attribute is about as freq
 """
 
 from vaehpc.images.faces.traits import Face
-from vaehpc.results import ATTRIBUTES
+from vaehpc.schema.results import ATTRIBUTES
 
 
 def attributes_of(face: Face) -> dict[str, bool]:

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from vaehpc.config import Alternative, Frozen, Provenance, ReplayConfig
+from vaehpc.schema.config import Provenance, ReplayConfig
+from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.plan import Alternative
 
 RunClass = Literal["nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified"]
 RUN_CLASSES: tuple[RunClass, ...] = ("nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified")

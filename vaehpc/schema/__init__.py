@@ -1,0 +1,1 @@
+"""Frozen, checked values: settings, plans, sites and results. No behaviour, no files."""

@@ -1,0 +1,196 @@
+"""The analysis plan: every limit, number and choice of the statistics, fixed before the data are seen."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from vaehpc.schema.frozen import Frozen
+
+
+class RadiusPlan(Frozen):
+    """The article's radius histogram and shells."""
+
+    bin_width: PositiveFloat
+    num_bins: PositiveInt
+    shells: tuple[tuple[float, float], ...]
+
+
+class ClassPlan(Frozen):
+    """Limits of the run classes on d = ln R_median - m, relative to the control arm."""
+
+    diverged_factor: PositiveFloat
+    shifted_limit: PositiveFloat
+    shifted_scatter: PositiveFloat
+    min_scatter: PositiveFloat
+    exploratory_scatter: PositiveFloat
+    min_control_runs: PositiveInt
+    article_radius: PositiveFloat
+    article_image_size: PositiveInt
+    article_num_train: PositiveInt
+
+
+class ProbePlan(Frozen):
+    """The probe of the training that says when a run left its radius."""
+
+    num_images: PositiveInt
+    every_steps: PositiveInt
+    burn_in_steps: PositiveInt
+    abrupt_factor: PositiveFloat
+
+
+class RecorderPlan(Frozen):
+    """When the flight recorder writes down what led to a jump. Nothing triggers before the probe's burn-in."""
+
+    ring_steps: PositiveInt
+    snapshot_steps: PositiveInt
+    gradient_factor: PositiveFloat
+    rms_limit: PositiveFloat
+    log_var_limit: float
+    probe_factor: PositiveFloat
+
+
+class CensusPlan(Frozen):
+    """Intervals in which components of log_var and of z - mu are counted."""
+
+    log_var_interval: tuple[float, float]
+    difference_interval: tuple[float, float]
+
+
+Alternative = Literal["greater", "less", "two-sided"]
+
+
+class ContrastPlan(Frozen):
+    """Which arms are tested against each other, and what a study should be able to find."""
+
+    against_control: Alternative
+    reference: str
+    against_reference: Alternative
+    rate: Annotated[float, Field(gt=0, le=1)]
+    versus: Annotated[float, Field(ge=0, lt=1)]
+    power: Annotated[float, Field(gt=0, lt=1)]
+    num_permutations: PositiveInt
+    looks: tuple[Annotated[int, Field(gt=0, le=200)], ...] = ()
+    """Seeds per arm after which `reference` is judged against its control; none: once, without boundaries."""
+
+    @field_validator("looks")
+    @classmethod
+    def _ascend(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(looks)):
+            raise ValueError("numbers of seeds must ascend")
+        return looks
+
+
+class SensitivityPlan(Frozen):
+    """Other limits of the classes under which runs are counted again."""
+
+    diverged_factors: tuple[PositiveFloat, ...]
+    shifted_limits: tuple[PositiveFloat, ...]
+
+
+class ModesPlan(Frozen):
+    """When the runs of an arm may be said to have a second mode."""
+
+    min_runs: Annotated[int, Field(ge=4)]
+    num_simulations: PositiveInt
+
+
+class PairPlan(Frozen):
+    """How a VAE is compared with the AE of the same seed."""
+
+    num_images: PositiveInt
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+    radius_margin: PositiveFloat
+    num_resamples: PositiveInt
+
+
+class GaussianPlan(Frozen):
+    """How latents are compared with a normal distribution."""
+
+    active_variance: PositiveFloat
+    skewness_images: PositiveInt
+
+
+class DimensionPlan(Frozen):
+    """Neighbours that say how many dimensions latents fill. Images beyond the run's own are not asked for."""
+
+    num_images: PositiveInt
+    num_neighbours: Annotated[int, Field(ge=2)]
+
+
+class ClusterPlan(Frozen):
+    """The inertia curve over numbers of clusters, and what is called its elbow."""
+
+    method: Literal["subsampled", "minibatch"]
+    num_clusters: tuple[PositiveInt, ...]
+    """Ascending."""
+    subsample: PositiveInt
+    num_starts: PositiveInt
+    subsample_iterations: PositiveInt
+    breaths: tuple[PositiveInt, ...]
+    leading_axes: PositiveInt
+    leading_iterations: PositiveInt
+    full_iterations: PositiveInt
+    batch_size: PositiveInt
+    elbow_factor: PositiveFloat
+    elbow_window: PositiveInt
+
+
+class TsneSettings(Frozen):
+    """One way to draw a t-SNE."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    """Part of a file's name."""
+    perplexity: PositiveFloat
+    exaggeration: PositiveFloat
+    early_iterations: PositiveInt
+    iterations: PositiveInt
+    pca_components: PositiveInt | None = None
+    """Of the first principal coordinates only; None: of all latent axes."""
+
+
+class TsnePlan(Frozen):
+    """Embeddings in the plane: of how many images, of which runs, with which settings."""
+
+    sizes: tuple[PositiveInt, ...]
+    large_sizes: tuple[PositiveInt, ...]
+    large_seeds: tuple[int, ...]
+    recall_neighbours: PositiveInt
+    recall_images: PositiveInt
+    settings: tuple[TsneSettings, ...]
+
+
+class AttributePlan(Frozen):
+    """Linear probes of the attributes."""
+
+    num_images: PositiveInt
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    penalty: Annotated[float, Field(ge=0)]
+
+
+class PlanConfig(Frozen):
+    """The analysis plan, fixed before the data are seen (analysis/plan.toml)."""
+
+    level: Annotated[float, Field(gt=0, lt=1)]
+    radius: RadiusPlan
+    classes: ClassPlan
+    probe: ProbePlan
+    recorder: RecorderPlan
+    census: CensusPlan
+    contrasts: ContrastPlan
+    sensitivity: SensitivityPlan
+    modes: ModesPlan
+    pairs: PairPlan
+    gaussian: GaussianPlan
+    dimension: DimensionPlan
+    clusters: ClusterPlan
+    tsne: TsnePlan
+    attributes: AttributePlan
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the plan's values."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
