@@ -22,8 +22,9 @@ from vaehpc.batches import (
     study_queue,
     write_batches,
 )
-from vaehpc.files import DataDir, StudyDir, UserError
-from vaehpc.processes import process_start
+from vaehpc.command import UserError
+from vaehpc.files import DataDir, StudyDir
+from vaehpc.machine.processes import process_start
 from vaehpc.schema.config import StudyConfig, VaeConfig
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm import QueuedElement

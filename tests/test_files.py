@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.examples import run_config
+from vaehpc.command import UserError
 from vaehpc.files import (
     Attempt,
     RunDir,
     StoppedError,
     StudyDir,
     SupersededError,
-    UserError,
     declaration,
     entries,
     gigabytes,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vaehpc.files import UserError
+from vaehpc.command import UserError
 from vaehpc.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
 from vaehpc.schema.config import ArmConfig, SpikeConfig
 from vaehpc.study import controls, differences

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vaehpc.files import UserError
+from vaehpc.command import UserError
 from vaehpc.sites import built_in_site, job_config, read_site
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.planted_jobs import Clients
+from vaehpc.machine.hardware import has_slurm
 from vaehpc.slurm import (
     Association,
     SlurmError,
@@ -15,7 +16,6 @@ from vaehpc.slurm import (
     configuration,
     cpu_seconds,
     gibibytes,
-    has_slurm,
     max_minutes,
     of_account,
     queued,

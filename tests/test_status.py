@@ -16,11 +16,12 @@ import pytest
 from tests.planted_jobs import BEAT, HOUR, Clients, note, plant_batch, plant_start
 from tests.tasks.planted import AE, VAE, study_config, write_study
 from vaehpc import status
+from vaehpc.command import duration
 from vaehpc.endings import rounded_up
 from vaehpc.evidence import RunFiles
 from vaehpc.files import BatchDir, RunDir, StudyDir
-from vaehpc.processes import process_start
-from vaehpc.states import RunState, StudyState, duration, read_study
+from vaehpc.machine.processes import process_start
+from vaehpc.states import RunState, StudyState, read_study
 
 RUN = "vae-tiny-seed000"
 

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from tests.examples import arm_config, data_config, run_config
 from vaehpc import stages
-from vaehpc.files import StudyDir, UserError
+from vaehpc.command import UserError
+from vaehpc.files import StudyDir
 from vaehpc.schema.config import ArmConfig, DataConfig, ForkConfig, SpikeConfig, StudyConfig
 from vaehpc.stages import run_stage
 from vaehpc.study import (

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from vaehpc.presets import nearest
+from vaehpc.command import nearest
 
 VERBS = {
     "plan": "say how many seeds a study needs, and what they cannot show",

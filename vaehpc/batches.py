@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vaehpc.command import UserError
 from vaehpc.containers import environment_lines, python_command, srun_options
-from vaehpc.files import BatchDir, DataDir, RunDir, StudyDir, UserError, declaration, write_model, write_text
-from vaehpc.processes import launcher_record, running_elsewhere, running_here
+from vaehpc.files import BatchDir, DataDir, RunDir, StudyDir, declaration, write_model, write_text
+from vaehpc.machine.processes import launcher_record, running_elsewhere, running_here
 from vaehpc.provenance import own_image
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import BatchRecord

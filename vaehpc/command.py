@@ -1,13 +1,23 @@
-"""What every command does around its work: signals that end it, errors in one line, exit codes."""
+"""What every command does around its work: signals that end it, errors in one line, exit codes, words."""
 
 from __future__ import annotations
 
+import difflib
+import errno
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vaehpc.files import UserError, WorkerKilledError, explained
+from rich.console import Console
+
+
+class UserError(Exception):
+    """Asked wrongly: the message says what was asked, found, allowed and what to do. Commands exit with 2."""
+
+
+class WorkerKilledError(Exception):
+    """The system killed a worker; what was finished stays, and the same command continues. Commands exit with 3."""
 
 
 def exit_code(work: Callable[[], int], interrupted: str) -> int:
@@ -39,3 +49,33 @@ def exit_code(work: Callable[[], int], interrupted: str) -> int:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def explained(error: OSError, path: Path) -> Exception:
+    """A full disk or a missing permission as a UserError; any other OSError as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"no space left on the disk while writing {path}; free some, then give the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"may not write {path}: {error.strerror}; choose a folder that you own")
+    if error.errno == errno.ENOENT:
+        return UserError(f"{path} was not written: its folder or temporary file was removed, perhaps by a second start")
+    return error
+
+
+def say(console: Console, text: str) -> None:
+    """A line that is never broken: paths in it can be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """'45 s', '12 min', '2.2 h', '3.1 d'."""
+    for size, unit in ((86400, "d"), (3600, "h")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(0, seconds):.0f} s"
+
+
+def nearest(asked: str, known: Iterable[str]) -> str:
+    """' (did you mean ...?)' where something known is spelled nearly so, else nothing."""
+    found = difflib.get_close_matches(asked, list(known), n=1)
+    return f" (did you mean '{found[0]}'?)" if found else ""

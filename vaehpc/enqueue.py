@@ -27,9 +27,9 @@ from vaehpc.batches import (
     write_batches,
 )
 from vaehpc.checks.image import STAGES, ImageError, can_look, examined
+from vaehpc.command import UserError, say
 from vaehpc.containers import bound
-from vaehpc.files import DataDir, StudyDir, UserError, write_text
-from vaehpc.progress import say
+from vaehpc.files import DataDir, StudyDir, write_text
 from vaehpc.provenance import own_image
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.site import SiteConfig

@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vaehpc.files import Attempt, BatchDir, Event, RunDir, StudyDir, UserError
-from vaehpc.processes import process_stat, running_launcher
+from vaehpc.command import UserError
+from vaehpc.files import Attempt, BatchDir, Event, RunDir, StudyDir
+from vaehpc.machine.processes import process_stat, running_launcher
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import BatchRecord, StudySummary
 from vaehpc.slurm import AccountedElement, QueuedElement

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from vaehpc.command import exit_code
-from vaehpc.files import RunDir, UserError, write_text
+from vaehpc.command import UserError, exit_code
+from vaehpc.files import RunDir, write_text
 from vaehpc.reporting.explanation import Explained, coverage, event_figure, event_words, overview_figure, page
 from vaehpc.reporting.figures import svg
 from vaehpc.reporting.words import NBSP

@@ -6,7 +6,6 @@ Nothing here locks: a directory is claimed by mkdir and a result appears by rena
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import importlib.resources
 import json
@@ -27,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
+from vaehpc.command import UserError, explained
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import (
@@ -40,14 +40,6 @@ from vaehpc.schema.results import (
 )
 
 Model = TypeVar("Model", bound=Frozen)
-
-
-class UserError(Exception):
-    """Asked wrongly: the message says what was asked, found, allowed and what to do. Commands exit with 2."""
-
-
-class WorkerKilledError(Exception):
-    """The system killed a worker; what was finished stays, and the same command continues. Commands exit with 3."""
 
 
 class SupersededError(Exception):
@@ -148,17 +140,6 @@ def gigabytes(num_bytes: int) -> str:
     if num_bytes < 100e6:
         return f"{num_bytes / 1e6:.1f} MB"
     return f"{num_bytes / 1e9:.1f} GB"
-
-
-def explained(error: OSError, path: Path) -> Exception:
-    """A full disk or a missing permission as a UserError; any other OSError as it is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"no space left on the disk while writing {path}; free some, then give the same command again")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(f"may not write {path}: {error.strerror}; choose a folder that you own")
-    if error.errno == errno.ENOENT:
-        return UserError(f"{path} was not written: its folder or temporary file was removed, perhaps by a second start")
-    return error
 
 
 def declaration(name: str) -> str:

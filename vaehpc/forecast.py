@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 
+from vaehpc.command import duration
 from vaehpc.files import gigabytes
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import Measurement
 from vaehpc.sites import built_in_site, job_config
-from vaehpc.states import duration
 from vaehpc.study import expected_bytes
 from vaehpc.submit import local_slots
 from vaehpc.tasks.sharing import measured_together

@@ -14,11 +14,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.command import exit_code
-from vaehpc.files import DataDir, StudyDir, UserError
+from vaehpc.command import UserError, exit_code, say
+from vaehpc.files import DataDir, StudyDir
 from vaehpc.forecast import forecast, measured_arms
 from vaehpc.presets import PRESETS, PresetName, Settings, analysis_plan, configured_arms, named_arms
-from vaehpc.progress import say
 from vaehpc.stats.planning import (
     MOST_SEEDS,
     Look,

@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from vaehpc.files import UserError, WorkerKilledError
+from vaehpc.command import UserError, WorkerKilledError
 from vaehpc.schema.results import Manifest
 from vaehpc.tasks.prepare import OnProgress, Request, prepare
 

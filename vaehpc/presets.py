@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,8 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 
-from vaehpc.files import UserError, declaration
+from vaehpc.command import UserError, nearest
+from vaehpc.files import declaration
 from vaehpc.schema.config import ArmConfig, ArmKind, ModelConfig, SpikeConfig, TrainConfig, VaeConfig
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.plan import PlanConfig
@@ -277,9 +277,3 @@ def _validated(model: type[Model], values: Mapping[str, Any], origin: str) -> Mo
         if first["type"] == "missing":
             raise UserError(f"{origin}: {where} is missing") from None
         raise UserError(f"{origin}: {where} = {first['input']!r} is not allowed: {first['msg']}") from None
-
-
-def nearest(asked: str, known: Iterable[str]) -> str:
-    """' (did you mean ...?)' where something known is spelled nearly so, else nothing."""
-    found = difflib.get_close_matches(asked, list(known), n=1)
-    return f" (did you mean '{found[0]}'?)" if found else ""

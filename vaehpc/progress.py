@@ -79,8 +79,3 @@ def _words(beat: dict[str, float | None]) -> str:
     if (radius := beat["radius_median"]) is not None:
         words.append(f"R {radius:.2f}")
     return " · ".join(words)
-
-
-def say(console: Console, text: str) -> None:
-    """A line that is never broken: paths in it can be copied."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

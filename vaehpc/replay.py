@@ -15,11 +15,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.command import exit_code
+from vaehpc.command import UserError, exit_code, say
 from vaehpc.containers import bound
 from vaehpc.enqueue import queue_study, require_package
-from vaehpc.files import DataDir, RunDir, StudyDir, UserError, read_model
-from vaehpc.progress import say
+from vaehpc.files import DataDir, RunDir, StudyDir, read_model
 from vaehpc.provenance import provenance
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant

@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from vaehpc.command import exit_code
-from vaehpc.files import UserError
+from vaehpc.command import UserError, exit_code
 from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.study import found_study
 

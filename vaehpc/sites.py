@@ -8,11 +8,12 @@ from typing import Literal
 
 import pydantic
 
-from vaehpc.files import UserError, declaration
-from vaehpc.presets import nearest, read_toml
+from vaehpc.command import UserError, nearest
+from vaehpc.files import declaration
+from vaehpc.machine.hardware import has_slurm
+from vaehpc.presets import read_toml
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.site import ContainerConfig, JobConfig, ResourcesConfig, SiteConfig, SlurmConfig
-from vaehpc.slurm import has_slurm
 
 Executor = Literal["slurm", "local", "debug"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -54,11 +53,6 @@ class AccountedElement:
     def has_ended(self) -> bool:
         """Whether it is neither in the queue nor on a node."""
         return self.state not in ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "RESIZING")
-
-
-def has_slurm() -> bool:
-    """Whether this machine can submit."""
-    return shutil.which("sbatch") is not None
 
 
 def client(*command: str, seconds: float = CLIENT_SECONDS, stdin: str | None = None) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.files import RunDir, StudyDir, UserError, tail, write_text
-from vaehpc.hardware import visible_gpus
-from vaehpc.processes import launcher_record, running_launcher
-from vaehpc.progress import say, stage_view
+from vaehpc.command import UserError, say
+from vaehpc.files import RunDir, StudyDir, tail, write_text
+from vaehpc.machine.hardware import visible_gpus
+from vaehpc.machine.processes import launcher_record, running_launcher
+from vaehpc.progress import stage_view
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import RunSummary, StudySummary
 from vaehpc.schema.site import JobConfig

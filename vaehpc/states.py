@@ -14,6 +14,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Literal
 
+from vaehpc.command import duration
 from vaehpc.endings import Failure, cause, crash_words, left_words
 from vaehpc.evidence import (
     MEASURED,
@@ -408,11 +409,3 @@ def _crashes(element: Element) -> str:
 
 def _joined(*words: str) -> str:
     return ", ".join(word for word in words if word)
-
-
-def duration(seconds: float) -> str:
-    """'45 s', '12 min', '2.2 h', '3.1 d'."""
-    for size, unit in ((86400, "d"), (3600, "h")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(0, seconds):.0f} s"

@@ -21,14 +21,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from vaehpc.command import exit_code
+from vaehpc.command import UserError, duration, exit_code, say
 from vaehpc.endings import Failure
 from vaehpc.evidence import RunFiles, adopted, by_run, read_batches
-from vaehpc.files import RunDir, StudyDir, UserError
-from vaehpc.processes import running_launcher
-from vaehpc.progress import say
+from vaehpc.files import RunDir, StudyDir
+from vaehpc.machine.processes import running_launcher
 from vaehpc.slurm import SlurmError, cancel, queued
-from vaehpc.states import ACTIVE, Kind, RunState, StudyState, duration, read_study
+from vaehpc.states import ACTIVE, Kind, RunState, StudyState, read_study
 from vaehpc.study import found_run, found_study
 from vaehpc.usage import usage_lines
 

@@ -7,8 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vaehpc.files import DataDir, RunDir, StudyDir, UserError, require_space, write_model
-from vaehpc.presets import analysis_plan, nearest
+from vaehpc.command import UserError, nearest
+from vaehpc.files import DataDir, RunDir, StudyDir, require_space, write_model
+from vaehpc.presets import analysis_plan
 from vaehpc.provenance import provenance
 from vaehpc.schema.config import ArmConfig, DataConfig, RunConfig, StudyConfig, control_of, run_name
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import submitit
 
-from vaehpc.hardware import visible_gpus
-from vaehpc.processes import process_stat
+from vaehpc.machine.hardware import visible_gpus
+from vaehpc.machine.processes import process_stat
 from vaehpc.provenance import own_image
 from vaehpc.schema.site import OWN_OPTIONS, JobConfig, SiteConfig, SlurmConfig
 from vaehpc.slurm import SlurmError, test_only

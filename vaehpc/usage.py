@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vaehpc.command import duration
 from vaehpc.endings import HEADROOM, rounded_up
 from vaehpc.evidence import Element, Start, read_batches
 from vaehpc.files import StudyDir
 from vaehpc.slurm import AccountedElement, SlurmError, accounted
-from vaehpc.states import duration
 
 STAGES = ("train", "statistics")
 ROUNDING = 0.1

@@ -9,8 +9,8 @@ import pytest
 
 from vaehpc import __version__
 from vaehpc.checks.image import ImageError, examined, image_findings
+from vaehpc.command import UserError
 from vaehpc.enqueue import require_package
-from vaehpc.files import UserError
 from vaehpc.schema.config import ImageRecord
 from vaehpc.schema.site import SiteConfig
 from vaehpc.tasks.probe import machine_report

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.celeba_files import attribute_list, attribute_values, name, write_celeba, write_folder
-from vaehpc.files import UserError
+from vaehpc.command import UserError
 from vaehpc.images.annotations import find_list, read_attributes, read_partition
 from vaehpc.images.celeba import open_images
 from vaehpc.schema.results import ATTRIBUTES

@@ -5,7 +5,7 @@ import pytest
 import simplejpeg
 
 from tests.celeba_files import damaged_jpeg, jpeg, name, write_folder, write_zip
-from vaehpc.files import UserError
+from vaehpc.command import UserError
 from vaehpc.images.celeba import SYNTHETIC_COMMENT, open_images
 
 JUNK = [

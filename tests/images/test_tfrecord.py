@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.shard_reader import read_shard
-from vaehpc.files import UserError
+from vaehpc.command import UserError
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images, write_shard
 
 NUM_IMAGES = 70

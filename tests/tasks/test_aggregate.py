@@ -10,7 +10,8 @@ from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config,
 from readers_check import unexplained
 from scipy import stats
 
-from vaehpc.files import Attempt, RunDir, StudyDir, UserError, write_model
+from vaehpc.command import UserError
+from vaehpc.files import Attempt, RunDir, StudyDir, write_model
 from vaehpc.schema.results import TriggerRecord
 from vaehpc.tasks import aggregate, statistics
 from vaehpc.tasks.recorded import read_probe

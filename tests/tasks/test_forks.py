@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from tests.examples import arm_config, run_config
-from vaehpc.files import RunDir, UserError, write_model
+from vaehpc.command import UserError
+from vaehpc.files import RunDir, write_model
 from vaehpc.schema.config import DataConfig, ForkConfig, RunConfig
 from vaehpc.tasks.train import run as train
 from vaehpc.training.checkpoint import read_checkpoint

@@ -15,7 +15,8 @@ import simplejpeg
 
 from tests.celeba_files import attribute_values, jpeg, write_celeba, write_folder
 from tests.shard_reader import read_shard
-from vaehpc.files import DataDir, UserError, sha256_of_file
+from vaehpc.command import UserError
+from vaehpc.files import DataDir, sha256_of_file
 from vaehpc.images.preprocess import preprocess
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images
 from vaehpc.tasks.prepare import Request, prepare, run

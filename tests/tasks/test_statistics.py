@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_study
 
-from vaehpc.files import Attempt, RunDir, UserError, write_model
+from vaehpc.command import UserError
+from vaehpc.files import Attempt, RunDir, write_model
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ATTRIBUTES, Manifest, Preprocessing, Split
 from vaehpc.stats import latents

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 import pytest
 from planted import AE, VAE, study_config, write_marker, write_probe, write_study
 
-from vaehpc.files import RunDir, StudyDir, UserError
+from vaehpc.command import UserError
+from vaehpc.files import RunDir, StudyDir
 from vaehpc.schema.config import ArmConfig, ForkConfig, ReplayConfig, TrainConfig, VaeConfig
 from vaehpc.schema.results import ReplayResult
 from vaehpc.tasks import verdict

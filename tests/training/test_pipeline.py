@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tests.examples import data_config, run_config
 from tests.shard_reader import read_shard
-from vaehpc.files import DataDir, UserError
+from vaehpc.command import UserError
+from vaehpc.files import DataDir
 from vaehpc.schema.config import DataConfig, RunConfig
 from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, feeding, load_training_images, resident_images
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
-from vaehpc.presets import nearest
+from vaehpc.command import nearest
 from vaehpc.schema.site import SlurmConfig
 from vaehpc.slurm import Association, of_account, seconds
 from vaehpc.submit import Array

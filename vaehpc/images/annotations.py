@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.files import UserError
+from vaehpc.command import UserError
 from vaehpc.images.celeba import FaceImages
 from vaehpc.schema.results import ATTRIBUTES
 

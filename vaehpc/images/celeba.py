@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.files import UserError, gigabytes
+from vaehpc.command import UserError
+from vaehpc.files import gigabytes
 
 IMAGE_SHAPE = (218, 178, 3)
 """(height, width, channels) of an aligned CelebA JPEG."""

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from vaehpc.files import UserError, written_aside
+from vaehpc.command import UserError
+from vaehpc.files import written_aside
 from vaehpc.schema.results import ATTRIBUTES
 
 # A TFRecord is: length (8 bytes), CRC32C of the length (4), the record, CRC32C of the record (4).

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vaehpc.files import RunDir, StudyDir, UserError, declaration, explained, tail, write_model, write_text
+from vaehpc.command import UserError, explained
+from vaehpc.files import RunDir, StudyDir, declaration, tail, write_model, write_text
 from vaehpc.reporting.crate import crate
 from vaehpc.reporting.document import write_report
 from vaehpc.schema.config import RunConfig, StudyConfig

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from vaehpc.files import DataDir, UserError, read_model, sha256_of_file, write_model
+from vaehpc.command import UserError
+from vaehpc.files import DataDir, read_model, sha256_of_file, write_model
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Manifest
 

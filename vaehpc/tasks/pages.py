@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.files import RunDir, StudyDir, UserError, write_text
+from vaehpc.command import UserError
+from vaehpc.files import RunDir, StudyDir, write_text
 from vaehpc.provenance import provenance
 from vaehpc.reporting.explanation import Explained
 from vaehpc.reporting.run_page import SAMPLE_IMAGES, RunMaterial, run_page

@@ -21,17 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from vaehpc.files import (
-    DataDir,
-    UserError,
-    WorkerKilledError,
-    explained,
-    read_model,
-    require_space,
-    sha256_of_file,
-    write_array,
-    write_model,
-)
+from vaehpc.command import UserError, WorkerKilledError, explained
+from vaehpc.files import DataDir, read_model, require_space, sha256_of_file, write_array, write_model
 from vaehpc.images import preprocess
 from vaehpc.images.annotations import ATTRIBUTE_LIST, PARTITION_LIST, find_list, read_attributes, read_partition
 from vaehpc.images.celeba import FaceImages, open_images

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from vaehpc.files import DataDir, UserError, read_model, sha256_of_file, write_model, write_text
-from vaehpc.processes import available_memory
+from vaehpc.command import UserError
+from vaehpc.files import DataDir, read_model, sha256_of_file, write_model, write_text
+from vaehpc.machine.processes import available_memory
 from vaehpc.provenance import own_image, provenance
 from vaehpc.schema.config import ImageRecord
 from vaehpc.schema.frozen import Frozen

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.files import WorkerKilledError, read_model, sha256_of_file, write_model
+from vaehpc.command import WorkerKilledError
+from vaehpc.files import read_model, sha256_of_file, write_model
 from vaehpc.images.celeba import FaceImages, open_images
 from vaehpc.images.preprocess import preprocess
 from vaehpc.images.splits import ShardImages

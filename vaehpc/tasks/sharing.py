@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from vaehpc.files import RunDir, StudyDir, read_model, write_model
-from vaehpc.hardware import gpu_name
+from vaehpc.machine.hardware import gpu_name
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Measurement, Sharing
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from vaehpc.files import Attempt, DataDir, RunDir, UserError, explained
+from vaehpc.command import UserError, explained
+from vaehpc.files import Attempt, DataDir, RunDir
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import ATTRIBUTES, Head, HeadNorms, LatentStatistics
 from vaehpc.stats import latents

@@ -17,8 +17,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from vaehpc.files import Attempt, RunDir, StoppedError, StudyDir, UserError
-from vaehpc.hardware import cpu_model, gpu_name, instruction_sets
+from vaehpc.command import UserError
+from vaehpc.files import Attempt, RunDir, StoppedError, StudyDir
+from vaehpc.machine.hardware import cpu_model, gpu_name, instruction_sets
 from vaehpc.provenance import provenance
 from vaehpc.schema.config import RunConfig, run_name
 from vaehpc.schema.results import TrainedRecord

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vaehpc.files import RunDir, StudyDir, UserError, write_model, write_text
+from vaehpc.command import UserError
+from vaehpc.files import RunDir, StudyDir, write_model, write_text
 from vaehpc.provenance import provenance
 from vaehpc.schema.config import ArmConfig, ReplayConfig, StudyConfig
 from vaehpc.schema.results import (

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.files import Attempt, RunDir, UserError, explained, read_model, write_model
+from vaehpc.command import UserError, explained
+from vaehpc.files import Attempt, RunDir, read_model, write_model
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import EpochRecord, ProbeRecord
 

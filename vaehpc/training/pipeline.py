@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from vaehpc.files import DataDir, UserError
-from vaehpc.hardware import gpu_memory
+from vaehpc.command import UserError
+from vaehpc.files import DataDir
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images
+from vaehpc.machine.hardware import gpu_memory
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Shard
 from vaehpc.training.staging import staged

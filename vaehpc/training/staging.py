@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vaehpc.files import DataDir, UserError, gigabytes, written_aside
+from vaehpc.command import UserError
+from vaehpc.files import DataDir, gigabytes, written_aside
 from vaehpc.schema.results import Shard
 
 logger = logging.getLogger(__name__)

@@ -66,3 +66,8 @@ def _nvidia_smi(*options: str) -> list[str]:
         return []
     said = subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, check=False)
     return [] if said.returncode else [line.strip() for line in said.stdout.splitlines()]
+
+
+def has_slurm() -> bool:
+    """Whether this machine can submit."""
+    return shutil.which("sbatch") is not None

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from tests.examples import data_config
-from vaehpc import hardware, launch
+from vaehpc import launch
+from vaehpc.machine import hardware
 from vaehpc.presets import Settings, configured_arms, named_arms
 from vaehpc.schema.config import StudyConfig
 from vaehpc.study import planned_study

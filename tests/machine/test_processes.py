@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vaehpc.processes import available_memory, left_by_control_groups
+from vaehpc.machine.processes import available_memory, left_by_control_groups
 
 
 def test_memory_that_control_groups_leave(tmp_path: Path) -> None:

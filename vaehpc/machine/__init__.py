@@ -1,0 +1,1 @@
+"""This machine: its processors, GPUs and memory, and the processes on it."""
