@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from vaehpc.files import StudyDir
 from vaehpc.reporting.figures import CLASS_COLOURS
 from vaehpc.stats.radius import radius_histogram
+from vaehpc.study.files import StudyDir
 
 
 def radius_curves(study: StudyDir, arm: str, bin_width: float) -> Figure:

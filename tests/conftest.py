@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vaehpc.files import DataDir
 from vaehpc.schema.config import DataConfig
-from vaehpc.study import data_config
+from vaehpc.study.files import DataDir
+from vaehpc.study.study import data_config
 
 
 @pytest.fixture(scope="session")

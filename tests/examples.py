@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from vaehpc.presets import analysis_plan
-from vaehpc.provenance import provenance
 from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, VaeConfig
+from vaehpc.study.presets import analysis_plan
+from vaehpc.study.provenance import provenance
 
 SMALL_MODEL: dict[str, Any] = {"z_dim": 8, "filters": (4, 4, 8, 8)}
 SMALL_TRAIN: dict[str, Any] = {"epochs": 2, "batch_size": 16, "eval_images": 32}

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaehpc.files import BatchDir, RunDir, StudyDir, write_model
 from vaehpc.schema.results import BatchRecord
+from vaehpc.study.files import BatchDir, RunDir, StudyDir, write_model
 
 BEAT: dict[str, Any] = {
     "step": 4,

@@ -23,11 +23,11 @@ from vaehpc.batches import (
     write_batches,
 )
 from vaehpc.command import UserError
-from vaehpc.files import DataDir, StudyDir
 from vaehpc.machine.processes import process_start
 from vaehpc.schema.config import StudyConfig, VaeConfig
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm import QueuedElement
+from vaehpc.study.files import DataDir, StudyDir
 
 SITE = SiteConfig.model_validate({"executor": "slurm", "slurm": {"gpu_partition": "gpu", "cpu_partition": "cpu"}})
 NO_LIMITS = Limits(array_size=1000, submitted=1000)

@@ -9,8 +9,8 @@ import pytest
 
 from vaehpc.batches import Batch, script
 from vaehpc.containers import PYTHON, bound, environment_lines, image_of, mount_points, python_command, srun_options
-from vaehpc.files import StudyDir
 from vaehpc.schema.site import SiteConfig
+from vaehpc.study.files import StudyDir
 
 IMAGES = {"image": "/images/train.sif", "analysis_image": "/images/analysis.sif"}
 

@@ -11,9 +11,9 @@ import pytest
 from tests.examples import arm_config, data_config
 from tests.reporting.recorded import NUM_STEPS, SPIKE, planted_probe, planted_record, planted_trigger
 from vaehpc.explain import main, read_explained
-from vaehpc.files import StudyDir, write_model
 from vaehpc.stats.departures import NOT_SIGNALS, StepRecord
-from vaehpc.study import create_study, planned_study
+from vaehpc.study.files import StudyDir, write_model
+from vaehpc.study.study import create_study, planned_study
 from vaehpc.tasks.recorded import read_steps
 
 ROWS_PER_BLOCK = 50

@@ -11,9 +11,9 @@ from rich.console import Console
 
 import vaehpc.launch
 from vaehpc.launch import main, parsed, say_what_it_can_show, show_arms
-from vaehpc.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
 from vaehpc.schema.config import DataConfig
-from vaehpc.study import planned_study
+from vaehpc.study.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
+from vaehpc.study.study import planned_study
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from vaehpc.files import DataDir, RunDir, StudyDir
 from vaehpc.images.synthetic import write_celeba
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
 from vaehpc.schema.config import DataConfig
+from vaehpc.study.attempts import all_attempts
+from vaehpc.study.files import DataDir, RunDir, StudyDir
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
@@ -176,10 +177,10 @@ def test_report_measures_what_is_trained_and_sums_up(copied: StudyDir) -> None:
 def test_report_trains_nothing(copied: StudyDir) -> None:
     untrained = copied.run("ae-seed000")
     untrained.trained_path.unlink()
-    attempts = len(untrained.all_attempts())
+    attempts = len(all_attempts(untrained))
     said = report(copied.path.parent.parent, expected=3)
     assert "MISSING ae-seed000: no result of train" in said
-    assert len(untrained.all_attempts()) == attempts
+    assert len(all_attempts(untrained)) == attempts
     assert copied.summary().arms["ae"].num_missing == 1
 
 
@@ -328,7 +329,7 @@ def test_kill_9_of_a_task_then_the_same_line(finished: StudyDir, faces: DataConf
 
 
 def pid_of(run: RunDir) -> int:
-    return int(json.loads(run.all_attempts()[-1].start_path.read_text())["pid"])
+    return int(json.loads(all_attempts(run)[-1].start_path.read_text())["pid"])
 
 
 def test_ctrl_c_stops_everything_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ import sys
 import pytest
 
 from tests.examples import arm_config, data_config
-from vaehpc.files import StudyDir, write_model
 from vaehpc.forecast import forecast, measured_arms, run_seconds
 from vaehpc.plan import main
-from vaehpc.presets import PRESETS, analysis_plan, configured_arms, named_arms
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import Measurement, TrainedRecord
-from vaehpc.study import planned_study
+from vaehpc.study.files import StudyDir, write_model
+from vaehpc.study.presets import PRESETS, analysis_plan, configured_arms, named_arms
+from vaehpc.study.study import planned_study
 from vaehpc.submit import LocalSlot
 
 

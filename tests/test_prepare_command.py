@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.celeba_files import attribute_list, damaged_jpeg, jpeg, name, write_celeba, write_folder, write_zip
-from vaehpc.files import DataDir
 from vaehpc.images.tfrecord import check_shard
 from vaehpc.prepare import main
+from vaehpc.study.files import DataDir
 
 NUM_IMAGES = 12
 OPTIONS = ["--size", "16", "--workers", "1", "--images-per-shard", "3"]

@@ -12,9 +12,9 @@ import pytest
 
 from tests.tasks.planted import study_config, write_marker, write_probe, write_study
 from vaehpc import replay
-from vaehpc.files import RunDir, StudyDir, write_model
 from vaehpc.schema.config import ArmConfig, DataConfig, ForkConfig, ModelConfig, StudyConfig, TrainConfig, VaeConfig
 from vaehpc.schema.results import ReplayResult, TriggerRecord
+from vaehpc.study.files import RunDir, StudyDir, write_model
 
 TRAIN = TrainConfig(epochs=400, batch_size=8)  # 400 epochs of 5 steps
 VAE = ArmConfig(name="vae-tiny", model=ModelConfig(), vae=VaeConfig(), train=TRAIN)

@@ -3,8 +3,8 @@
 import pytest
 
 from vaehpc import explain, launch, replay
-from vaehpc.files import RunDir, StudyDir, read_model
 from vaehpc.schema.results import ReplayResult, TriggerRecord, Variant
+from vaehpc.study.files import RunDir, StudyDir, read_model
 from vaehpc.tasks.prepare import Request, prepare
 
 ARMS = """

@@ -19,9 +19,9 @@ from vaehpc import status
 from vaehpc.command import duration
 from vaehpc.endings import rounded_up
 from vaehpc.evidence import RunFiles
-from vaehpc.files import BatchDir, RunDir, StudyDir
 from vaehpc.machine.processes import process_start
 from vaehpc.states import RunState, StudyState, read_study
+from vaehpc.study.files import BatchDir, RunDir, StudyDir
 
 RUN = "vae-tiny-seed000"
 

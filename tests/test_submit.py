@@ -14,7 +14,7 @@ from vaehpc import submit
 from vaehpc.machine.hardware import visible_gpus
 from vaehpc.machine.processes import launcher_record, process_start, running_launcher
 from vaehpc.schema.site import JobConfig, SiteConfig
-from vaehpc.sites import built_in_site, job_config
+from vaehpc.study.sites import built_in_site, job_config
 from vaehpc.submit import Pack, Task, local_slots, run_debug, run_local, run_pack
 
 JOBS = ("prepare", "launch", "train", "statistics", "aggregate", "verdict", "probe")

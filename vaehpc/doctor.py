@@ -23,12 +23,12 @@ from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.image import image_findings
 from vaehpc.command import UserError, exit_code, say
 from vaehpc.containers import bound
-from vaehpc.files import StudyDir
 from vaehpc.machine.hardware import has_slurm
-from vaehpc.provenance import own_image
 from vaehpc.schema.site import SiteConfig
-from vaehpc.sites import built_in_site, job_config, read_site
 from vaehpc.slurm import SlurmError, associations, client, configuration, of_account, submit_limit, test_only
+from vaehpc.study.files import StudyDir
+from vaehpc.study.provenance import own_image
+from vaehpc.study.sites import built_in_site, job_config, read_site
 from vaehpc.tasks.probe import MachineReport, data_report, machine_report
 
 INTERRUPTED = "interrupted; what was submitted was cancelled, and nothing stays behind"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaehpc.evidence import Element, Start
-from vaehpc.files import Event, tail
 from vaehpc.slurm import AccountedElement
+from vaehpc.study.attempts import tail
+from vaehpc.study.files import Event
 
 NEAR_LIMIT = 0.9
 """A task killed with a peak above this share of its memory is taken to have been killed for it."""

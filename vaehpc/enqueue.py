@@ -29,14 +29,14 @@ from vaehpc.batches import (
 from vaehpc.checks.image import STAGES, ImageError, can_look, examined
 from vaehpc.command import UserError, say
 from vaehpc.containers import bound
-from vaehpc.files import DataDir, StudyDir, write_text
-from vaehpc.provenance import own_image
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.site import SiteConfig
-from vaehpc.sites import job_config
 from vaehpc.slurm import SlurmError, associations, configuration, of_account, queued, submit_limit
 from vaehpc.stages import show_results
-from vaehpc.study import create_study
+from vaehpc.study.files import DataDir, StudyDir, write_text
+from vaehpc.study.provenance import own_image
+from vaehpc.study.sites import job_config
+from vaehpc.study.study import create_study
 
 POLL_SECONDS = 5.0
 PYTHON_SECONDS = 120.0

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from vaehpc.command import UserError
-from vaehpc.files import Attempt, BatchDir, Event, RunDir, StudyDir
 from vaehpc.machine.processes import process_stat, running_launcher
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import BatchRecord, StudySummary
 from vaehpc.slurm import AccountedElement, QueuedElement
+from vaehpc.study.attempts import Attempt, all_attempts
+from vaehpc.study.files import BatchDir, Event, RunDir, StudyDir
 
 # What the files say
 
@@ -123,7 +124,7 @@ def read_run(path: Path, config: RunConfig) -> RunFiles:
     starts: dict[str, Start] = {}
     if ATTEMPTS not in names:
         return RunFiles(path, config, names, starts, None, 0)
-    attempts = RunDir(path).all_attempts()
+    attempts = all_attempts(RunDir(path))
     for position in reversed(range(len(attempts))):
         start = Start(attempts[position])
         stage = str(start.began.get("stage", "train"))

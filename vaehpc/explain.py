@@ -11,11 +11,11 @@ from typing import Annotated
 import tyro
 
 from vaehpc.command import UserError, exit_code
-from vaehpc.files import RunDir, write_text
 from vaehpc.reporting.explanation import Explained, coverage, event_figure, event_words, overview_figure, page
 from vaehpc.reporting.figures import svg
 from vaehpc.reporting.words import NBSP
-from vaehpc.study import found_run, found_study
+from vaehpc.study.files import RunDir, write_text
+from vaehpc.study.study import found_run, found_study
 from vaehpc.tasks.recorded import read_recorded
 
 

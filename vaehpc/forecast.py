@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Iterator, Mapping
 
 from vaehpc.command import duration
-from vaehpc.files import gigabytes
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import Measurement
-from vaehpc.sites import built_in_site, job_config
-from vaehpc.study import expected_bytes
+from vaehpc.study.files import gigabytes
+from vaehpc.study.sites import built_in_site, job_config
+from vaehpc.study.study import expected_bytes
 from vaehpc.submit import local_slots
 from vaehpc.tasks.sharing import measured_together
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from vaehpc.checks import machine
 from vaehpc.command import exit_code
 from vaehpc.doctor import show
-from vaehpc.provenance import own_image
+from vaehpc.study.provenance import own_image
 from vaehpc.tasks.probe import machine_report
 
 

@@ -21,9 +21,13 @@ from rich.table import Table
 from vaehpc.command import UserError, exit_code, nearest, say
 from vaehpc.containers import bound
 from vaehpc.enqueue import line_path, queue_preparation, queue_study, require_package, scripts_folder, write_scripts
-from vaehpc.files import DataDir, StudyDir
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, has_slurm, visible_gpus
-from vaehpc.presets import (
+from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.site import SiteConfig
+from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
+from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none, power
+from vaehpc.study.files import DataDir, StudyDir
+from vaehpc.study.presets import (
     DEMO_IMAGE_SIZE,
     DEMO_IMAGES,
     PRESETS,
@@ -35,13 +39,9 @@ from vaehpc.presets import (
     overridden,
     read_toml,
 )
-from vaehpc.provenance import own_image
-from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
-from vaehpc.schema.site import SiteConfig
-from vaehpc.sites import Executor, chosen_site, job_config
-from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
-from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none, power
-from vaehpc.study import (
+from vaehpc.study.provenance import own_image
+from vaehpc.study.sites import Executor, chosen_site, job_config
+from vaehpc.study.study import (
     controls,
     create_study,
     data_config,

@@ -15,9 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import UserError, exit_code, say
-from vaehpc.files import DataDir, StudyDir
 from vaehpc.forecast import forecast, measured_arms
-from vaehpc.presets import PRESETS, PresetName, Settings, analysis_plan, configured_arms, named_arms
 from vaehpc.stats.planning import (
     MOST_SEEDS,
     Look,
@@ -30,7 +28,9 @@ from vaehpc.stats.planning import (
     seeds_needed,
     stopping,
 )
-from vaehpc.study import data_config, found_study, planned_study
+from vaehpc.study.files import DataDir, StudyDir
+from vaehpc.study.presets import PRESETS, PresetName, Settings, analysis_plan, configured_arms, named_arms
+from vaehpc.study.study import data_config, found_study, planned_study
 
 SHOWN_COUNTS = 6
 """Diverged runs of the reference for which boundaries are printed."""

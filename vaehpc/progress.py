@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from vaehpc.files import RunDir
+from vaehpc.study.attempts import all_attempts
+from vaehpc.study.files import RunDir
 
 
 class StageView:
@@ -65,7 +66,7 @@ def stage_view(stage: str, total: int, console: Console) -> Iterator[StageView]:
 
 def heartbeat(run: RunDir) -> dict[str, float | None] | None:
     """The newest attempt's last sign of life during training."""
-    attempts = run.all_attempts()
+    attempts = all_attempts(run)
     if not attempts or not attempts[-1].heartbeat_path.exists():
         return None
     beat: dict[str, float | None] = json.loads(attempts[-1].heartbeat_path.read_text())

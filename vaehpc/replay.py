@@ -18,13 +18,13 @@ from rich.table import Table
 from vaehpc.command import UserError, exit_code, say
 from vaehpc.containers import bound
 from vaehpc.enqueue import queue_study, require_package
-from vaehpc.files import DataDir, RunDir, StudyDir, read_model
-from vaehpc.provenance import provenance
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
-from vaehpc.sites import chosen_site, job_config
 from vaehpc.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
-from vaehpc.study import create_study, found_run, found_study, in_image, missing_runs, widened
+from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model
+from vaehpc.study.provenance import provenance
+from vaehpc.study.sites import chosen_site, job_config
+from vaehpc.study.study import create_study, found_run, found_study, in_image, missing_runs, widened
 
 IDENTICAL_REPEATS = 3
 """Forks that change nothing: they show that the jump can be repeated."""
@@ -311,7 +311,7 @@ def usual_gradient_norm(run: RunDir, calm_step: int, config: RunConfig) -> float
     """
     import numpy as np
 
-    from vaehpc.streams import read_stream
+    from vaehpc.study.streams import read_stream
 
     norms = np.array([])
     if (rows := read_stream(run.steps)) is not None:

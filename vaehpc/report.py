@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vaehpc.command import UserError, exit_code
 from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
-from vaehpc.study import found_study
+from vaehpc.study.study import found_study
 
 
 @dataclass(frozen=True)

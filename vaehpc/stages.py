@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import UserError, say
-from vaehpc.files import RunDir, StudyDir, tail, write_text
 from vaehpc.machine.hardware import visible_gpus
 from vaehpc.machine.processes import launcher_record, running_launcher
 from vaehpc.progress import stage_view
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import RunSummary, StudySummary
 from vaehpc.schema.site import JobConfig
-from vaehpc.sites import built_in_site, job_config
-from vaehpc.study import missing_runs, source_of
+from vaehpc.study.attempts import tail
+from vaehpc.study.files import RunDir, StudyDir, write_text
+from vaehpc.study.sites import built_in_site, job_config
+from vaehpc.study.study import missing_runs, source_of
 from vaehpc.submit import Task, run_debug, run_local
 from vaehpc.tasks.sharing import multi_process_service, runs_at_once
 

@@ -32,8 +32,8 @@ from vaehpc.evidence import (
     read_summary,
     resumed_words,
 )
-from vaehpc.files import StudyDir
 from vaehpc.slurm import QueuedElement, SlurmError, accounted, queued
+from vaehpc.study.files import StudyDir
 
 SAID_LENGTH = 200
 """Characters of what a client of Slurm said when it failed."""

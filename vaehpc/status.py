@@ -24,11 +24,12 @@ from rich.text import Text
 from vaehpc.command import UserError, duration, exit_code, say
 from vaehpc.endings import Failure
 from vaehpc.evidence import RunFiles, adopted, by_run, read_batches
-from vaehpc.files import RunDir, StudyDir
 from vaehpc.machine.processes import running_launcher
 from vaehpc.slurm import SlurmError, cancel, queued
 from vaehpc.states import ACTIVE, Kind, RunState, StudyState, read_study
-from vaehpc.study import found_run, found_study
+from vaehpc.study.attempts import all_attempts
+from vaehpc.study.files import RunDir, StudyDir
+from vaehpc.study.study import found_run, found_study
 from vaehpc.usage import usage_lines
 
 WATCH_SECONDS, WATCH_SLURM_SECONDS = 3.0, 10.0
@@ -340,7 +341,7 @@ def show_log(study: StudyDir, run: RunDir | None, console: Console) -> int:
     """
     if run is None:
         raise UserError("--logs shows one run's log: name it with --run RUN")
-    attempts = run.all_attempts()
+    attempts = all_attempts(run)
     logs = [attempt.log for attempt in reversed(attempts) if attempt.log.exists()]
     of_run = [element for (_, name), element in by_run(read_batches(study)).items() if name == run.name]
     logs += [element.log for element in of_run if element.log is not None and element.log.exists()]

@@ -20,9 +20,9 @@ import submitit
 
 from vaehpc.machine.hardware import visible_gpus
 from vaehpc.machine.processes import process_stat
-from vaehpc.provenance import own_image
 from vaehpc.schema.site import OWN_OPTIONS, JobConfig, SiteConfig, SlurmConfig
 from vaehpc.slurm import SlurmError, test_only
+from vaehpc.study.provenance import own_image
 from vaehpc.tasks.sharing import multi_process_service, runs_at_once
 
 POLL_SECONDS = 0.2

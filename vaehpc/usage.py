@@ -13,8 +13,9 @@ from pathlib import Path
 from vaehpc.command import duration
 from vaehpc.endings import HEADROOM, rounded_up
 from vaehpc.evidence import Element, Start, read_batches
-from vaehpc.files import StudyDir
 from vaehpc.slurm import AccountedElement, SlurmError, accounted
+from vaehpc.study.attempts import all_attempts
+from vaehpc.study.files import StudyDir
 
 STAGES = ("train", "statistics")
 ROUNDING = 0.1
@@ -90,7 +91,7 @@ def stage_usage(
     }
     used = []
     for config in study.config().runs():
-        starts = [Start(attempt) for attempt in study.run(config.name).all_attempts()]
+        starts = [Start(attempt) for attempt in all_attempts(study.run(config.name))]
         if starts := [start for start in starts if start.began.get("stage") == stage]:
             used.append(run_usage(starts, *accounted_for.get(config.name, (None, None))))
     if not used:

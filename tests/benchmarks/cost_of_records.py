@@ -21,8 +21,9 @@ from tests.benchmarks.article import article_run
 from tests.benchmarks.measure import Row, Work, cpu_seconds, finish, in_turns, median_interval
 from tests.benchmarks.stepping import built, stepper
 from tests.examples import run_config
-from vaehpc.files import Attempt, RunDir
 from vaehpc.schema.config import RunConfig
+from vaehpc.study.attempts import Attempt
+from vaehpc.study.files import RunDir
 from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.checkpoint import Progress, save_checkpoint
 from vaehpc.training.encode import compiled_encoder

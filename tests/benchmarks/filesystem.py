@@ -27,8 +27,8 @@ from tests.benchmarks.fleet import (
 from tests.benchmarks.launching import CLIENTS
 from tests.benchmarks.measure import Row, finish
 from tests.benchmarks.syscalls import Segment, counted, has_strace
-from vaehpc.files import RunDir, StudyDir
-from vaehpc.study import expected_bytes
+from vaehpc.study.files import RunDir, StudyDir
+from vaehpc.study.study import expected_bytes
 from vaehpc.tasks.prepare import Request, prepare
 
 PART = "file system"

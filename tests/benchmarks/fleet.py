@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.files import BEAT_SECONDS
 from vaehpc.schema.config import RunConfig
-from vaehpc.study import num_weights
+from vaehpc.study.attempts import BEAT_SECONDS
+from vaehpc.study.study import num_weights
 
 NUM_RUNS, NUM_NODES = 10_000, 500
 STARTS_PER_SECOND = 75.0

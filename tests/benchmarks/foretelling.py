@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.benchmarks.measure import Row, finish, ratio_row
-from vaehpc.files import DataDir, StudyDir
 from vaehpc.forecast import measured_arms, run_seconds
-from vaehpc.presets import DEMO_IMAGE_SIZE, DEMO_IMAGES, PRESETS, configured_arms, named_arms
 from vaehpc.stages import claim, run_stage
-from vaehpc.study import create_study, data_config, expected_bytes, planned_study
+from vaehpc.study.files import DataDir, StudyDir
+from vaehpc.study.presets import DEMO_IMAGE_SIZE, DEMO_IMAGES, PRESETS, configured_arms, named_arms
+from vaehpc.study.study import create_study, data_config, expected_bytes, planned_study
 from vaehpc.tasks.prepare import Request, prepare
 
 ARMS = ("vae-tiny", "ae")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vaehpc.files import Attempt, RunDir
+from vaehpc.study.attempts import Attempt, all_attempts
+from vaehpc.study.files import RunDir
 
 MARKS = Path("/benchmark-phase")
 
@@ -34,7 +35,7 @@ def trained(directory: str) -> None:
     mark("start")
     train.run(directory)
     mark("between")
-    attempt: Attempt = RunDir(Path(directory)).all_attempts()[-1]
+    attempt: Attempt = all_attempts(RunDir(Path(directory)))[-1]
     mark("heartbeat")
     attempt.beat(step=1)
     mark("between")

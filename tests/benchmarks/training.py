@@ -36,11 +36,11 @@ from tests.benchmarks.measure import (
 from tests.benchmarks.net import BATCH, NUM_CHECKED, SIZE, TOLERANCE, Z_DIM
 from tests.benchmarks.rivals import ArticleVae, same_weights
 from tests.benchmarks.stepping import built, stepper
-from vaehpc.files import DataDir
 from vaehpc.images.synthetic import write_celeba
 from vaehpc.machine.hardware import computes_bfloat16
 from vaehpc.schema.config import DataConfig, RunConfig
-from vaehpc.study import data_config
+from vaehpc.study.files import DataDir
+from vaehpc.study.study import data_config
 from vaehpc.tasks.prepare import Request, prepare
 from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.encode import noise_key

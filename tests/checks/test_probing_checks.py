@@ -6,7 +6,7 @@ import pytest
 
 from vaehpc.checks.probing import Probe, failed_finding, probe_array, report_findings
 from vaehpc.schema.site import SiteConfig
-from vaehpc.sites import job_config
+from vaehpc.study.sites import job_config
 from vaehpc.submit import SlurmArray
 from vaehpc.tasks.probe import ProbeDir, ProbeReport, machine_report
 

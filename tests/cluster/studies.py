@@ -13,7 +13,8 @@ from typing import Any
 
 from tests.cluster import users
 from tests.cluster.cluster import Cluster
-from vaehpc.files import Attempt, BatchDir, RunDir, StudyDir
+from vaehpc.study.attempts import Attempt, all_attempts
+from vaehpc.study.files import BatchDir, RunDir, StudyDir
 
 SITE = """
 executor = "slurm"
@@ -137,7 +138,7 @@ class Place:
         """Waits until this attempt has trained so many steps."""
 
         def beats() -> bool:
-            found = [found for found in self.run(run).all_attempts() if found.number == attempt]
+            found = [found for found in all_attempts(self.run(run)) if found.number == attempt]
             return bool(found) and _record(found[0].heartbeat_path).get("step", 0) >= step
 
         # Where runs share a GPU, how many is measured first: for a minute, on a busy machine for two.
@@ -169,7 +170,7 @@ class Place:
 
     def signal_task(self, run: str, number: signal.Signals) -> None:
         """Sends a signal to the newest attempt's process."""
-        pid = _record(self.run(run).all_attempts()[-1].start_path)["pid"]
+        pid = _record(all_attempts(self.run(run))[-1].start_path)["pid"]
         self.cluster.root(f"kill -{number:d} {pid}")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.cluster import users
 from tests.cluster.cluster import Cluster
-from vaehpc.files import StudyDir
 from vaehpc.schema.config import DataConfig
+from vaehpc.study.files import StudyDir
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -16,6 +16,7 @@ from tests.celeba_files import write_celeba
 from tests.cluster.cluster import Cluster
 from tests.cluster.studies import Place, new_place
 from vaehpc.schema.config import DataConfig
+from vaehpc.study.attempts import all_attempts
 
 RUN = "vae-tiny-seed000"
 Results = dict[str, Any]
@@ -58,7 +59,7 @@ def test_end_to_end(place: Place) -> None:
 
 def started_with(place: Place, run: str) -> str | None:
     """CUDA_VISIBLE_DEVICES of a run's training."""
-    return json.loads(place.run(run).all_attempts()[0].start_path.read_text())["cuda_visible_devices"]
+    return json.loads(all_attempts(place.run(run))[0].start_path.read_text())["cuda_visible_devices"]
 
 
 def test_time_limit(place: Place, undisturbed: Results) -> None:

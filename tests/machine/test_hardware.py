@@ -11,9 +11,9 @@ from rich.console import Console
 from tests.examples import data_config
 from vaehpc import launch
 from vaehpc.machine import hardware
-from vaehpc.presets import Settings, configured_arms, named_arms
 from vaehpc.schema.config import StudyConfig
-from vaehpc.study import planned_study
+from vaehpc.study.presets import Settings, configured_arms, named_arms
+from vaehpc.study.study import planned_study
 
 GENOA = "processor\t: 0\nmodel name\t: AMD EPYC 9654\nflags\t\t: fpu sse2 avx2 avx512_bf16 vaes\n\n"
 MILAN = "processor\t: 0\nmodel name\t: AMD EPYC 7763\nflags\t\t: fpu sse2 avx2 vaes\n\n"

@@ -1,9 +1,9 @@
 import pytest
 from fake_study import MIXED, make_study
 
-from vaehpc.files import StudyDir
 from vaehpc.reporting.document import write_report
 from vaehpc.schema.results import StudySummary
+from vaehpc.study.files import StudyDir
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vaehpc.files import StudyDir, declaration, write_model, write_text
-from vaehpc.presets import PresetName, analysis_plan
 from vaehpc.schema.config import (
     ArmConfig,
     DataConfig,
@@ -36,6 +34,8 @@ from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.radius import radius_statistics
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
+from vaehpc.study.files import StudyDir, declaration, write_model, write_text
+from vaehpc.study.presets import PresetName, analysis_plan
 
 PROVENANCE = Provenance(code_version="0.1.0+abc1234", image_digest=None, packages={"numpy": "2.4.1", "keras": "3.15.0"})
 RADII: dict[RunClass, float] = {

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from tests.reporting.recorded import LAYERS, NUM_STEPS, SPIKE, planted, planted_record, planted_run, planted_trigger
-from vaehpc.presets import analysis_plan
 from vaehpc.reporting.explanation import (
     ALARM,
     MAX_POINTS,
@@ -30,6 +29,7 @@ from vaehpc.reporting.figures import INK, svg
 from vaehpc.reporting.words import NBSP
 from vaehpc.stats.departures import StepRecord, event
 from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.study.presets import analysis_plan
 
 
 def plain(text):

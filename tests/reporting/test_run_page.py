@@ -8,7 +8,6 @@ import pytest
 from fake_study import make_study
 from page import Page, no_requests
 
-from vaehpc.files import RunDir, StudyDir, write_model
 from vaehpc.reporting import words
 from vaehpc.reporting.run_page import SAMPLE_IMAGES, run_page
 from vaehpc.schema.results import (
@@ -23,6 +22,7 @@ from vaehpc.schema.results import (
     TsneResult,
 )
 from vaehpc.stats.summary import summarise_cloud
+from vaehpc.study.files import RunDir, StudyDir, write_model
 from vaehpc.tasks import pages
 from vaehpc.tasks.pages import read_material, write_pages
 

@@ -4,12 +4,12 @@ import re
 import pytest
 from fake_study import make_study
 
-from vaehpc.presets import analysis_plan
 from vaehpc.reporting import words
 from vaehpc.schema.results import ArmSummary, Comparison, Contrast, DipTest, PlannedLook, RunClass, RunSummary
 from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.divergence import Control, ControlScale
 from vaehpc.stats.rates import summarise_arm
+from vaehpc.study.presets import analysis_plan
 
 AE = Control("ae", ControlScale(centre=16.0, scatter=0.05), num_runs=8)
 

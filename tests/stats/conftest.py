@@ -2,8 +2,8 @@ import tomllib
 
 import pytest
 
-from vaehpc.files import declaration
 from vaehpc.schema.plan import PlanConfig
+from vaehpc.study.files import declaration
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from article_runs import AE, ARMS, CELEBA, VAE, measured
 
-from vaehpc.files import declaration
 from vaehpc.schema.config import ModelConfig, VaeConfig
 from vaehpc.stats.comparison import Reference, compare, differences, measurements
 from vaehpc.stats.divergence import Control
 from vaehpc.stats.summary import summarise_run
+from vaehpc.study.files import declaration
 
 NO_CONTROL = Control(None, None, num_runs=0)
 

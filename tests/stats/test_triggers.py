@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vaehpc.presets import analysis_plan
 from vaehpc.schema.plan import RecorderPlan
 from vaehpc.stats.triggers import MIN_STEPS_OF_MEDIAN, Trigger, first_trigger, probe_trigger
+from vaehpc.study.presets import analysis_plan
 
 PLAN: RecorderPlan = analysis_plan().recorder
 NUM_STEPS = 250

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vaehpc.files import RunDir, StudyDir, declaration, write_model
 from vaehpc.schema.config import (
     ArmConfig,
     DataConfig,
@@ -22,6 +21,7 @@ from vaehpc.schema.config import (
 )
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import EpochRecord, TrainedRecord
+from vaehpc.study.files import RunDir, StudyDir, declaration, write_model
 
 NUM_TRAIN = 40
 Z_DIM = 4

@@ -11,8 +11,9 @@ from readers_check import unexplained
 from scipy import stats
 
 from vaehpc.command import UserError
-from vaehpc.files import Attempt, RunDir, StudyDir, write_model
 from vaehpc.schema.results import TriggerRecord
+from vaehpc.study.attempts import Attempt
+from vaehpc.study.files import RunDir, StudyDir, write_model
 from vaehpc.tasks import aggregate, statistics
 from vaehpc.tasks.recorded import read_probe
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.examples import arm_config, run_config
 from vaehpc.command import UserError
-from vaehpc.files import RunDir, write_model
 from vaehpc.schema.config import DataConfig, ForkConfig, RunConfig
+from vaehpc.study.files import RunDir, write_model
 from vaehpc.tasks.train import run as train
 from vaehpc.training.checkpoint import read_checkpoint
 

@@ -16,9 +16,9 @@ import simplejpeg
 from tests.celeba_files import attribute_values, jpeg, write_celeba, write_folder
 from tests.shard_reader import read_shard
 from vaehpc.command import UserError
-from vaehpc.files import DataDir, sha256_of_file
 from vaehpc.images.preprocess import preprocess
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images
+from vaehpc.study.files import DataDir, sha256_of_file
 from vaehpc.tasks.prepare import Request, prepare, run
 
 NUM_IMAGES = 300

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vaehpc.files import read_model, write_model
 from vaehpc.schema.config import DataConfig
+from vaehpc.study.files import read_model, write_model
 from vaehpc.tasks.probe import (
     CONVOLVED_ONES,
     ProbeDir,

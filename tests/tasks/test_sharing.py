@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.examples import run_config
-from vaehpc.files import StudyDir, write_model
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Measurement
+from vaehpc.study.files import StudyDir, write_model
 from vaehpc.tasks import sharing
 from vaehpc.tasks.sharing import measured_sharing, measured_together, multi_process_service, runs_at_once
 

@@ -9,10 +9,11 @@ import pytest
 from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_study
 
 from vaehpc.command import UserError
-from vaehpc.files import Attempt, RunDir, write_model
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ATTRIBUTES, Manifest, Preprocessing, Split
 from vaehpc.stats import latents
+from vaehpc.study.attempts import Attempt, all_attempts
+from vaehpc.study.files import RunDir, write_model
 from vaehpc.tasks import statistics
 
 
@@ -30,7 +31,7 @@ def make_run(tmp_path) -> Callable[..., RunDir]:
 
 
 def outcomes(run_dir: RunDir) -> list[str]:
-    return [json.loads(attempt.exit_path.read_text())["outcome"] for attempt in run_dir.all_attempts()]
+    return [json.loads(attempt.exit_path.read_text())["outcome"] for attempt in all_attempts(run_dir)]
 
 
 def test_measures_what_training_left(make_run):
@@ -85,7 +86,7 @@ def test_nothing_is_done_twice(make_run):
     written = run_dir.statistics_path.stat().st_mtime_ns
     statistics.run(str(run_dir.path))
     assert run_dir.statistics_path.stat().st_mtime_ns == written
-    assert len(run_dir.all_attempts()) == 1
+    assert len(all_attempts(run_dir)) == 1
 
 
 def test_arrays_without_their_marker_are_replaced(make_run):
@@ -101,7 +102,7 @@ def test_an_untrained_run_is_refused(make_run):
     run_dir.trained_path.unlink()
     with pytest.raises(UserError, match=r"no trained\.json"):
         statistics.run(str(run_dir.path))
-    assert run_dir.all_attempts() == []
+    assert all_attempts(run_dir) == []
 
 
 def test_components_that_are_not_finite_are_counted(make_run):
@@ -346,7 +347,7 @@ def test_a_superseded_attempt_publishes_nothing(make_run, monkeypatch):
     statistics.run(str(run_dir.path))
     assert not run_dir.statistics_path.exists()
     assert not run_dir.statistics_arrays.exists()
-    assert json.loads(run_dir.all_attempts()[0].exit_path.read_text())["outcome"] == "superseded"
+    assert json.loads(all_attempts(run_dir)[0].exit_path.read_text())["outcome"] == "superseded"
 
 
 def test_a_full_disk_is_said(make_run, monkeypatch):

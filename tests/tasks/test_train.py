@@ -20,9 +20,10 @@ import pytest
 from PIL import Image
 
 from tests.examples import run_config
-from vaehpc.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.schema.config import DataConfig, ModelConfig, TrainConfig
-from vaehpc.study import data_config
+from vaehpc.study.attempts import all_attempts
+from vaehpc.study.files import DataDir, RunDir, StudyDir, write_model
+from vaehpc.study.study import data_config
 from vaehpc.tasks.train import kept_programs
 from vaehpc.training.encode import UNIFORM_LIMITS
 
@@ -123,7 +124,7 @@ def test_a_vae_leaves_what_the_next_stages_read(undisturbed: RunDir) -> None:
     with pa.OSFile(str(undisturbed.probe)) as file:
         assert pa.ipc.open_stream(file).read_all()["step"].to_pylist() == [50, 100]
     assert outcome(undisturbed, 1) == "done"
-    assert "starts at step 0" in undisturbed.all_attempts()[0].log.read_text()
+    assert "starts at step 0" in all_attempts(undisturbed)[0].log.read_text()
 
 
 def size_of(picture: Path) -> tuple[int, int]:
@@ -157,7 +158,7 @@ def test_a_trained_run_is_left_alone(undisturbed: RunDir) -> None:
     before = digests(undisturbed)
     train(undisturbed)
     assert digests(undisturbed) == before
-    assert len(undisturbed.all_attempts()) == 1
+    assert len(all_attempts(undisturbed)) == 1
 
 
 def kill_and_finish(run: RunDir, num_kills: int, rng: random.Random, longest: float) -> None:
@@ -194,7 +195,7 @@ def test_twenty_kills_change_nothing(faces: DataConfig, tmp_path: Path, precisio
         assert process.is_alive(), f"the run had ended before kill {attempt}: it proves less than it says"
         process.kill()
         process.join()
-        newest = killed.all_attempts()[-1]
+        newest = all_attempts(killed)[-1]
         first_steps.append(int(newest.log.read_text().partition("starts at step ")[2].split()[0]))
     train(killed, timeout=600)
     assert digests(killed) == digests(whole)
@@ -287,7 +288,7 @@ def test_a_run_that_is_not_finite_is_a_result(faces: DataConfig, tmp_path: Path)
     assert record.nonfinite_step <= 3
     assert record.step == 0
     assert np.isfinite(np.load(run.mu)).all()
-    assert "last good state is kept" in run.all_attempts()[0].log.read_text()
+    assert "last good state is kept" in all_attempts(run)[0].log.read_text()
 
 
 def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, 
     process.communicate(timeout=TIMEOUT)
     assert process.returncode != 0
     assert outcome(run, 1) == "failed"
-    assert "holds no data set" in run.all_attempts()[0].log.read_text()
+    assert "holds no data set" in all_attempts(run)[0].log.read_text()
     assert not run.trained_path.exists()
 
 
@@ -331,7 +332,7 @@ def test_a_training_that_fails_ends_while_images_are_read(faces: DataConfig, tmp
         finally:
             process.kill()
     assert outcome(run, 1) == "failed"
-    assert "planted after a block" in run.all_attempts()[0].log.read_text()
+    assert "planted after a block" in all_attempts(run)[0].log.read_text()
 
 
 def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path) -> None:

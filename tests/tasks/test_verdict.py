@@ -5,9 +5,9 @@ import pytest
 from planted import AE, VAE, study_config, write_marker, write_probe, write_study
 
 from vaehpc.command import UserError
-from vaehpc.files import RunDir, StudyDir
 from vaehpc.schema.config import ArmConfig, ForkConfig, ReplayConfig, TrainConfig, VaeConfig
 from vaehpc.schema.results import ReplayResult
+from vaehpc.study.files import RunDir, StudyDir
 from vaehpc.tasks import verdict
 
 REPLAY = ReplayConfig(

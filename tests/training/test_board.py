@@ -10,9 +10,10 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.examples import run_config
-from vaehpc.files import Attempt, DataDir, RunDir, SupersededError
 from vaehpc.schema.config import DataConfig, RunConfig
 from vaehpc.schema.results import ATTRIBUTES, EpochRecord, ProbeRecord
+from vaehpc.study.attempts import Attempt, SupersededError
+from vaehpc.study.files import DataDir, RunDir
 from vaehpc.training.board import STEP_TAGS, Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import Progress, state_arrays, state_hash
 from vaehpc.training.fit import Signals, TrainedBlock, build_optimizer, train_blocks

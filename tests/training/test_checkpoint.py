@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from vaehpc.files import Attempt, RunDir, SupersededError
+from vaehpc.study.attempts import Attempt, SupersededError
+from vaehpc.study.files import RunDir
 from vaehpc.training.checkpoint import (
     NUM_KEPT,
     NonFiniteError,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.examples import arm_config, run_config
 from vaehpc.schema.config import ArmConfig
-from vaehpc.study import num_weights
+from vaehpc.study.study import num_weights
 from vaehpc.training.models import LAYER_NAMES, FusedBatchNormalization, LogitsLayer, Net, build_net, layer_seeds
 
 KEY = np.random.SeedSequence(5)

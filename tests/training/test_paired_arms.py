@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tests.examples import run_config
-from vaehpc.presets import Settings, configured_arms, named_arms
 from vaehpc.schema.config import ModelConfig, RunConfig, TrainConfig
+from vaehpc.study.presets import Settings, configured_arms, named_arms
 from vaehpc.training.checkpoint import Progress, state_arrays, state_hash
 from vaehpc.training.encode import noise_key
 from vaehpc.training.fit import Signals, build_optimizer, train_blocks

@@ -10,8 +10,8 @@ import tensorflow as tf
 from tests.examples import data_config, run_config
 from tests.shard_reader import read_shard
 from vaehpc.command import UserError
-from vaehpc.files import DataDir
 from vaehpc.schema.config import DataConfig, RunConfig
+from vaehpc.study.files import DataDir
 from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, feeding, load_training_images, resident_images
 
 

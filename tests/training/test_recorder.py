@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from tests.examples import run_config
-from vaehpc.files import Attempt, RunDir, SupersededError, read_model
 from vaehpc.schema.config import ForkConfig, RunConfig
 from vaehpc.schema.results import ProbeRecord, TriggerRecord
+from vaehpc.study.attempts import Attempt, SupersededError
+from vaehpc.study.files import RunDir, read_model
 from vaehpc.training import recorder as recorder_module
 from vaehpc.training.checkpoint import NonFiniteError, Progress, read_checkpoint
 from vaehpc.training.fit import TrainedBlock

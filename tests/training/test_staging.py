@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from vaehpc.files import DataDir
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Shard
+from vaehpc.study.files import DataDir
 from vaehpc.training import staging
 
 

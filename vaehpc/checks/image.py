@@ -11,9 +11,9 @@ from vaehpc import __version__
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.machine import ANALYSIS_EXTRAS, TRAIN_EXTRAS, released
 from vaehpc.containers import TRAIN_STAGES, host_path, image_of, mount_points, python_command
-from vaehpc.provenance import own_image
 from vaehpc.schema.site import SiteConfig
-from vaehpc.sites import job_config
+from vaehpc.study.provenance import own_image
+from vaehpc.study.sites import job_config
 from vaehpc.tasks.probe import MachineReport
 
 STAGES = ("train", "statistics")

@@ -23,10 +23,11 @@ from vaehpc.checks.machine import (
     version_finding,
 )
 from vaehpc.containers import environment_lines
-from vaehpc.files import StudyDir, read_model, tail, write_model, write_text
 from vaehpc.schema.site import SiteConfig
-from vaehpc.sites import job_config
 from vaehpc.slurm import SlurmError, cancel, client, queued
+from vaehpc.study.attempts import tail
+from vaehpc.study.files import StudyDir, read_model, write_model, write_text
+from vaehpc.study.sites import job_config
 from vaehpc.submit import Array, SlurmArray
 from vaehpc.tasks.probe import MachineReport, ProbeDir, ProbeReport, ProbeRequest
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
-from vaehpc.files import gigabytes
+from vaehpc.study.files import gigabytes
 
 SHARED_TYPES = (
     "nfs",

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.command import UserError
-from vaehpc.files import gigabytes
+from vaehpc.study.files import gigabytes
 
 IMAGE_SHAPE = (218, 178, 3)
 """(height, width, channels) of an aligned CelebA JPEG."""

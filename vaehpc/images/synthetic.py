@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vaehpc.files import written_aside
 from vaehpc.images.annotations import ATTRIBUTE_LIST, PARTITION_LIST
 from vaehpc.images.celeba import ARCHIVE, FOLDER, SYNTHETIC_COMMENT
 from vaehpc.images.faces.attributes import attributes_of
@@ -24,6 +23,7 @@ from vaehpc.images.faces.drawing import draw_face
 from vaehpc.images.faces.population import sample_face
 from vaehpc.images.workers import end_with_parent, inherited_by_workers
 from vaehpc.schema.results import ATTRIBUTES
+from vaehpc.study.files import written_aside
 
 MAX_IMAGES = 999_999
 """CelebA's names have six digits."""

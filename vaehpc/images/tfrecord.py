@@ -22,8 +22,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from vaehpc.command import UserError
-from vaehpc.files import written_aside
 from vaehpc.schema.results import ATTRIBUTES
+from vaehpc.study.files import written_aside
 
 # A TFRecord is: length (8 bytes), CRC32C of the length (4), the record, CRC32C of the record (4).
 _BYTES_BEFORE_RECORD = 12

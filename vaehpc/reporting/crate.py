@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vaehpc.files import StudyDir
 from vaehpc.reporting import words
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import StudySummary
+from vaehpc.study.files import StudyDir
 
 TOP_FILES = {
     "study.json": ("settings, plan, seeds, data hash and code version of the study", "application/json"),

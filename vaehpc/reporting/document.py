@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vaehpc.files import StudyDir, write_text
 from vaehpc.reporting import figures, tables, words
 from vaehpc.reporting.figures import ArmRuns, EndedRun
 from vaehpc.reporting.page import Drawing, inline, rendered
 from vaehpc.schema.config import ArmConfig, ModelConfig, StudyConfig
 from vaehpc.schema.results import StudySummary
+from vaehpc.study.files import StudyDir, write_text
 
 
 def write_report(study: StudyDir, summary: StudySummary) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaehpc.files import RunDir, StudyDir
 from vaehpc.reporting import words
 from vaehpc.reporting.figures import ArmRuns, EndedRun
 from vaehpc.schema.config import ArmConfig
 from vaehpc.schema.plan import PairPlan
 from vaehpc.schema.results import ComparisonRow, LikenessToControl, OnsetCurve, RunSummary, SensitivityRow, StudySummary
+from vaehpc.study.attempts import all_attempts
+from vaehpc.study.files import RunDir, StudyDir
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def run_rows(study: StudyDir, summary: StudySummary, courses: Mapping[str, str])
 
 def num_attempts(run: RunDir, found: RunSummary) -> int:
     """Starts of the training; of any task if the run is missing, because its records may be damaged."""
-    return len(run.all_attempts()) if found.run_class is None else run.trained().num_attempts
+    return len(all_attempts(run)) if found.run_class is None else run.trained().num_attempts
 
 
 def settings(arm: ArmConfig) -> dict[str, str]:

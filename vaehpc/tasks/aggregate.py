@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vaehpc.command import UserError, explained
-from vaehpc.files import RunDir, StudyDir, declaration, tail, write_model, write_text
 from vaehpc.reporting.crate import crate
 from vaehpc.reporting.document import write_report
 from vaehpc.schema.config import RunConfig, StudyConfig
@@ -27,6 +26,8 @@ from vaehpc.stats.comparison import Reference
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
+from vaehpc.study.attempts import all_attempts, tail
+from vaehpc.study.files import RunDir, StudyDir, declaration, write_model, write_text
 from vaehpc.tasks.pages import write_pages
 from vaehpc.tasks.recorded import read_probe
 
@@ -156,7 +157,7 @@ def read_points(
 
 def last_words(run_dir: RunDir) -> str | None:
     """The end of the newest attempt's log; None if there is no attempt or it left no log."""
-    attempts = run_dir.all_attempts()
+    attempts = all_attempts(run_dir)
     if not attempts:
         return None
     return "\n".join(tail(attempts[-1].log, NUM_LAST_WORDS)) or None

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from vaehpc.command import UserError
-from vaehpc.files import DataDir, read_model, sha256_of_file, write_model
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Manifest
+from vaehpc.study.files import DataDir, read_model, sha256_of_file, write_model
 
 
 class Settings(Frozen):

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from vaehpc.files import Attempt, RunDir
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Measurement
+from vaehpc.study.attempts import Attempt
+from vaehpc.study.files import RunDir
 from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.checkpoint import Progress, save_checkpoint
 from vaehpc.training.encode import compiled_encoder, write_latents

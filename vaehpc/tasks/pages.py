@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.command import UserError
-from vaehpc.files import RunDir, StudyDir, write_text
-from vaehpc.provenance import provenance
 from vaehpc.reporting.explanation import Explained
 from vaehpc.reporting.run_page import SAMPLE_IMAGES, RunMaterial, run_page
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import RunSummary, StudySummary
 from vaehpc.stats.threads import num_threads
+from vaehpc.study.files import RunDir, StudyDir, write_text
+from vaehpc.study.provenance import provenance
 from vaehpc.tasks.recorded import read_probe, read_recorded
 from vaehpc.tasks.statistics import load_attributes
 

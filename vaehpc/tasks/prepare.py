@@ -22,7 +22,6 @@ import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from vaehpc.command import UserError, WorkerKilledError, explained
-from vaehpc.files import DataDir, read_model, require_space, sha256_of_file, write_array, write_model
 from vaehpc.images import preprocess
 from vaehpc.images.annotations import ATTRIBUTE_LIST, PARTITION_LIST, find_list, read_attributes, read_partition
 from vaehpc.images.celeba import FaceImages, open_images
@@ -37,6 +36,7 @@ from vaehpc.images.splits import (
 )
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Manifest, Preprocessing, Split
+from vaehpc.study.files import DataDir, read_model, require_space, sha256_of_file, write_array, write_model
 from vaehpc.tasks.data_folder import Settings, checked_manifest, claim, remove_unfinished, require_own_folder
 from vaehpc.tasks.shards import ShardJob, ShardRecord, make_shards
 

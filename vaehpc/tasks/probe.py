@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from vaehpc.command import UserError
-from vaehpc.files import DataDir, read_model, sha256_of_file, write_model, write_text
 from vaehpc.machine.processes import available_memory
-from vaehpc.provenance import own_image, provenance
 from vaehpc.schema.config import ImageRecord
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Manifest
+from vaehpc.study.files import DataDir, read_model, sha256_of_file, write_model, write_text
+from vaehpc.study.provenance import own_image, provenance
 
 IMPORT_SECONDS = 600.0
 """A first import of TensorFlow from a busy shared folder takes minutes."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vaehpc.files import RunDir
 from vaehpc.reporting.explanation import Explained
 from vaehpc.stats.departures import NOT_SIGNALS, StepRecord, event
 from vaehpc.stats.divergence import ProbeCurve
-from vaehpc.streams import read_stream
+from vaehpc.study.files import RunDir
+from vaehpc.study.streams import read_stream
 
 
 def read_recorded(run_dir: RunDir) -> Explained | None:

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.command import WorkerKilledError
-from vaehpc.files import read_model, sha256_of_file, write_model
 from vaehpc.images.celeba import FaceImages, open_images
 from vaehpc.images.preprocess import preprocess
 from vaehpc.images.splits import ShardImages
 from vaehpc.images.workers import run_in_workers
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Shard
+from vaehpc.study.files import read_model, sha256_of_file, write_model
 
 
 @dataclass(frozen=True)

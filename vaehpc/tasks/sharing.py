@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from vaehpc.files import RunDir, StudyDir, read_model, write_model
 from vaehpc.machine.hardware import gpu_name
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Measurement, Sharing
+from vaehpc.study.files import RunDir, StudyDir, read_model, write_model
 
 logger = logging.getLogger(__name__)
 

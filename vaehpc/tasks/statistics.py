@@ -12,7 +12,6 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from vaehpc.command import UserError, explained
-from vaehpc.files import Attempt, DataDir, RunDir
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import ATTRIBUTES, Head, HeadNorms, LatentStatistics
 from vaehpc.stats import latents
@@ -21,6 +20,8 @@ from vaehpc.stats.heads import head_norms
 from vaehpc.stats.posterior import difference_census, log_var_census, num_nonfinite
 from vaehpc.stats.radius import offset_and_spread, radii, radius_statistics
 from vaehpc.stats.threads import num_threads
+from vaehpc.study.attempts import Attempt
+from vaehpc.study.files import DataDir, RunDir
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,12 @@ import keras
 import tensorflow as tf
 
 from vaehpc.command import UserError
-from vaehpc.files import Attempt, RunDir, StoppedError, StudyDir
 from vaehpc.machine.hardware import cpu_model, gpu_name, instruction_sets
-from vaehpc.provenance import provenance
 from vaehpc.schema.config import RunConfig, run_name
 from vaehpc.schema.results import TrainedRecord
+from vaehpc.study.attempts import Attempt, StoppedError
+from vaehpc.study.files import RunDir, StudyDir
+from vaehpc.study.provenance import provenance
 from vaehpc.training.board import Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import (
     NonFiniteError,

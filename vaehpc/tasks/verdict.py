@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vaehpc.command import UserError
-from vaehpc.files import RunDir, StudyDir, write_model, write_text
-from vaehpc.provenance import provenance
 from vaehpc.schema.config import ArmConfig, ReplayConfig, StudyConfig
 from vaehpc.schema.results import (
     DRAWN,
@@ -37,6 +35,8 @@ from vaehpc.stats.replay import (
     outcome_of_equals,
     repeats_to_decide,
 )
+from vaehpc.study.files import RunDir, StudyDir, write_model, write_text
+from vaehpc.study.provenance import provenance
 from vaehpc.tasks.recorded import read_probe
 
 logger = logging.getLogger(__name__)

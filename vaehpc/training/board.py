@@ -16,9 +16,10 @@ import pyarrow as pa
 import tensorflow as tf
 from PIL import Image
 
-from vaehpc.files import Attempt, DataDir
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ATTRIBUTES
+from vaehpc.study.attempts import Attempt
+from vaehpc.study.files import DataDir
 from vaehpc.training.checkpoint import Progress
 from vaehpc.training.encode import GRID_COLUMNS, decode, save_grid, unit_range
 from vaehpc.training.fit import Signals, TrainedBlock

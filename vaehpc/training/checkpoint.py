@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.command import UserError, explained
-from vaehpc.files import Attempt, RunDir, read_model, write_model
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import EpochRecord, ProbeRecord
+from vaehpc.study.attempts import Attempt
+from vaehpc.study.files import RunDir, read_model, write_model
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from vaehpc.files import sha256_of_file
 from vaehpc.schema.config import RunConfig
+from vaehpc.study.files import sha256_of_file
 from vaehpc.training.models import Net
 from vaehpc.training.pipeline import Images, batches
 

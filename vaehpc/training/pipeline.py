@@ -13,11 +13,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from vaehpc.command import UserError
-from vaehpc.files import DataDir
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images
 from vaehpc.machine.hardware import gpu_memory
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Shard
+from vaehpc.study.files import DataDir
 from vaehpc.training.staging import staged
 
 logger = logging.getLogger(__name__)

@@ -18,11 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vaehpc.files import Attempt, write_model
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ProbeRecord, TriggerRecord
 from vaehpc.stats.triggers import Trigger, first_trigger, probe_trigger
-from vaehpc.streams import read_stream
+from vaehpc.study.attempts import Attempt
+from vaehpc.study.files import write_model
+from vaehpc.study.streams import read_stream
 from vaehpc.training.checkpoint import Arrays, NonFiniteError, Progress, checkpoint_name, state_arrays, write_checkpoint
 from vaehpc.training.encode import noise_key
 from vaehpc.training.fit import Signals, TrainedBlock

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vaehpc.command import UserError
-from vaehpc.files import DataDir, gigabytes, written_aside
 from vaehpc.schema.results import Shard
+from vaehpc.study.files import DataDir, gigabytes, written_aside
 
 logger = logging.getLogger(__name__)
 

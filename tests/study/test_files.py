@@ -11,23 +11,19 @@ import pytest
 
 from tests.examples import run_config
 from vaehpc.command import UserError
-from vaehpc.files import (
-    Attempt,
+from vaehpc.schema.config import RunConfig
+from vaehpc.study.attempts import Attempt, StoppedError, SupersededError, all_attempts, output_to, tail
+from vaehpc.study.files import (
     RunDir,
-    StoppedError,
     StudyDir,
-    SupersededError,
     declaration,
     entries,
     gigabytes,
-    output_to,
     read_model,
     require_space,
-    tail,
     write_model,
     write_text,
 )
-from vaehpc.schema.config import RunConfig
 
 
 @pytest.fixture
@@ -45,14 +41,14 @@ def test_attempts_that_start_together_get_numbers_of_their_own(run: RunDir) -> N
     with ThreadPoolExecutor(8) as pool:
         attempts = list(pool.map(lambda _: Attempt.start(run, "train"), range(24)))
     assert sorted(attempt.number for attempt in attempts) == list(range(1, 25))
-    assert [attempt.number for attempt in run.all_attempts()] == list(range(1, 25))
+    assert [attempt.number for attempt in all_attempts(run)] == list(range(1, 25))
 
 
 def test_attempts_beyond_9999_stay_in_order(run: RunDir) -> None:
     for number in (9999, 10000):
         (run.attempts / f"{number:04d}").mkdir(parents=True)
     Attempt.start(run, "train")
-    assert [attempt.number for attempt in run.all_attempts()] == [9999, 10000, 10001]
+    assert [attempt.number for attempt in all_attempts(run)] == [9999, 10000, 10001]
 
 
 def test_only_the_newest_attempt_publishes(run: RunDir) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vaehpc.command import UserError, nearest
-from vaehpc.files import DataDir, RunDir, StudyDir, require_space, write_model
-from vaehpc.presets import analysis_plan
-from vaehpc.provenance import provenance
 from vaehpc.schema.config import ArmConfig, DataConfig, RunConfig, StudyConfig, control_of, run_name
+from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
+from vaehpc.study.presets import analysis_plan
+from vaehpc.study.provenance import provenance
 
 ROOT_SEED = 20221127
 """Root of every random stream; a study keeps its own."""

@@ -11,10 +11,10 @@ from rich.console import Console
 from tests.examples import arm_config, data_config, run_config
 from vaehpc import stages
 from vaehpc.command import UserError
-from vaehpc.files import StudyDir
 from vaehpc.schema.config import ArmConfig, DataConfig, ForkConfig, SpikeConfig, StudyConfig
 from vaehpc.stages import run_stage
-from vaehpc.study import (
+from vaehpc.study.files import StudyDir
+from vaehpc.study.study import (
     controls,
     create_study,
     differences,

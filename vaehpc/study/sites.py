@@ -9,11 +9,11 @@ from typing import Literal
 import pydantic
 
 from vaehpc.command import UserError, nearest
-from vaehpc.files import declaration
 from vaehpc.machine.hardware import has_slurm
-from vaehpc.presets import read_toml
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.site import ContainerConfig, JobConfig, ResourcesConfig, SiteConfig, SlurmConfig
+from vaehpc.study.files import declaration
+from vaehpc.study.presets import read_toml
 
 Executor = Literal["slurm", "local", "debug"]
 

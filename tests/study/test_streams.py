@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from tests.examples import run_config
-from vaehpc.presets import ARMS, Settings, configured_arms
 from vaehpc.schema.config import STREAMS, ForkConfig, RunConfig, Stream, VaeConfig
+from vaehpc.study.presets import ARMS, Settings, configured_arms
 from vaehpc.training.encode import noise_key
 from vaehpc.training.losses import draw_epsilon
 from vaehpc.training.models import LAYER_NAMES, build_net, layer_seeds

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vaehpc.command import UserError
-from vaehpc.sites import built_in_site, job_config, read_site
+from vaehpc.study.sites import built_in_site, job_config, read_site
 
 
 def refused(tmp_path: Path, text: str) -> str:

@@ -53,7 +53,7 @@ def code_version() -> str:
     """'0.1.0', in a checkout or an image with the commit: '0.1.0+g1a2b3c4', and '.dirty' where files were changed."""
     if (image := own_image()) is not None:
         return f"{__version__}+g{image.revision}" if image.revision else __version__
-    checkout = Path(__file__).parent.parent
+    checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return __version__
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty=.dirty", "--exclude=*", "--abbrev=12"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from vaehpc.command import UserError
-from vaehpc.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
 from vaehpc.schema.config import ArmConfig, SpikeConfig
-from vaehpc.study import controls, differences
+from vaehpc.study.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
+from vaehpc.study.study import controls, differences
 
 ALL = configured_arms(ARMS, Settings())
 OWN_AE = [name for name in ARMS if f"ae-{name.removeprefix('vae-')}" in ARMS]
@@ -92,7 +92,7 @@ def test_arms_follow_the_study_in_all_other_settings() -> None:
 
 
 def test_every_arm_is_in_the_readme() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     section = readme.partition("### Arms")[2].partition("\n## ")[0]
     first, last = section.index("`vae-he`"), section.index("`vae-z512`")
     named = set(re.findall(r"`([a-z0-9-]+)`", section))

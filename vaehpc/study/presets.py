@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from vaehpc.command import UserError, nearest
-from vaehpc.files import declaration
 from vaehpc.schema.config import ArmConfig, ArmKind, ModelConfig, SpikeConfig, TrainConfig, VaeConfig
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.plan import PlanConfig
+from vaehpc.study.files import declaration
 
 PresetName = Literal["demo", "article"]
 Model = TypeVar("Model", bound=Frozen)

@@ -1,0 +1,187 @@
+"""Starts of tasks on a run: signs of life, logs, how they ended, and which of them may publish."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaehpc.schema.frozen import Frozen
+from vaehpc.study.files import RunDir, entries, write_model, write_text
+
+
+class SupersededError(Exception):
+    """A newer attempt at this run exists: this one may publish nothing and must leave."""
+
+
+class StoppedError(Exception):
+    """The run was asked to stop and left a checkpoint: a later start continues from it."""
+
+
+BEAT_SECONDS = 10.0
+"""Between two signs of life, at which a newer attempt is looked for too. A block of steps can be far shorter."""
+
+
+class Attempt:
+    """One start of a task on a run. Only the newest attempt of a run may publish.
+
+    As a context it keeps the task's output in `log` and records in exit.json how it ended. Being superseded or stopped
+    is an orderly end; other exceptions go on to the caller.
+    """
+
+    def __init__(self, run: RunDir, path: Path) -> None:
+        self.run = run
+        self.path = path
+        self.number = int(path.name)
+        self.start_path = path / "start.json"
+        self.heartbeat_path = path / "heartbeat.json"
+        self.exit_path = path / "exit.json"
+        self.log = path / "log"
+        self._state: dict[str, Any] = {}
+        self._said = float("-inf")
+
+    @classmethod
+    def start(cls, run: RunDir, stage: str) -> Attempt:
+        """Claim the next attempt number by mkdir, so that two starts never share one."""
+        run.attempts.mkdir(exist_ok=True)
+        number = max((attempt.number for attempt in all_attempts(run)), default=0)
+        while True:
+            number += 1
+            try:
+                (path := run.attempts / f"{number:04d}").mkdir()
+                break
+            except FileExistsError:
+                continue
+        attempt = cls(run, path)
+        node, gpus = os.environ.get("SLURMD_NODENAME"), os.environ.get("CUDA_VISIBLE_DEVICES")
+        started = {"stage": stage, "host": socket.gethostname(), "pid": os.getpid(), "job": job_id()}
+        write_record(attempt.start_path, started | {"node": node, "cuda_visible_devices": gpus})
+        return attempt
+
+    def __enter__(self) -> Attempt:
+        self._output = output_to(self.log)
+        self._output.__enter__()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        outcome = "done" if error is None else _OUTCOMES.get(type(error), "failed")
+        if outcome == "failed" and error is not None:
+            traceback.print_exception(error)
+            # A tf.data iterator that is left for the interpreter's end waits there for its thread, which cannot end.
+            traceback.clear_frames(error.__traceback__)
+        elif error is not None:
+            logging.getLogger(__name__).info("%s", error)
+        ended = {"outcome": outcome, "error": None if error is None else str(error)}
+        write_record(self.exit_path, ended | resources_used())
+        self._output.__exit__(None, None, None)
+        return outcome != "failed"
+
+    def require_newest(self) -> None:
+        """SupersededError if a newer attempt exists."""
+        if all_attempts(self.run)[-1].number != self.number:
+            raise SupersededError(f"attempt {self.number} of {self.run.name} was replaced by a newer one and leaves")
+
+    def publish(self, source: Path, target: Path) -> None:
+        """Move a finished file or directory from this attempt to where the next stage looks for it."""
+        self.require_newest()
+        try:
+            source.replace(target)
+        except OSError:  # only then is more asked of the file system: nearly always the way is free
+            target.parent.mkdir(exist_ok=True)
+            if target.is_dir():  # left without its marker by an attempt that was killed
+                target.rename(self.path / f"replaced-{target.name}")
+            source.replace(target)
+
+    def publish_model(self, value: Frozen, target: Path) -> None:
+        """Publish a configuration or result as JSON."""
+        write_model(self.path / target.name, value)
+        self.publish(self.path / target.name, target)
+
+    def publish_text(self, text: str, target: Path) -> None:
+        """Publish a text file."""
+        write_text(self.path / target.name, text)
+        self.publish(self.path / target.name, target)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has not said for a while, or not at all yet, that it is alive."""
+        return time.monotonic() - self._said > BEAT_SECONDS
+
+    def beat(self, **state: Any) -> None:
+        """Say that this attempt is alive and how far it is; SupersededError if a newer attempt exists."""
+        self.require_newest()
+        self._state, self._said = state, time.monotonic()
+        write_record(self.heartbeat_path, state | resources_used())
+
+    def still_alive(self) -> None:
+        """Say so again, as far as it was, where that was a while ago."""
+        if self._state and self.is_silent:
+            self.beat(**self._state)
+
+
+def all_attempts(run: RunDir) -> list[Attempt]:
+    """Every start of a task on a run, oldest first."""
+    found = [Attempt(run, path) for path in entries(run.attempts) if path.name.isdecimal()]
+    return sorted(found, key=lambda attempt: attempt.number)
+
+
+_OUTCOMES: dict[type[BaseException], str] = {SupersededError: "superseded", StoppedError: "stopped"}
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Send everything that this process writes, TensorFlow's C++ part included, to the end of a file."""
+    package = logging.getLogger("vaehpc")
+    with path.open("a", buffering=1) as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        saved = os.dup(1), os.dup(2)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        handler = logging.StreamHandler(log)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        package.setLevel(logging.INFO)
+        package.addHandler(handler)
+        try:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                yield
+        finally:
+            package.removeHandler(handler)
+            for target, descriptor in zip((1, 2), saved, strict=True):
+                os.dup2(descriptor, target)
+                os.close(descriptor)
+
+
+def write_record(path: Path, value: dict[str, Any]) -> None:
+    """A small record of an attempt, with the time."""
+    write_text(path, json.dumps({"time": time.time(), **value}, indent=2) + "\n")
+
+
+def resources_used() -> dict[str, float]:
+    """Of this process so far: its largest resident set in GiB, and its CPU time in seconds."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {"peak_memory_gb": used.ru_maxrss / 2**20, "cpu_seconds": used.ru_utime + used.ru_stime}
+
+
+def job_id() -> str | None:
+    """The scheduler's name for this task, if a scheduler started it."""
+    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    if array and element:
+        return f"{array}_{element}"
+    return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
+
+
+def tail(path: Path, num_lines: int) -> Sequence[str]:
+    """The last lines of a log."""
+    if not path.exists():
+        return []
+    return path.read_text(errors="replace").splitlines()[-num_lines:]
