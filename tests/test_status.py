@@ -17,10 +17,10 @@ from tests.planted_jobs import BEAT, HOUR, Clients, note, plant_batch, plant_sta
 from tests.tasks.planted import AE, VAE, study_config, write_study
 from vaehpc import status
 from vaehpc.command import duration
-from vaehpc.endings import rounded_up
-from vaehpc.evidence import RunFiles
 from vaehpc.machine.processes import process_start
-from vaehpc.states import RunState, StudyState, read_study
+from vaehpc.monitoring.causes import rounded_up
+from vaehpc.monitoring.records import RunFiles
+from vaehpc.monitoring.states import RunState, StudyState, read_study
 from vaehpc.study.files import BatchDir, RunDir, StudyDir
 
 RUN = "vae-tiny-seed000"

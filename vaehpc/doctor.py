@@ -17,19 +17,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from vaehpc.batches import Batch, array, script
 from vaehpc.checks import cluster, machine, probing, storage
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.image import image_findings
 from vaehpc.command import UserError, exit_code, say
-from vaehpc.containers import bound
 from vaehpc.machine.hardware import has_slurm
 from vaehpc.schema.site import SiteConfig
-from vaehpc.slurm import SlurmError, associations, client, configuration, of_account, submit_limit, test_only
+from vaehpc.slurm.arrays import Batch, array, script
+from vaehpc.slurm.client import SlurmError, associations, client, configuration, of_account, submit_limit, test_only
+from vaehpc.slurm.containers import bound
 from vaehpc.study.files import StudyDir
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import built_in_site, job_config, read_site
-from vaehpc.tasks.probe import MachineReport, data_report, machine_report
+from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, data_report, machine_report
 
 INTERRUPTED = "interrupted; what was submitted was cancelled, and nothing stays behind"
 STAGES = ("prepare", "train", "statistics", "aggregate")
@@ -84,7 +84,7 @@ def examine(asked: Doctor, console: Console) -> list[Finding]:
     cluster_site = site if local is None else None
     image = own_image()
     trains = local is not None and (image is None or image.target == "train")
-    extras = machine.TRAIN_EXTRAS if trains else machine.ANALYSIS_EXTRAS if local else ()
+    extras = TRAIN_EXTRAS if trains else ANALYSIS_EXTRAS if local else ()
     with _shown("Python and TensorFlow" if trains else "Python", console):
         here = machine_report(extras, (), tensorflow=trains)
     lock = "launcher" if local is None else "train-gpu" if here.nvidia_smi else "train-cpu"

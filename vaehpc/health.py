@@ -14,7 +14,7 @@ from vaehpc.checks import machine
 from vaehpc.command import exit_code
 from vaehpc.doctor import show
 from vaehpc.study.provenance import own_image
-from vaehpc.tasks.probe import machine_report
+from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, machine_report
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = tyro.cli(Health, args=argv, prog="vaehpc health")
         image = own_image()
         target = "train" if image is None else image.target
-        extras = asked.extras or (machine.TRAIN_EXTRAS if target == "train" else machine.ANALYSIS_EXTRAS)
+        extras = asked.extras or (TRAIN_EXTRAS if target == "train" else ANALYSIS_EXTRAS)
         report = machine_report(extras, (), tensorflow=target == "train" and not asked.json)
         if asked.json:
             print(report.model_dump_json())

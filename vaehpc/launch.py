@@ -19,12 +19,21 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import UserError, exit_code, nearest, say
-from vaehpc.containers import bound
-from vaehpc.enqueue import line_path, queue_preparation, queue_study, require_package, scripts_folder, write_scripts
+from vaehpc.local.pool import local_slots
+from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, has_slurm, visible_gpus
+from vaehpc.monitoring.shown import show_results
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
 from vaehpc.schema.site import SiteConfig
-from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
+from vaehpc.slurm.containers import bound
+from vaehpc.slurm.queueing import (
+    line_path,
+    queue_preparation,
+    queue_study,
+    require_package,
+    scripts_folder,
+    write_scripts,
+)
 from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none, power
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.presets import (
@@ -51,7 +60,6 @@ from vaehpc.study.study import (
     require_sources,
     widened,
 )
-from vaehpc.submit import local_slots
 
 TITLE = "How the arms differ"
 WIDEST = 10_000
@@ -216,7 +224,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
                 f"{data.path} is not prepared yet, and the scripts depend on it: make it with"
                 " `python -m vaehpc.prepare`, or launch without --dry-run and --write"
             )
-        return queue_preparation(study, data, request, argv, site, asked.wait, console)
+        return queue_preparation(study, data, request, argv, site, asked.wait, console, show_results)
     if request is not None:
         _prepare(data, request, console)
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
@@ -227,7 +235,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     claim(study)
     for stage in ("train", "statistics"):
         run_stage(stage, study, config, executor, console)
-    return end_study(study, executor, console)
+    return end_study(study, executor, console, show_results)
 
 
 def _launch_on_slurm(study: StudyDir, config: StudyConfig, site: SiteConfig, asked: Launch, console: Console) -> int:
@@ -247,7 +255,7 @@ def _launch_on_slurm(study: StudyDir, config: StudyConfig, site: SiteConfig, ask
     if only_scripts:
         config = _allowed(study, config)
         return write_scripts(study, config, site, None if asked.dry_run else folder, console)
-    return queue_study(study, _begun(study, config, console), site, asked.wait, console)
+    return queue_study(study, _begun(study, config, console), site, asked.wait, console, show_results)
 
 
 def _begun(study: StudyDir, config: StudyConfig, console: Console) -> StudyConfig:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import UserError, exit_code, say
-from vaehpc.forecast import forecast, measured_arms
+from vaehpc.local.forecast import forecast, measured_arms
 from vaehpc.stats.planning import (
     MOST_SEEDS,
     Look,

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import UserError, exit_code, say
-from vaehpc.containers import bound
-from vaehpc.enqueue import queue_study, require_package
+from vaehpc.local.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
-from vaehpc.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
+from vaehpc.slurm.containers import bound
+from vaehpc.slurm.queueing import queue_study, require_package
 from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model
 from vaehpc.study.provenance import provenance
 from vaehpc.study.sites import chosen_site, job_config

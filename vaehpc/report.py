@@ -12,7 +12,8 @@ import tyro
 from rich.console import Console
 
 from vaehpc.command import UserError, exit_code
-from vaehpc.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
+from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
+from vaehpc.monitoring.shown import show_results
 from vaehpc.study.study import found_study
 
 
@@ -54,7 +55,7 @@ def report(asked: Arguments, console: Console) -> int:
     require_only_launcher(study)
     claim(study)
     run_stage("statistics", study, config, asked.executor, console)
-    return end_study(study, asked.executor, console)
+    return end_study(study, asked.executor, console, show_results)
 
 
 if __name__ == "__main__":

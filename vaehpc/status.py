@@ -22,21 +22,20 @@ from rich.live import Live
 from rich.text import Text
 
 from vaehpc.command import UserError, duration, exit_code, say
-from vaehpc.endings import Failure
-from vaehpc.evidence import RunFiles, adopted, by_run, read_batches
 from vaehpc.machine.processes import running_launcher
-from vaehpc.slurm import SlurmError, cancel, queued
-from vaehpc.states import ACTIVE, Kind, RunState, StudyState, read_study
-from vaehpc.study.attempts import all_attempts
+from vaehpc.monitoring.causes import Failure
+from vaehpc.monitoring.records import RunFiles, adopted, by_run, read_batches
+from vaehpc.monitoring.states import ACTIVE, Kind, RunState, StudyState, read_study
+from vaehpc.monitoring.usage import usage_lines
+from vaehpc.slurm.client import SlurmError, cancel, queued
+from vaehpc.study.attempts import LAST_LINES, all_attempts
 from vaehpc.study.files import RunDir, StudyDir
 from vaehpc.study.study import found_run, found_study
-from vaehpc.usage import usage_lines
 
 WATCH_SECONDS, WATCH_SLURM_SECONDS = 3.0, 10.0
 """Between two looks; Slurm's controller serves others too."""
 PATIENCE, LONG_PATIENCE = 0.8, 10.0
 """Seconds for squeue and sacct together: for a table that comes at once, and where every failure shall be explained."""
-FAILED_LOG_LINES = 12
 HEADER = ("run", "state", "node", "epoch", "steps/s", "loss", "radius", "restarts", "left")
 LEFT_OUT = ("restarts", "node", "radius", "steps/s")
 """Columns that a narrow terminal does without, in this order."""
@@ -324,7 +323,7 @@ def _failure_lines(failure: Failure) -> Iterator[str]:
     where = f" on {failure.node}" if failure.node else ""
     yield f"{failure.name}: {failure.stage}{where}: {failure.how}"
     yield f"  What to do: {failure.advice}."
-    if failure.log is not None and (words := failure.last_words(FAILED_LOG_LINES)):
+    if failure.log is not None and (words := failure.last_words(LAST_LINES)):
         yield f"  {failure.log}"
         yield from (f"  | {line}" for line in words)
     yield ""

@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.benchmarks.measure import Row, finish, ratio_row
-from vaehpc.forecast import measured_arms, run_seconds
-from vaehpc.stages import claim, run_stage
+from vaehpc.local.forecast import measured_arms, run_seconds
+from vaehpc.local.stages import claim, run_stage
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.presets import DEMO_IMAGE_SIZE, DEMO_IMAGES, PRESETS, configured_arms, named_arms
 from vaehpc.study.study import create_study, data_config, expected_bytes, planned_study

@@ -19,8 +19,8 @@ from vaehpc.checks.cluster import (
 )
 from vaehpc.checks.finding import Finding
 from vaehpc.schema.site import SlurmConfig
-from vaehpc.slurm import Association
-from vaehpc.submit import Array
+from vaehpc.slurm.client import Association
+from vaehpc.slurm.sbatch import Array
 
 SINFO = """\
 cpu*|up|1:00:00|c1|idle|4|4000|(null)|(null)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from vaehpc import __version__
-from vaehpc.checks.image import ImageError, examined, image_findings
+from vaehpc.checks.image import image_findings
 from vaehpc.command import UserError
-from vaehpc.enqueue import require_package
 from vaehpc.schema.config import ImageRecord
 from vaehpc.schema.site import SiteConfig
+from vaehpc.slurm.images import ImageError, examined
+from vaehpc.slurm.queueing import require_package
 from vaehpc.tasks.probe import machine_report
 
 TRAIN = ImageRecord(target="train", revision="1a2b3c4", digest="sha256:12")

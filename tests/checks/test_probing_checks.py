@@ -6,8 +6,8 @@ import pytest
 
 from vaehpc.checks.probing import Probe, failed_finding, probe_array, report_findings
 from vaehpc.schema.site import SiteConfig
+from vaehpc.slurm.sbatch import SlurmArray
 from vaehpc.study.sites import job_config
-from vaehpc.submit import SlurmArray
 from vaehpc.tasks.probe import ProbeDir, ProbeReport, machine_report
 
 SITE = SiteConfig.model_validate(

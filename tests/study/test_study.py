@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 
 from tests.examples import arm_config, data_config, run_config
-from vaehpc import stages
 from vaehpc.command import UserError
+from vaehpc.local import stages
+from vaehpc.local.pool import Task
+from vaehpc.local.stages import run_stage
 from vaehpc.schema.config import ArmConfig, DataConfig, ForkConfig, SpikeConfig, StudyConfig
-from vaehpc.stages import run_stage
 from vaehpc.study.files import StudyDir
 from vaehpc.study.study import (
     controls,
@@ -24,7 +25,6 @@ from vaehpc.study.study import (
     require_sources,
     widened,
 )
-from vaehpc.submit import Task
 
 
 def study(*arms: str, num_seeds: int = 2, epochs: int = 2, data: DataConfig | None = None) -> StudyConfig:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.command import nearest
 from vaehpc.schema.site import SlurmConfig
-from vaehpc.slurm import Association, of_account, seconds
-from vaehpc.submit import Array
+from vaehpc.slurm.client import Association, of_account, seconds
+from vaehpc.slurm.sbatch import Array
 
 NODES = ("sinfo", "--all", "--Node", "--noheader", "--format=%P|%a|%l|%N|%T|%c|%m|%G|%f")
 USABLE = ("idle", "mixed", "allocated", "completing", "planned", "reserved", "powered", "powering")

@@ -8,17 +8,17 @@ from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.schema.site import JobConfig
 from vaehpc.study.files import gigabytes
 from vaehpc.tasks.probe import (
+    ANALYSIS_EXTRAS,
     DataReport,
     MachineReport,
     TensorflowReport,
     installed_versions,
+    released,
     requirements,
     unmet_requirements,
 )
 
 LOCKS = "pip install --require-hashes -r containers/locks"
-TRAIN_EXTRAS = ("train-gpu", "train-cpu")
-ANALYSIS_EXTRAS = ("analysis",)
 THREADS = "OMP_NUM_THREADS"
 
 
@@ -71,11 +71,6 @@ def version_finding(here: MachineReport, there: MachineReport, in_image: bool = 
         remedy = "install the same version on both sides, or name the nodes' Python as 'python' in [slurm]"
         return wrong(name, "; ".join(differing), remedy)
     return right(name, f"{', '.join(what for what, _, _ in pairs)} as here")
-
-
-def released(code_version: str) -> str:
-    """'0.1.0' of '0.1.0+g1a2b3c4'."""
-    return code_version.partition("+")[0]
 
 
 def _minor(version: str) -> str:

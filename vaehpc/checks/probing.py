@@ -10,26 +10,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vaehpc.batches import Batch, array
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.machine import (
-    ANALYSIS_EXTRAS,
     THREADS,
-    TRAIN_EXTRAS,
     data_finding,
     environment_finding,
     python_findings,
     tensorflow_findings,
     version_finding,
 )
-from vaehpc.containers import environment_lines
 from vaehpc.schema.site import SiteConfig
-from vaehpc.slurm import SlurmError, cancel, client, queued
+from vaehpc.slurm.arrays import Batch, array
+from vaehpc.slurm.client import SlurmError, cancel, client, queued
+from vaehpc.slurm.containers import environment_lines
+from vaehpc.slurm.sbatch import Array, SlurmArray
 from vaehpc.study.attempts import tail
 from vaehpc.study.files import StudyDir, read_model, write_model, write_text
 from vaehpc.study.sites import job_config
-from vaehpc.submit import Array, SlurmArray
-from vaehpc.tasks.probe import MachineReport, ProbeDir, ProbeReport, ProbeRequest
+from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, ProbeDir, ProbeReport, ProbeRequest
 
 PROBED = ("train", "statistics")
 """Stages at whose place a probe runs."""

@@ -180,6 +180,10 @@ def job_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
 
 
+LAST_LINES = 12
+"""Of a log, what is shown where its task failed."""
+
+
 def tail(path: Path, num_lines: int) -> Sequence[str]:
     """The last lines of a log."""
     if not path.exists():

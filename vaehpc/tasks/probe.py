@@ -27,6 +27,8 @@ from vaehpc.schema.results import Manifest
 from vaehpc.study.files import DataDir, read_model, sha256_of_file, write_model, write_text
 from vaehpc.study.provenance import own_image, provenance
 
+TRAIN_EXTRAS = ("train-gpu", "train-cpu")
+ANALYSIS_EXTRAS = ("analysis",)
 IMPORT_SECONDS = 600.0
 """A first import of TensorFlow from a busy shared folder takes minutes."""
 SMI_SECONDS = 30.0
@@ -221,6 +223,11 @@ def _name_and_limits(specification: str) -> tuple[str, list[str]]:
     parts = re.fullmatch(r"\s*([\w.-]+)(?:\[[^]]*])?\s*(.*?)\s*", specification)
     assert parts is not None
     return parts[1], [limit.strip() for limit in parts[2].split(",") if limit]
+
+
+def released(code_version: str) -> str:
+    """'0.1.0' of '0.1.0+g1a2b3c4'."""
+    return code_version.partition("+")[0]
 
 
 def is_met(version: str, limit: str) -> bool:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.planted_jobs import BEAT, HOUR, Clients, plant_batch, plant_start
 from tests.tasks.planted import VAE, study_config, write_study
+from vaehpc.monitoring.usage import of_asked, usage_lines
 from vaehpc.study.files import StudyDir
-from vaehpc.usage import of_asked, usage_lines
 
 RUNS = ("vae-tiny-seed000", "vae-tiny-seed001")
 PEAK = {"peak_memory_gb": 3.0}

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vaehpc.command import UserError
-from vaehpc.containers import environment_lines, python_command, srun_options
 from vaehpc.machine.processes import launcher_record, running_elsewhere, running_here
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import BatchRecord
 from vaehpc.schema.site import JobConfig, SiteConfig, SlurmConfig
-from vaehpc.slurm import QueuedElement, SlurmError, max_minutes, valid_values
+from vaehpc.slurm.client import QueuedElement, SlurmError, max_minutes, valid_values
+from vaehpc.slurm.containers import environment_lines, python_command, srun_options
+from vaehpc.slurm.sbatch import Array, SlurmArray
 from vaehpc.study.files import BatchDir, DataDir, RunDir, StudyDir, declaration, write_model, write_text
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import job_config
 from vaehpc.study.study import missing_runs, source_of
-from vaehpc.submit import Array, SlurmArray
 
 Elements = tuple[tuple[Path, ...], ...]
 """Directories of the tasks of each element of an array."""

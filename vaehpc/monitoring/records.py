@@ -15,7 +15,7 @@ from vaehpc.command import UserError
 from vaehpc.machine.processes import process_stat, running_launcher
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import BatchRecord, StudySummary
-from vaehpc.slurm import AccountedElement, QueuedElement
+from vaehpc.slurm.client import AccountedElement, QueuedElement
 from vaehpc.study.attempts import Attempt, all_attempts
 from vaehpc.study.files import BatchDir, Event, RunDir, StudyDir
 

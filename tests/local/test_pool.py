@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vaehpc import submit
+from vaehpc.local import pool
+from vaehpc.local.pool import Pack, Task, local_slots, run_debug, run_local, run_pack
 from vaehpc.machine.hardware import visible_gpus
 from vaehpc.machine.processes import launcher_record, process_start, running_launcher
 from vaehpc.schema.site import JobConfig, SiteConfig
 from vaehpc.study.sites import built_in_site, job_config
-from vaehpc.submit import Pack, Task, local_slots, run_debug, run_local, run_pack
 
 JOBS = ("prepare", "launch", "train", "statistics", "aggregate", "verdict", "probe")
 
@@ -36,7 +36,7 @@ def fail(directory: str) -> None:
 def tasks_in(folder: Path, count: int) -> list[Task]:
     for number in range(count):
         (folder / str(number)).mkdir()
-    return [Task("tests.test_submit:record", str(folder / str(number))) for number in range(count)]
+    return [Task("tests.local.test_pool:record", str(folder / str(number))) for number in range(count)]
 
 
 def seen(folder: Path, number: int) -> list[str]:
@@ -51,7 +51,7 @@ def test_a_pickle_holds_an_import_path_and_a_directory() -> None:
 @pytest.mark.parametrize("name", JOBS)
 def test_declarations_are_valid_and_their_entry_points_exist(name: str) -> None:
     module, _, function = job_config(name).entry_point.partition(":")
-    source = Path(__file__).parent.parent / f"{module.replace('.', '/')}.py"
+    source = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
     assert f"\ndef {function}(directory: str) -> None:" in source.read_text()
 
 
@@ -109,8 +109,8 @@ def test_runs_of_a_pack_share_a_gpu_as_was_measured(
 ) -> None:
     packs: list[tuple[int, int]] = []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    monkeypatch.setattr(submit, "runs_at_once", lambda directory, most: {("a", 4): 2}[directory, most])
-    monkeypatch.setattr(submit, "Pack", lambda tasks, at_once: lambda: packs.append((len(tasks), at_once)))
+    monkeypatch.setattr(pool, "runs_at_once", lambda directory, most: {("a", 4): 2}[directory, most])
+    monkeypatch.setattr(pool, "Pack", lambda tasks, at_once: lambda: packs.append((len(tasks), at_once)))
     run_pack("vaehpc.tasks.train:run", asked, list(directories))
     assert packs == [(4, at_once)]
 
@@ -128,7 +128,7 @@ def test_a_task_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (good,) = tasks_in(tmp_path, 1)
-    run_debug([Task("tests.test_submit:fail", str(tmp_path)), good], lambda _: None)
+    run_debug([Task("tests.local.test_pool:fail", str(tmp_path)), good], lambda _: None)
     assert (tmp_path / "0" / "seen").exists()
 
 
@@ -145,7 +145,7 @@ def test_a_pack_runs_all_its_tasks_whatever_becomes_of_one(tmp_path: Path, monke
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     good = tasks_in(tmp_path, 4)
-    done = in_new_process(Pack((good[0], Task("tests.test_submit:fail", "nowhere"), *good[1:]), at_once=2))
+    done = in_new_process(Pack((good[0], Task("tests.local.test_pool:fail", "nowhere"), *good[1:]), at_once=2))
     assert done.returncode != 0
     assert b"RuntimeError: 1 of 5 tasks failed: nowhere (exit status 1)" in done.stderr
     times = [tuple(map(float, seen(tmp_path, number)[:2])) for number in range(4)]
@@ -165,7 +165,7 @@ def meet(directory: str) -> None:
 
 
 def test_tasks_of_a_pack_run_at_once(tmp_path: Path) -> None:
-    tasks = tuple(Task("tests.test_submit:meet", str(tmp_path / f"met-{number}")) for number in range(2))
+    tasks = tuple(Task("tests.local.test_pool:meet", str(tmp_path / f"met-{number}")) for number in range(2))
     assert in_new_process(Pack(tasks, at_once=2)).returncode == 0
 
 

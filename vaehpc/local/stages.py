@@ -8,24 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from vaehpc.command import UserError, say
+from vaehpc.local.pool import Task, run_debug, run_local
+from vaehpc.local.progress import stage_view
+from vaehpc.local.sharing import multi_process_service, runs_at_once
 from vaehpc.machine.hardware import visible_gpus
 from vaehpc.machine.processes import launcher_record, running_launcher
-from vaehpc.progress import stage_view
 from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.results import RunSummary, StudySummary
 from vaehpc.schema.site import JobConfig
-from vaehpc.study.attempts import tail
+from vaehpc.study.attempts import LAST_LINES, tail
 from vaehpc.study.files import RunDir, StudyDir, write_text
 from vaehpc.study.sites import built_in_site, job_config
 from vaehpc.study.study import missing_runs, source_of
-from vaehpc.submit import Task, run_debug, run_local
-from vaehpc.tasks.sharing import multi_process_service, runs_at_once
 
-FAILED_LOG_LINES = 12
 MOST_PER_GPU = 8
+Show = Callable[[StudyDir, Console], int]
+"""Says what a study found that has ended, and returns the exit code."""
 INTERRUPTED = "interrupted; everything was stopped. The same line goes on where it left."
 
 
@@ -113,46 +112,13 @@ def run_study_job(stage: str, study: StudyDir, result: Path, executor: str) -> b
     if result.exists() and result.stat().st_mtime_ns != before:
         return True
     newest_log = max(study.jobs.glob("*.err"), key=lambda path: path.stat().st_mtime, default=None)
-    ended = "\n  ".join(tail(newest_log, FAILED_LOG_LINES)) if newest_log else "it left no log"
+    ended = "\n  ".join(tail(newest_log, LAST_LINES)) if newest_log else "it left no log"
     print(f"vaehpc: the {stage} failed; the end of its log:\n  {ended}", file=sys.stderr)
     return False
 
 
-def end_study(study: StudyDir, executor: str, console: Console) -> int:
-    """Aggregate, say what was found and where the report is, and list the runs that are missing."""
+def end_study(study: StudyDir, executor: str, console: Console, show: Show) -> int:
+    """Aggregate, and say with `show` what was found; the exit code."""
     if not run_study_job("aggregate", study, study.report, executor):
         return 1
-    return show_results(study, console)
-
-
-def show_results(study: StudyDir, console: Console) -> int:
-    """Say what a study found, where the report is, and which runs are missing; the exit code.
-
-    Raises:
-        UserError: the study has no summary.
-    """
-    summary = study.summary()
-    _print_rates(summary, console)
-    missing = [name for name, run in summary.runs.items() if run.missing_stage is not None]
-    for name in missing:
-        _print_failure(name, summary.runs[name], console)
-    say(console, f"Report: {study.report}")
-    return 3 if missing else 0
-
-
-def _print_rates(summary: StudySummary, console: Console) -> None:
-    table = Table("arm", "diverged", "of ended", "rate", "interval", "missing", title=f"Study {summary.study}")
-    for name, arm in summary.arms.items():
-        ended = arm.num_runs - arm.num_missing
-        rate = "unclassified" if arm.rate is None else f"{arm.rate:.1%}"
-        interval = "" if arm.low is None else f"{arm.low:.1%} to {arm.high:.1%}"
-        table.add_row(name, str(arm.num_diverged), str(ended), rate, interval, str(arm.num_missing))
-    console.print(table)
-    if summary.provisional:
-        console.print("Classes are provisional: an arm has fewer control runs than the plan asks for.")
-
-
-def _print_failure(name: str, run: RunSummary, console: Console) -> None:
-    say(console, f"MISSING {name}: no result of {run.missing_stage}; the end of its log:")
-    for line in (run.last_words or "(no log)").splitlines()[-FAILED_LOG_LINES:]:
-        say(console, f"  {line}")
+    return show(study, console)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaehpc.evidence import Element, Start
-from vaehpc.slurm import AccountedElement
+from vaehpc.monitoring.records import Element, Start
+from vaehpc.slurm.client import AccountedElement
 from vaehpc.study.attempts import tail
 from vaehpc.study.files import Event
 

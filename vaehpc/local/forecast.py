@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Iterator, Mapping
 
 from vaehpc.command import duration
+from vaehpc.local.pool import local_slots
+from vaehpc.local.sharing import measured_together
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import Measurement
 from vaehpc.study.files import gigabytes
 from vaehpc.study.sites import built_in_site, job_config
 from vaehpc.study.study import expected_bytes
-from vaehpc.submit import local_slots
-from vaehpc.tasks.sharing import measured_together
 
 
 def measured_arms(config: StudyConfig, seconds: float) -> dict[str, Measurement]:

@@ -9,7 +9,11 @@ import pytest
 
 from tests.planted_jobs import plant_batch
 from tests.tasks.planted import AE, VAE, arm, study_config, write_study
-from vaehpc.batches import (
+from vaehpc.command import UserError
+from vaehpc.machine.processes import process_start
+from vaehpc.schema.config import StudyConfig, VaeConfig
+from vaehpc.schema.site import SiteConfig
+from vaehpc.slurm.arrays import (
     Batch,
     Limits,
     Names,
@@ -22,11 +26,7 @@ from vaehpc.batches import (
     study_queue,
     write_batches,
 )
-from vaehpc.command import UserError
-from vaehpc.machine.processes import process_start
-from vaehpc.schema.config import StudyConfig, VaeConfig
-from vaehpc.schema.site import SiteConfig
-from vaehpc.slurm import QueuedElement
+from vaehpc.slurm.client import QueuedElement
 from vaehpc.study.files import DataDir, StudyDir
 
 SITE = SiteConfig.model_validate({"executor": "slurm", "slurm": {"gpu_partition": "gpu", "cpu_partition": "cpu"}})

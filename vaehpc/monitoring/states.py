@@ -15,8 +15,8 @@ from textwrap import shorten
 from typing import Literal
 
 from vaehpc.command import duration
-from vaehpc.endings import Failure, cause, crash_words, left_words
-from vaehpc.evidence import (
+from vaehpc.monitoring.causes import Failure, cause, crash_words, left_words
+from vaehpc.monitoring.records import (
     MEASURED,
     TRAINED,
     Element,
@@ -32,7 +32,7 @@ from vaehpc.evidence import (
     read_summary,
     resumed_words,
 )
-from vaehpc.slurm import QueuedElement, SlurmError, accounted, queued
+from vaehpc.slurm.client import QueuedElement, SlurmError, accounted, queued
 from vaehpc.study.files import StudyDir
 
 SAID_LENGTH = 200

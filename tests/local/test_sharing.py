@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.examples import run_config
+from vaehpc.local import sharing
+from vaehpc.local.sharing import measured_sharing, measured_together, multi_process_service, runs_at_once
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Measurement
 from vaehpc.study.files import StudyDir, write_model
-from vaehpc.tasks import sharing
-from vaehpc.tasks.sharing import measured_sharing, measured_together, multi_process_service, runs_at_once
 
 
 def together(rates: dict[int, float], asked: list[int] | None = None) -> Callable[[int], Sequence[Measurement]]:

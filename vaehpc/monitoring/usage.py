@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaehpc.command import duration
-from vaehpc.endings import HEADROOM, rounded_up
-from vaehpc.evidence import Element, Start, read_batches
-from vaehpc.slurm import AccountedElement, SlurmError, accounted
+from vaehpc.monitoring.causes import HEADROOM, rounded_up
+from vaehpc.monitoring.records import Element, Start, read_batches
+from vaehpc.slurm.client import AccountedElement, SlurmError, accounted
 from vaehpc.study.attempts import all_attempts
 from vaehpc.study.files import StudyDir
 

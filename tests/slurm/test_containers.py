@@ -7,9 +7,17 @@ from typing import Any
 
 import pytest
 
-from vaehpc.batches import Batch, script
-from vaehpc.containers import PYTHON, bound, environment_lines, image_of, mount_points, python_command, srun_options
 from vaehpc.schema.site import SiteConfig
+from vaehpc.slurm.arrays import Batch, script
+from vaehpc.slurm.containers import (
+    PYTHON,
+    bound,
+    environment_lines,
+    image_of,
+    mount_points,
+    python_command,
+    srun_options,
+)
 from vaehpc.study.files import StudyDir
 
 IMAGES = {"image": "/images/train.sif", "analysis_image": "/images/analysis.sif"}

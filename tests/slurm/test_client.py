@@ -6,7 +6,7 @@ import pytest
 
 from tests.planted_jobs import Clients
 from vaehpc.machine.hardware import has_slurm
-from vaehpc.slurm import (
+from vaehpc.slurm.client import (
     Association,
     SlurmError,
     accounted,

@@ -13,7 +13,10 @@ from pathlib import Path
 from rich.console import Console
 
 from vaehpc import __version__
-from vaehpc.batches import (
+from vaehpc.command import UserError, say
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.site import SiteConfig
+from vaehpc.slurm.arrays import (
     Batch,
     Limits,
     Names,
@@ -26,13 +29,9 @@ from vaehpc.batches import (
     submit,
     write_batches,
 )
-from vaehpc.checks.image import STAGES, ImageError, can_look, examined
-from vaehpc.command import UserError, say
-from vaehpc.containers import bound
-from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.site import SiteConfig
-from vaehpc.slurm import SlurmError, associations, configuration, of_account, queued, submit_limit
-from vaehpc.stages import show_results
+from vaehpc.slurm.client import SlurmError, associations, configuration, of_account, queued, submit_limit
+from vaehpc.slurm.containers import bound
+from vaehpc.slurm.images import STAGES, ImageError, can_look, examined
 from vaehpc.study.files import DataDir, StudyDir, write_text
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import job_config
@@ -48,7 +47,7 @@ DEFAULT_ARRAY_SIZE = 1001
 
 
 def queue_study(
-    study: StudyDir, config: StudyConfig, site: SiteConfig, wait: bool, console: Console, show: Show = show_results
+    study: StudyDir, config: StudyConfig, site: SiteConfig, wait: bool, console: Console, show: Show
 ) -> int:
     """Submit what is missing and not queued.
 
@@ -118,7 +117,7 @@ def require_package(site: SiteConfig) -> str | None:
 
 def _require_python(python: str) -> None:
     """UserError if this command starts no Python with this version of vaehpc."""
-    code = "import vaehpc.submit; print(vaehpc.__version__)"
+    code = "import vaehpc.local.pool; print(vaehpc.__version__)"
     command = [*shlex.split(python), "-c", code]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PYTHON_SECONDS)
@@ -215,6 +214,7 @@ def queue_preparation(
     site: SiteConfig,
     wait: bool,
     console: Console,
+    show: Show,
 ) -> int:
     """Submit the preparation of the data, and after it a job that gives this launch's line again.
 
@@ -226,6 +226,7 @@ def queue_preparation(
         site: where it runs.
         wait: until the study has ended too.
         console: what is said.
+        show: says what the study found, and returns the exit code.
 
     Returns:
         The exit code.
@@ -241,7 +242,7 @@ def queue_preparation(
     if queue.of_stage("prepare") or queue.of_stage("launch"):
         _say_queued(queue, console)
         say(console, "The data are being prepared; the arrays are submitted after it.")
-        return _waited(study, study.report, console, show_results) if wait else 0
+        return _waited(study, study.report, console, show) if wait else 0
     data.progress.mkdir(parents=True, exist_ok=True)
     workers = job_config("prepare", site).cpus
     write_text(data.request_path, json.dumps(request | {"workers": workers}) + "\n")
@@ -252,7 +253,7 @@ def queue_preparation(
     write_text(line_path(batches[-1].elements[0][0]), json.dumps(line) + "\n")
     _submit(study, batches, site, console)
     say(console, "The data are prepared first; then the arrays are submitted. The same line shows how far it is.")
-    return _waited(study, study.report, console, show_results) if wait else 0
+    return _waited(study, study.report, console, show) if wait else 0
 
 
 def line_path(batch: Path) -> Path:

@@ -1,0 +1,1 @@
+"""What the runs of a study are doing, how they ended, what they used and what came out."""
