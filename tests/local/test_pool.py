@@ -1,30 +1,28 @@
-"""Tasks and slots: what a pickle holds, how many run at once, what they inherit."""
+"""Tasks and slots: how many run at once, what they inherit, and what becomes of those that fail."""
 
 import os
-import pickle
-import subprocess
-import sys
+import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from vaehpc.local import pool
-from vaehpc.local.pool import Pack, Task, local_slots, run_debug, run_local, run_pack
+from vaehpc.local.pool import OnChange, Slot, Task, local_slots, run_debug, run_pack, run_pool
 from vaehpc.machine.hardware import visible_gpus
-from vaehpc.machine.processes import launcher_record, process_start, running_launcher
-from vaehpc.schema.site import JobConfig, SiteConfig
-from vaehpc.study.sites import built_in_site, job_config
+from vaehpc.study.sites import job_config
 
 JOBS = ("prepare", "launch", "train", "statistics", "aggregate", "verdict", "probe")
+PROCESSORS = (Slot(None), Slot(None))
 
 
 def record(directory: str) -> None:
     """A task: notes when it ran and what it saw."""
     started = time.monotonic()
     time.sleep(0.4)
-    threads, gpus = os.environ["OMP_NUM_THREADS"], os.environ["CUDA_VISIBLE_DEVICES"]
+    threads, gpus = os.environ["THREADS"], os.environ["CUDA_VISIBLE_DEVICES"]
     Path(directory, "seen").write_text(f"{started} {time.monotonic()} {threads} '{gpus}'")
 
 
@@ -33,125 +31,9 @@ def fail(directory: str) -> None:
     raise RuntimeError(f"no result in {directory}")
 
 
-def tasks_in(folder: Path, count: int) -> list[Task]:
-    for number in range(count):
-        (folder / str(number)).mkdir()
-    return [Task("tests.local.test_pool:record", str(folder / str(number))) for number in range(count)]
-
-
-def seen(folder: Path, number: int) -> list[str]:
-    return (folder / str(number) / "seen").read_text().split()
-
-
-def test_a_pickle_holds_an_import_path_and_a_directory() -> None:
-    task = pickle.loads(pickle.dumps(Task("vaehpc.tasks.train:run", "/somewhere")))
-    assert vars(task) == {"entry_point": "vaehpc.tasks.train:run", "directory": "/somewhere"}
-
-
-@pytest.mark.parametrize("name", JOBS)
-def test_declarations_are_valid_and_their_entry_points_exist(name: str) -> None:
-    module, _, function = job_config(name).entry_point.partition(":")
-    source = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
-    assert f"\ndef {function}(directory: str) -> None:" in source.read_text()
-
-
-def test_tasks_run_bounded_with_the_sites_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    shown: list[int] = []
-    run_local(tasks_in(tmp_path, 4), job("statistics"), built_in_site("local"), tmp_path / "jobs", counted(shown))
-    times = [tuple(map(float, seen(tmp_path, number)[:2])) for number in range(4)]
-    at_once = [sum(start <= moment < stop for start, stop in times) for moment, _ in times]
-    assert max(at_once) <= 2
-    assert max(shown) == 2
-    assert {tuple(seen(tmp_path, number)[2:]) for number in range(4)} == {("1", "''")}
-
-
-def job(name: str) -> JobConfig:
-    return job_config(name)
-
-
-def counted(shown: list[int]) -> object:
-    def show(running: Sequence[Task]) -> None:
-        shown.append(len(running))
-
-    return show
-
-
-def test_each_gpu_takes_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-7a")
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # what the user has set wins over the site
-    run_local(tasks_in(tmp_path, 3), job("train"), built_in_site("local"), tmp_path / "jobs", lambda _: None)
-    assert {seen(tmp_path, number)[3] for number in range(3)} == {"'2'", "'MIG-7a'"}
-    assert {seen(tmp_path, number)[2] for number in range(3)} == {"3"}
-
-
-def test_tasks_share_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    shown: list[int] = []
-    tasks = tasks_in(tmp_path, 3)
-    run_local(tasks, job("train"), built_in_site("local"), tmp_path / "jobs", counted(shown), per_gpu=2)
-    assert max(shown) == 2
-    assert {seen(tmp_path, number)[3] for number in range(3)} == {"'2'"}
-
-
-@pytest.mark.parametrize(
-    ("gpus", "asked", "directories", "at_once"),
-    [("0", 4, "abcd", 2), ("", 4, "abcd", 4), ("0", 1, "abcd", 1)],  # statistics run one after the other
-)
-def test_runs_of_a_pack_share_a_gpu_as_was_measured(
-    monkeypatch: pytest.MonkeyPatch, gpus: str, asked: int, directories: str, at_once: int
-) -> None:
-    packs: list[tuple[int, int]] = []
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    monkeypatch.setattr(pool, "runs_at_once", lambda directory, most: {("a", 4): 2}[directory, most])
-    monkeypatch.setattr(pool, "Pack", lambda tasks, at_once: lambda: packs.append((len(tasks), at_once)))
-    run_pack("vaehpc.tasks.train:run", asked, list(directories))
-    assert packs == [(4, at_once)]
-
-
-def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3, GPU-8f")
-    assert [slot.gpu for slot in local_slots(job("train"))] == ["2", "3", "GPU-8f"]
-    assert {slot.gpu for slot in local_slots(job("statistics"))} == {None}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
-    assert len(local_slots(job("train"))) == len(os.sched_getaffinity(0))
-
-
-def test_a_task_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    (good,) = tasks_in(tmp_path, 1)
-    run_debug([Task("tests.local.test_pool:fail", str(tmp_path)), good], lambda _: None)
-    assert (tmp_path / "0" / "seen").exists()
-
-
-def in_new_process(callable_: object) -> subprocess.CompletedProcess[bytes]:
-    """Runs a pickled task as submitit does: in a process of its own."""
-    code = "import pickle, sys; pickle.load(sys.stdin.buffer)()"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(
-        [sys.executable, "-c", code], input=pickle.dumps(callable_), capture_output=True, env=environment, check=False
-    )
-
-
-def test_a_pack_runs_all_its_tasks_whatever_becomes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    good = tasks_in(tmp_path, 4)
-    done = in_new_process(Pack((good[0], Task("tests.local.test_pool:fail", "nowhere"), *good[1:]), at_once=2))
-    assert done.returncode != 0
-    assert b"RuntimeError: 1 of 5 tasks failed: nowhere (exit status 1)" in done.stderr
-    times = [tuple(map(float, seen(tmp_path, number)[:2])) for number in range(4)]
-    at_once = [sum(start <= moment < stop for start, stop in times) for moment, _ in times]
-    assert max(at_once) <= 2
-    assert {seen(tmp_path, number)[3] for number in range(4)} == {"'0'"}  # they share the GPU
+def die(_: str) -> None:
+    """A task that the system kills."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def meet(directory: str) -> None:
@@ -164,26 +46,180 @@ def meet(directory: str) -> None:
         time.sleep(0.05)
 
 
-def test_tasks_of_a_pack_run_at_once(tmp_path: Path) -> None:
-    tasks = tuple(Task("tests.local.test_pool:meet", str(tmp_path / f"met-{number}")) for number in range(2))
-    assert in_new_process(Pack(tasks, at_once=2)).returncode == 0
+def wait_to_be_told(directory: str) -> None:
+    """A task that says that it runs, and leaves well when it is asked to end."""
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    Path(directory).write_text(str(os.getpid()))
+    while not told:
+        time.sleep(0.05)
 
 
-def test_environment_of_the_launcher_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+def look_at_tensorflow(directory: str) -> None:
+    """A task that notes whether TensorFlow is imported, and whether it has looked for devices."""
+    import sys
+
+    imported = "tensorflow" in sys.modules
+    from tensorflow.python.eager import context
+
+    Path(directory).write_text(f"{imported} {context.context()._initialized} {context.context()._physical_devices}")
+
+
+def task(name: str, directory: Path | str) -> Task:
+    return Task(f"tests.local.test_pool:{name}", str(directory))
+
+
+def tasks_in(folder: Path, count: int) -> list[Task]:
+    for number in range(count):
+        (folder / str(number)).mkdir()
+    return [task("record", folder / str(number)) for number in range(count)]
+
+
+def seen(folder: Path, number: int) -> list[str]:
+    return (folder / str(number) / "seen").read_text().split()
+
+
+def counted(shown: list[int]) -> OnChange:
+    def show(running: Sequence[Task]) -> None:
+        shown.append(len(running))
+
+    return show
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_declarations_are_valid_and_their_entry_points_exist(name: str) -> None:
+    module, _, function = job_config(name).entry_point.partition(":")
+    source = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
+    assert f"\ndef {function}(directory: str) -> None:" in source.read_text()
+
+
+def test_tasks_run_bounded_with_the_sites_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    shown: list[int] = []
     before = dict(os.environ)
-    site = SiteConfig(executor="local", environment={"OMP_NUM_THREADS": "1", "NEW": "1"})
-    run_local(tasks_in(tmp_path, 1), job("statistics"), site, tmp_path / "jobs", lambda _: None)
+    assert run_pool(tasks_in(tmp_path, 4), PROCESSORS, {"THREADS": "1"}, tmp_path, counted(shown)) == []
+    times = [tuple(map(float, seen(tmp_path, number)[:2])) for number in range(4)]
+    at_once = [sum(start <= moment < stop for start, stop in times) for moment, _ in times]
+    assert max(at_once) <= 2
+    assert max(shown) == 2
+    assert {tuple(seen(tmp_path, number)[2:]) for number in range(4)} == {("1", "''")}
     assert dict(os.environ) == before
 
 
-def test_a_launcher_that_is_gone_does_not_count(tmp_path: Path) -> None:
-    record_path = tmp_path / "launcher"
-    assert running_launcher(record_path) is None
-    record_path.write_text(launcher_record())
-    assert running_launcher(record_path) is None  # this very process
-    host, _, _ = launcher_record().split()
-    record_path.write_text(f"{host} {os.getppid()} {process_start(os.getppid())}\n")
-    assert running_launcher(record_path) == f"process {os.getppid()} on {host}"
-    record_path.write_text(f"{host} {os.getppid()} 1\n")  # its number was given to another process
-    assert running_launcher(record_path) is None
+def test_each_gpu_takes_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-7a")
+    monkeypatch.setenv("THREADS", "3")  # what the user has set wins over the site
+    slots = local_slots(job_config("train"))
+    run_pool(tasks_in(tmp_path, 3), slots, {"THREADS": "1"}, tmp_path)
+    assert {seen(tmp_path, number)[3] for number in range(3)} == {"'2'", "'MIG-7a'"}
+    assert {seen(tmp_path, number)[2] for number in range(3)} == {"3"}
+
+
+def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3, GPU-8f")
+    assert [slot.gpu for slot in local_slots(job_config("train"))] == ["2", "3", "GPU-8f"]
+    assert Counter(slot.gpu for slot in local_slots(job_config("train"), 2)) == {"2": 2, "3": 2, "GPU-8f": 2}
+    assert {slot.gpu for slot in local_slots(job_config("statistics"), 2)} == {None}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+    assert len(local_slots(job_config("train"))) == len(os.sched_getaffinity(0))
+
+
+def test_a_task_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (good,) = tasks_in(tmp_path, 1)
+    run_debug([task("fail", tmp_path), good], lambda _: None)
+    assert (tmp_path / "0" / "seen").exists()
+
+
+def test_a_task_that_is_killed_hurts_no_other(tmp_path: Path) -> None:
+    """Its log is kept, the tasks before and after it run, and the two that failed are named."""
+    tasks = tasks_in(tmp_path, 4)
+    bad = [task("die", tmp_path / "killed"), task("fail", tmp_path / "crashed")]
+    failed = run_pool([tasks[0], *bad, *tasks[1:]], PROCESSORS, {"THREADS": "1"}, tmp_path)
+    assert sorted(failed) == [
+        f"{tmp_path / 'crashed'} (exit status 1)",
+        f"{tmp_path / 'killed'} (exit status -9)",
+    ]
+    assert all((tmp_path / str(number) / "seen").exists() for number in range(4))
+    assert f"RuntimeError: no result in {tmp_path / 'crashed'}" in (tmp_path / "test_pool-crashed.log").read_text()
+
+
+def test_new_processes_have_tensorflow_and_have_touched_no_device(tmp_path: Path) -> None:
+    """A GPU that is touched before the fork cannot be used after it."""
+    run_pool([task("look_at_tensorflow", tmp_path / "found")], PROCESSORS, {}, tmp_path)
+    assert (tmp_path / "found").read_text() == "True False None"
+
+
+def test_an_interrupted_pool_leaves_no_task(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+
+    def interrupt(_: Sequence[Task]) -> None:
+        if started.exists() and started.read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pool([task("wait_to_be_told", started)], PROCESSORS, {}, tmp_path, interrupt)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{started.read_text()}").exists():
+        assert time.monotonic() < deadline, "the task still runs"
+        time.sleep(0.05)
+
+
+# Packs of an array element
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "slots"),
+    [("0", 4, ["0", "0"]), ("", 4, [None] * 4), ("0", 1, ["0"])],  # statistics run one after the other
+)
+def test_runs_of_a_pack_share_a_gpu_as_was_measured(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, asked: int, slots: list[str | None]
+) -> None:
+    packs: list[list[str | None]] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(pool, "runs_at_once", lambda directory, most: {("a", 4): 2}[directory, most])
+    monkeypatch.setattr(pool, "run_pool", lambda _, slots, *__: packs.append([slot.gpu for slot in slots]))
+    run_pack("vaehpc.tasks.train:run", asked, list("abcd"))
+    assert packs == [slots]
+
+
+def test_a_pack_runs_all_its_tasks_whatever_becomes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("met-0", "met-1"):
+        (tmp_path / name).touch()
+    directories = [str(tmp_path / "met-0"), "/nowhere/at/all", str(tmp_path / "met-1")]
+    with pytest.raises(RuntimeError, match=r"^1 of 3 tasks failed: /nowhere/at/all \(exit status 1\)$"):
+        run_pack("tests.local.test_pool:meet", 1, directories)
+
+
+def test_tasks_of_a_pack_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run_pack("tests.local.test_pool:meet", 2, [str(tmp_path / "met-0"), str(tmp_path / "met-1")])
+
+
+def test_a_pack_waits_for_tasks_that_are_told_to_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm sends SIGTERM to every process of a job, this one and the fork server too."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    files, told = [tmp_path / "a", tmp_path / "b"], list[int]()
+
+    def tell(_: Sequence[Task]) -> None:
+        if not told and all(file.exists() and file.read_text() for file in files):
+            told.append(1)
+            for pid in [os.getpid(), *children(os.getpid()), *(int(file.read_text()) for file in files)]:
+                os.kill(pid, signal.SIGTERM)
+
+    run = pool.run_pool
+    monkeypatch.setattr(pool, "run_pool", lambda *asked: run(*asked, tell))
+    run_pack("tests.local.test_pool:wait_to_be_told", 2, [str(file) for file in files])
+
+
+def children(parent: int) -> list[int]:
+    """Every process that this one has started, the fork server among them."""
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def test_a_single_task_fails_as_it_does() -> None:
+    with pytest.raises(RuntimeError, match="no result in here"):
+        run_pack("tests.local.test_pool:fail", 1, ["here"])

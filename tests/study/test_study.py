@@ -1,5 +1,6 @@
 """A study on disk: widened, refused with the difference, never half made."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,11 +202,16 @@ def test_runs_that_start_from_others_wait_for_them(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("gpus", "stage", "num_seeds", "per_gpu"),
-    [("0,1", "train", 6, 3), ("0,1", "train", 3, 1), ("", "train", 6, 1), ("0,1", "statistics", 6, 1)],
+    ("gpus", "stage", "num_seeds", "slots"),
+    [
+        ("0,1", "train", 6, ["0", "1"] * 3),
+        ("0,1", "train", 3, ["0", "1"]),
+        ("", "train", 6, [None] * 4),
+        ("0,1", "statistics", 6, [None] * 4),
+    ],
 )
 def test_runs_share_a_gpu_of_this_machine_as_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, stage: str, num_seeds: int, per_gpu: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, stage: str, num_seeds: int, slots: list[str | None]
 ) -> None:
     config = planned_study("small", "demo", data_config(), {"ae": arm_config("ae")}, num_seeds)
     folder = StudyDir(tmp_path / "small")
@@ -213,12 +219,13 @@ def test_runs_share_a_gpu_of_this_machine_as_was_measured(
     for run in config.runs():
         if stage == "statistics":
             folder.run(run.name).trained_path.touch()
-    shared: list[int] = []
+    given: list[list[str | None]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr(stages, "runs_at_once", lambda _, most, gpu: {(3, "0"): 3}[most, gpu])
-    monkeypatch.setattr(stages, "run_local", lambda *asked: shared.append(asked[-1]))
+    monkeypatch.setattr(stages, "run_pool", lambda _, slots, *__: given.append([slot.gpu for slot in slots]))
     run_stage(stage, folder, config, "local", Console())
-    assert shared == [per_gpu]
+    assert given == [slots]
 
 
 def test_a_run_whose_source_failed_is_said_and_left_out(

@@ -1,4 +1,4 @@
-"""Tasks and where they run; the only module that knows submitit."""
+"""Tasks on slots: those of a study on this machine, and those of one array element on its node."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ import contextlib
 import importlib
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import submitit
-
 from vaehpc.local.sharing import multi_process_service, runs_at_once
+from vaehpc.local.starting import started
 from vaehpc.machine.hardware import visible_gpus
-from vaehpc.machine.processes import process_stat
-from vaehpc.schema.site import JobConfig, SiteConfig
+from vaehpc.schema.site import JobConfig
 
 POLL_SECONDS = 0.2
-MAX_MINUTES = 60 * 24 * 365
-"""submitit's local executor ends a job after its time limit; local jobs have none."""
+OnChange = Callable[[Sequence["Task"]], None]
+"""Called several times a second with the tasks that run."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """An import path and a directory; what submitit pickles on this machine holds nothing else."""
+    """An import path and a directory, and nothing else."""
 
     entry_point: str
     directory: str
@@ -38,52 +35,27 @@ class Task:
         module, _, function = self.entry_point.partition(":")
         getattr(importlib.import_module(module), function)(self.directory)
 
-
-@dataclass(frozen=True)
-class Pack:
-    """Several tasks as one, each in a process of its own, so many at once; all run, whatever becomes of the others."""
-
-    tasks: tuple[Task, ...]
-    at_once: int
-
-    def __call__(self) -> None:
-        """Run the tasks.
-
-        Raises:
-            RuntimeError: some failed; their logs say why.
-        """
-        signal.signal(signal.SIGTERM, lambda *_: None)  # the tasks are told too; this process waits for them
-        waiting, failed = deque(self.tasks), list[str]()
-        running: dict[subprocess.Popen[bytes], Task] = {}
-        while waiting or running:
-            while waiting and len(running) < self.at_once:
-                task = waiting.popleft()
-                command = [sys.executable, "-c", f"from {__name__} import Task; {task!r}()"]
-                running[subprocess.Popen(command)] = task
-            for process in [process for process in running if process.poll() is not None]:
-                task = running.pop(process)
-                if process.returncode:
-                    failed.append(f"{task.directory} (exit status {process.returncode})")
-            time.sleep(POLL_SECONDS)
-        if failed:
-            raise RuntimeError(f"{len(failed)} of {len(self.tasks)} tasks failed: {', '.join(failed)}")
+    @property
+    def log(self) -> str:
+        """Name of the file in which a pool keeps what it says: 'train-vae-tiny-seed003.log'."""
+        return f"{self.entry_point.partition(':')[0].rpartition('.')[2]}-{Path(self.directory).name}.log"
 
 
 @dataclass(frozen=True)
-class LocalSlot:
-    """Room for one task on this machine: a processor, or a GPU."""
+class Slot:
+    """Room for one task: a processor, or a GPU."""
 
     gpu: str | None
-    """As CUDA_VISIBLE_DEVICES names it."""
+    """As CUDA_VISIBLE_DEVICES names it, the only one that the task sees."""
 
 
-def local_slots(job: JobConfig) -> list[LocalSlot]:
-    """One slot per GPU for jobs that use one, where this machine has any; else one per processor."""
+def local_slots(job: JobConfig, per_gpu: int = 1) -> list[Slot]:
+    """Slots on each GPU for jobs that use one, where this machine has any; else one per processor."""
     gpus = visible_gpus() if job.gpus else []
-    return [LocalSlot(gpu) for gpu in gpus] or [LocalSlot(None)] * len(os.sched_getaffinity(0))
+    return [Slot(gpu) for _ in range(per_gpu) for gpu in gpus] or [Slot(None)] * len(os.sched_getaffinity(0))
 
 
-def run_debug(tasks: Sequence[Task], on_change: Callable[[Sequence[Task]], None]) -> None:
+def run_debug(tasks: Sequence[Task], on_change: OnChange) -> None:
     """Run tasks one after the other in this process. A task that fails leaves its log and does not stop the others."""
     for task in tasks:
         on_change([task])
@@ -91,81 +63,64 @@ def run_debug(tasks: Sequence[Task], on_change: Callable[[Sequence[Task]], None]
             task()
 
 
-def run_local(
+def run_pool(
     tasks: Sequence[Task],
-    job: JobConfig,
-    site: SiteConfig,
-    folder: Path,
-    on_change: Callable[[Sequence[Task]], None],
-    per_gpu: int = 1,
-) -> None:
-    """Run tasks through submitit's local executor, one to a slot, until all have ended, well or not.
+    slots: Sequence[Slot],
+    environment: Mapping[str, str],
+    logs: Path | None,
+    on_change: OnChange = lambda _: None,
+) -> list[str]:
+    """Run tasks, each in a process of its own, one to a slot, until all have ended, well or not.
 
     Args:
         tasks: in the order in which they start.
-        job: its resources say what a slot is.
-        site: the environment of the tasks.
-        folder: for submitit's scripts and logs.
-        on_change: called several times a second with the tasks that run.
-        per_gpu: how many share a GPU.
+        slots: the one that is free takes the next task.
+        environment: of every task; what the user has set wins.
+        logs: folder for what each task says; None: it says it where this process does.
+        on_change: see there.
+
+    Returns:
+        The tasks that failed, in words.
 
     Raises:
-        KeyboardInterrupt: after every task was stopped.
+        KeyboardInterrupt: after every task was stopped. Checkpoints and results are safe at any moment.
     """
-    waiting = deque(tasks)
-    free = [slot for slot in local_slots(job) for _ in range(1 if slot.gpu is None else per_gpu)]
-    running: dict[submitit.Job[None], tuple[Task, LocalSlot]] = {}
+    waiting, free, failed = deque(tasks), list(slots), list[str]()
+    running: dict[ForkServerProcess, tuple[Task, Slot]] = {}
     try:
         while waiting or running:
             while waiting and free:
-                task, slot = waiting.popleft(), free.pop()
-                running[_start(task, slot, site, folder)] = (task, slot)
-            for ended_job in [started for started in running if started.done()]:
-                free.append(running.pop(ended_job)[1])
+                task, slot = waiting.popleft(), free.pop(0)
+                running[_started(task, slot, environment, logs)] = (task, slot)
+            wait([process.sentinel for process in running], POLL_SECONDS)
+            for process in [process for process in running if process.exitcode is not None]:
+                task, slot = running.pop(process)
+                free.append(slot)
+                if process.exitcode:
+                    failed.append(f"{task.directory} (exit status {process.exitcode})")
             on_change([task for task, _ in running.values()])
-            time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        _stop(list(running))
-        raise
-
-
-def _start(task: Task, slot: LocalSlot, site: SiteConfig, folder: Path) -> submitit.Job[None]:
-    executor = submitit.LocalExecutor(folder)
-    gpus = () if slot.gpu is None else (slot.gpu,)
-    executor.update_parameters(timeout_min=MAX_MINUTES)
-    # Not as a parameter: that takes numbers alone, and a slice of a GPU is named by its UUID.
-    executor.parameters |= {"gpus_per_node": len(gpus), "visible_gpus": gpus}
-    with _environment(site.environment):
-        return executor.submit(task)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """These environment variables for what is started meanwhile; those that the user has set win."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
     finally:
-        for name in added:
-            del os.environ[name]
+        for process in running:
+            process.kill()
+    return failed
 
 
-def _stop(jobs: Sequence[submitit.Job[None]]) -> None:
-    """End submitit's controllers and the tasks below them; checkpoints and results are safe at any moment."""
-    # Not job.cancel(): its SIGINT reaches the task only after the compiled block of steps that it is in.
-    controllers = [int(job.job_id) for job in jobs]
-    for pid in [*(child for controller in controllers for child in _children(controller)), *controllers]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def _started(task: Task, slot: Slot, environment: Mapping[str, str], logs: Path | None) -> ForkServerProcess:
+    own = {**environment, **os.environ, "CUDA_VISIBLE_DEVICES": slot.gpu or ""}
+    log = None if logs is None else str(logs / task.log)
+    return started(_run, task, own, log, environment=environment)
 
 
-def _children(parent: int) -> list[int]:
-    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if (stat := process_stat(pid)) and int(stat[1]) == parent]
-
-
-# Slurm
+def _run(task: Task, environment: dict[str, str], log: str | None) -> None:
+    """In a new process: run a task in this environment."""
+    os.setsid()  # Ctrl-C in a terminal, and its end, are for the one who started it
+    os.environ.clear()
+    os.environ.update(environment)
+    if log is not None:
+        with Path(log).open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    task()
 
 
 def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None:
@@ -174,13 +129,26 @@ def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None
     Raises:
         RuntimeError: some of several failed; a single one fails as it does.
     """
-    tasks = tuple(Task(entry_point, directory) for directory in directories)
+    tasks = [Task(entry_point, directory) for directory in directories]
     if len(tasks) == 1:
         tasks[0]()
-    elif at_once == 1 or not visible_gpus():
-        Pack(tasks, at_once)()
-    else:
-        with multi_process_service():
+        return
+    gpu = next(iter(visible_gpus()), None)
+    with _ignoring_sigterm(), contextlib.ExitStack() as stack:
+        if gpu is not None and at_once > 1:
+            stack.enter_context(multi_process_service())
             at_once = runs_at_once(directories[0], at_once)
             print(f"{at_once} of {len(tasks)} runs at once on this GPU", flush=True)
-            Pack(tasks, at_once)()
+        failed = run_pool(tasks, [Slot(gpu)] * at_once, {}, None)
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(tasks)} tasks failed: {', '.join(failed)}")
+
+
+@contextlib.contextmanager
+def _ignoring_sigterm() -> Iterator[None]:
+    """Where Slurm ends a job, every process is told: the tasks leave at a checkpoint, and this one waits for them."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

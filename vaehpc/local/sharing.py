@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from vaehpc.local.starting import fork_server
 from vaehpc.machine.hardware import gpu_name
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Measurement, Sharing
@@ -79,7 +79,7 @@ def measured_together(
         UserError: the data are damaged.
     """
     # A process each time: TensorFlow chooses its device once, and memory is that of this run alone.
-    with ProcessPoolExecutor(len(gpus), mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(gpus), mp_context=fork_server()) as pool:
         tasks = [pool.submit(_measure, run, seconds, gpu, dict(environment or {})) for gpu in gpus]
         return [task.result() for task in tasks]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vaehpc.command import UserError, say
-from vaehpc.local.pool import Task, run_debug, run_local
+from vaehpc.local.pool import Task, local_slots, run_debug, run_pool
 from vaehpc.local.progress import stage_view
 from vaehpc.local.sharing import multi_process_service, runs_at_once
 from vaehpc.machine.hardware import visible_gpus
@@ -90,7 +90,7 @@ def _run_tasks(
         run_debug(tasks, show)
     else:
         with _sharing(tasks, job) as per_gpu:
-            run_local(tasks, job, built_in_site("local"), study.jobs, show, per_gpu)
+            run_pool(tasks, local_slots(job, per_gpu), built_in_site("local").environment, study.jobs, show)
 
 
 @contextlib.contextmanager
@@ -108,11 +108,11 @@ def run_study_job(stage: str, study: StudyDir, result: Path, executor: str) -> b
     """Run a job on the whole study; whether it wrote `result`, and if not, the end of its log is shown."""
     before = result.stat().st_mtime_ns if result.exists() else None
     job = job_config(stage)
-    _run_tasks([Task(job.entry_point, str(study.path))], job, study, executor, lambda _: None)
+    task = Task(job.entry_point, str(study.path))
+    _run_tasks([task], job, study, executor, lambda _: None)
     if result.exists() and result.stat().st_mtime_ns != before:
         return True
-    newest_log = max(study.jobs.glob("*.err"), key=lambda path: path.stat().st_mtime, default=None)
-    ended = "\n  ".join(tail(newest_log, LAST_LINES)) if newest_log else "it left no log"
+    ended = "\n  ".join(tail(study.jobs / task.log, LAST_LINES)) or "it left no log"
     print(f"vaehpc: the {stage} failed; the end of its log:\n  {ended}", file=sys.stderr)
     return False
 

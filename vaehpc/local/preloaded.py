@@ -1,0 +1,22 @@
+"""What a fork server imports: TensorFlow, Keras and the statistics, imported but not used, take seconds only once.
+
+What they say of themselves meanwhile is dropped; what is wrong with one is said by the task that needs it.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where Slurm ends a job every process is told; this one outlives its own
+said = os.dup(1), os.dup(2)
+nowhere = os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 1)
+os.dup2(nowhere, 2)
+for name in ("vaehpc.tasks.train", "vaehpc.tasks.statistics", "vaehpc.tasks.aggregate"):
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
+os.dup2(said[0], 1)
+os.dup2(said[1], 2)
+for descriptor in (*said, nowhere):
+    os.close(descriptor)

@@ -1,0 +1,67 @@
+"""New processes, forked from one that has TensorFlow imported: they start in a fraction of a second.
+
+No GPU is touched before the fork, and a process that is killed hurts no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
+from typing import Any
+
+PRELOADED = "vaehpc.local.preloaded"
+
+
+def fork_server() -> ForkServerContext:
+    """Python's fork server, one for each process; it is started with the first process that is asked of it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED])
+    return context
+
+
+def started(target: Callable[..., None], *arguments: Any, environment: Mapping[str, str]) -> ForkServerProcess:
+    """A new process that calls the target.
+
+    Args:
+        target: importable by its name, as its arguments are.
+        arguments: of the target.
+        environment: what is added to the environment of the fork server, if this is its first process: a variable that
+            a library reads when it is imported (OMP_NUM_THREADS, TF_CPP_MIN_LOG_LEVEL) is read there.
+    """
+    process = fork_server().Process(target=_begun, args=(target, *arguments))
+    with _added(environment), _without_main():
+        process.start()
+    return process
+
+
+def _begun(target: Callable[..., None], *arguments: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the fork server ignores
+    target(*arguments)
+
+
+@contextlib.contextmanager
+def _added(values: Mapping[str, str]) -> Iterator[None]:
+    """These environment variables meanwhile; those that the user has set win."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """multiprocessing would run what was started as __main__, a script or a module, once more in the new process."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
