@@ -2,13 +2,34 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint bench image check-long locks
+# Tests of one file share what it has made, so that file by file goes to each process.
+PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+.PHONY: demo test test-slow test-slurm test-images test-all untest lint bench image check-long locks
 
 demo: .venv/ready
 	$(BIN)/vaehpc launch --preset demo --executor local
 
 test: .venv/ready
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(PYTEST)
+
+test-slow: .venv/ready
+	$(PYTEST) -m slow
+
+# These two install Debian's packages, if VAEHPC_TESTS_INSTALL=1 lets them; `make untest` takes them away again.
+test-slurm: .venv/ready
+	tests/install.sh slurm
+	$(PYTEST) -m 'slurm and not long' tests/cluster
+
+test-images: .venv/ready
+	tests/install.sh slurm
+	tests/install.sh images
+	$(PYTEST) -m 'images and not long' tests/containers
+
+test-all: test test-slow test-slurm test-images
+
+untest:
+	tests/install.sh remove
 
 bench: .venv/ready
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)

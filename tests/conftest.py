@@ -1,5 +1,6 @@
-"""Data sets of built-in faces that tests share."""
+"""The tiers of the tests, and data sets of built-in faces that they share."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,31 @@ import pytest
 from vaehpc.schema.config import DataConfig
 from vaehpc.study.files import DataDir
 from vaehpc.study.study import data_config
+
+TIERS = {"cluster": "slurm", "containers": "images"}
+"""Folders whose tests are all of one tier."""
+PROGRAMS = {"slurm": ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")}
+PROGRAMS["images"] = (*PROGRAMS["slurm"], "podman", "debootstrap", "apptainer", "ch-run")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of a tier; where it cannot run, one test of it stays, and says why it is skipped."""
+    for folder, tier in TIERS.items():
+        own = [item for item in items if item.path.is_relative_to(config.rootpath / "tests" / folder)]
+        for item in own:
+            item.add_marker(tier)
+        if own and (reason := lacking(tier)):
+            own[0].add_marker(pytest.mark.skip(reason=f"all {len(own)} tests of {tier}: {reason}"))
+            items[:] = [item for item in items if item not in own[1:]]
+
+
+def lacking(tier: str) -> str | None:
+    """Why this machine cannot run a tier; None if it can."""
+    if os.geteuid() != 0 or os.environ.get("VAEHPC_TESTS_INSTALL") != "1":
+        return "need root and VAEHPC_TESTS_INSTALL=1"
+    missing = [name for name in PROGRAMS[tier] if shutil.which(name) is None]
+    return f"{', '.join(missing)} missing: tests/install.sh {tier}" if missing else None
 
 
 @pytest.fixture(scope="session")

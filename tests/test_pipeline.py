@@ -15,11 +15,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.processes import is_alive, pid_of
 from vaehpc.images.synthetic import write_celeba
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
 from vaehpc.schema.config import DataConfig
 from vaehpc.study.attempts import all_attempts
-from vaehpc.study.files import DataDir, RunDir, StudyDir
+from vaehpc.study.files import DataDir, StudyDir
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
@@ -205,6 +206,7 @@ def test_a_run_directory_with_other_settings_is_refused(copied: StudyDir, faces:
     assert "arm.train.epochs: it has 31, asked for 30" in message
 
 
+@pytest.mark.slow
 def test_seeds_can_grow(copied: StudyDir, faces: DataConfig) -> None:
     before = results(copied)["trained"]
     said = launch(copied.path.parent.parent, faces, seeds=2).stdout
@@ -216,12 +218,14 @@ def test_seeds_can_grow(copied: StudyDir, faces: DataConfig) -> None:
     assert len(states) == 4
 
 
+@pytest.mark.slow
 def test_a_second_launcher_is_refused(copied: StudyDir, faces: DataConfig) -> None:
     with hung_launcher(copied, faces) as process:
         message = launch(copied.path.parent.parent, faces, expected=2).stderr
         assert f"is being run by process {process.pid}" in message
 
 
+@pytest.mark.slow
 def test_a_run_that_crashes_is_listed_and_stops_no_other(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
     study = study_in(tmp_path)
     study.path.mkdir(parents=True)
@@ -242,6 +246,7 @@ def test_a_run_that_crashes_is_listed_and_stops_no_other(finished: StudyDir, fac
     assert results(study) == results(finished)
 
 
+@pytest.mark.slow
 def test_from_celebas_zip_in_this_process(tmp_path: Path) -> None:
     archive = write_celeba(tmp_path / "celeba", 24, seed=5, workers=1)
     small = ["--model.filters", "4", "4", "8", "8", "--model.z-dim", "8", "--train.epochs", "1", "--seeds", "1"]
@@ -297,14 +302,11 @@ def wait_for(found: object, process: subprocess.Popen[bytes]) -> None:
 
 def tasks_of(study: StudyDir) -> list[int]:
     """Processes of this machine that work on the study."""
-    found = []
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if str(study.jobs).encode() in command.read_bytes():
-                found.append(int(command.parent.name))
-    return found
+    started = [pid_of(record) for record in study.path.glob("*/attempts/*/start.json")]
+    return [pid for pid in started if is_alive(pid)]
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_launcher_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
     study = study_in(tmp_path)
     process = started_launcher(tmp_path, faces)
@@ -321,17 +323,14 @@ def test_kill_9_of_a_task_then_the_same_line(finished: StudyDir, faces: DataConf
     process = started_launcher(tmp_path, faces)
     run = study.run("vae-tiny-seed000")
     wait_for(run.history_path.exists, process)
-    os.kill(pid_of(run), signal.SIGKILL)
+    os.kill(pid_of(all_attempts(run)[-1].start_path), signal.SIGKILL)
     assert process.wait(timeout=TIMEOUT) == 3
     assert "MISSING vae-tiny-seed000" in (tmp_path / "launcher.log").read_text()
     launch(tmp_path, faces)
     assert results(study) == results(finished)
 
 
-def pid_of(run: RunDir) -> int:
-    return int(json.loads(all_attempts(run)[-1].start_path.read_text())["pid"])
-
-
+@pytest.mark.slow
 def test_ctrl_c_stops_everything_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
     study = study_in(tmp_path)
     process = started_launcher(tmp_path, faces)

@@ -1,32 +1,20 @@
 """Real clusters for tests. Each process of pytest-xdist has its own: they take seconds, and tests break them."""
 
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import Cluster
 
 
-def install() -> None:
-    """Slurm's packages, if they are missing."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: for Slurm's installation, and for a cluster to which other users submit")
-    subprocess.run([Path(__file__).with_name("install.sh")], check=True)
-
-
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[Cluster]:
-    install()
     with Cluster() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def shared_cluster_without_accounting() -> Iterator[Cluster]:
-    install()
     with Cluster(accounting=False) as running:
         yield running
 

@@ -47,13 +47,6 @@ class Images:
         return self.folder / f"{target}.{form}"
 
 
-def install() -> None:
-    """What builds and runs images, if it is missing."""
-    subprocess.run([Path(__file__).with_name("install.sh")], check=True)
-    # udev's mode, which the kernel leaves at 600 where no udev runs: without it only root opens a SIF.
-    Path("/dev/fuse").chmod(0o666)
-
-
 def podman(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs podman on the images of the tests."""
     return subprocess.run(["podman", *arguments], env=engine(), capture_output=True, text=True, check=check)
@@ -72,6 +65,8 @@ def engine() -> dict[str, str]:
 
 def built() -> Images:
     """The images of this repository as it is now; by one test process at a time, for all of them."""
+    # udev's mode, which the kernel leaves at 600 where no udev runs: without it only root opens a SIF.
+    Path("/dev/fuse").chmod(0o666)
     engine()
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -111,6 +111,18 @@ def test_a_client_that_fails_or_hangs_or_is_not_there(clients: Clients) -> None:
         client("no-such-client")
 
 
+def test_a_client_that_may_not_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where PATH holds a folder that may not be read; Linux says 'permission denied' of a folder, root's too."""
+    (tmp_path / "no-such-client").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmError, match="^no-such-client is not on this machine$"):
+        client("no-such-client")
+    (tmp_path / "client").write_text("not a program")
+    (tmp_path / "client").chmod(0o755)
+    with pytest.raises(SlurmError, match="^client does not start: Exec format error$"):
+        client("client")
+
+
 def test_settings(clients: Clients) -> None:
     clients.answers("scontrol", "Configuration data as of 2024-03-05\nMaxArraySize            = 1001\nA = b=c\n")
     assert configuration() == {"MaxArraySize": "1001", "A": "b=c"}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -11,23 +10,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from tests.examples import run_config
+from tests.processes import TIMEOUT, Running
 from vaehpc.schema.config import DataConfig, ModelConfig, TrainConfig
+from vaehpc.study import attempts
 from vaehpc.study.attempts import all_attempts
 from vaehpc.study.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.study.study import data_config
 from vaehpc.tasks.train import kept_programs
 from vaehpc.training.encode import UNIFORM_LIMITS
 
-TIMEOUT = 120
 RESULTS = ("history.jsonl", "recorder/probe.arrow", "latents/mu.npy", "latents/log_var.npy", "latents/z.npy")
 """Files whose bytes are compared; of steps.arrow its rows, because an interruption cuts them into other batches."""
 
@@ -40,28 +42,26 @@ def new_run(folder: Path, data: DataConfig, kind: str = "vae", **train: object) 
     return run
 
 
-def start(run: RunDir) -> subprocess.Popen[bytes]:
-    code = f"from vaehpc.tasks.train import run; run({str(run.path)!r})"
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+def train_here(path: str) -> None:
+    """The training task."""
+    from vaehpc.tasks.train import run
+
+    run(path)
 
 
-def train(run: RunDir, timeout: float = TIMEOUT) -> None:
+def start(run: RunDir) -> Running:
+    return Running(train_here, str(run.path))
+
+
+def train(run: RunDir, seconds: float = TIMEOUT) -> None:
+    assert start(run).ended(seconds) == 0, all_attempts(run)[-1].log.read_text()
+
+
+def start_and_wait(run: RunDir, attempt: int) -> Running:
+    """Until the attempt has handed on its first block."""
     process = start(run)
-    try:
-        _, errors = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-    assert process.returncode == 0, errors.decode()
-
-
-def wait_for_steps(run: RunDir, attempt: int, process: subprocess.Popen[bytes]) -> None:
-    """Until an attempt has handed on its first block."""
-    heartbeat = run.attempts / f"{attempt:04d}" / "heartbeat.json"
-    give_up = time.monotonic() + TIMEOUT
-    while not heartbeat.exists():
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    process.wait_for((run.attempts / f"{attempt:04d}" / "heartbeat.json").exists)
+    return process
 
 
 def digests(run: RunDir) -> dict[str, str]:
@@ -72,18 +72,6 @@ def digests(run: RunDir) -> dict[str, str]:
     for name in rows.column_names:
         steps.update(rows[name].to_numpy().tobytes())
     return found | {"state": run.trained().state_sha256, "steps": steps.hexdigest()}
-
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["vaehpc.tasks.train"])
-"""Processes that need not import TensorFlow each."""
-
-
-def train_here(path: str) -> None:
-    """The training task, in a process of its own."""
-    from vaehpc.tasks.train import run
-
-    run(path)
 
 
 def outcome(run: RunDir, attempt: int) -> str:
@@ -145,6 +133,7 @@ def test_an_ae_has_no_log_var_and_its_z_is_mu(faces: DataConfig, tmp_path: Path)
     assert run.z.samefile(run.mu)
 
 
+@pytest.mark.slow
 def test_tensorboard_changes_no_bit(undisturbed: RunDir, faces: DataConfig, tmp_path: Path) -> None:
     run = new_run(tmp_path, faces, tensorboard=True)
     train(run)
@@ -161,20 +150,19 @@ def test_a_trained_run_is_left_alone(undisturbed: RunDir) -> None:
     assert len(all_attempts(undisturbed)) == 1
 
 
-def kill_and_finish(run: RunDir, num_kills: int, rng: random.Random, longest: float) -> None:
-    """Kill a run so many times, at random moments up to `longest` seconds after its first block, and finish it."""
+def kill_and_finish(run: RunDir, num_kills: int, moment: Callable[[], float]) -> None:
+    """Kill a run so many times, each time so many seconds after its first block, and finish it."""
     for attempt in range(1, num_kills + 1):
-        process = start(run)
-        wait_for_steps(run, attempt, process)
-        time.sleep(rng.uniform(0, longest))
-        assert process.poll() is None, f"the run had ended before kill {attempt}: it proves less than it says"
-        process.kill()
-        process.communicate()
-    train(run, timeout=600)
+        process = start_and_wait(run, attempt)
+        time.sleep(moment())
+        process.signal(signal.SIGKILL)
+        killed = process.ended() == -signal.SIGKILL
+        assert killed, f"the run had ended before kill {attempt}: it proves less than it says"
+    train(run, 600)
 
 
 def test_kill_9_at_random_moments_changes_nothing(undisturbed: RunDir, interrupted: RunDir) -> None:
-    kill_and_finish(interrupted, 2, random.Random(), longest=0.2)
+    kill_and_finish(interrupted, 2, lambda: random.uniform(0, 0.1))
     assert digests(interrupted) == digests(undisturbed)
 
 
@@ -183,21 +171,10 @@ def test_kill_9_at_random_moments_changes_nothing(undisturbed: RunDir, interrupt
 def test_twenty_kills_change_nothing(faces: DataConfig, tmp_path: Path, precision: str) -> None:
     asked = {"epochs": 40, "batch_size": 2, "checkpoint_seconds": 0.05, "precision": precision}
     whole, killed = (new_run(tmp_path / name, faces, **asked) for name in ("whole", "killed"))
-    train(whole, timeout=600)
-    rng, first_steps = random.Random(), []
-    for attempt in range(1, 21):
-        process = FORKS.Process(target=train_here, args=(str(killed.path),))
-        process.start()
-        heartbeat = killed.attempts / f"{attempt:04d}" / "heartbeat.json"
-        while process.is_alive() and not heartbeat.exists():
-            time.sleep(0.005)
-        time.sleep(rng.choice((0.2, 1.0)) * rng.random())
-        assert process.is_alive(), f"the run had ended before kill {attempt}: it proves less than it says"
-        process.kill()
-        process.join()
-        newest = all_attempts(killed)[-1]
-        first_steps.append(int(newest.log.read_text().partition("starts at step ")[2].split()[0]))
-    train(killed, timeout=600)
+    train(whole, 600)
+    kill_and_finish(killed, 20, lambda: random.choice((0.2, 1.0)) * random.random())
+    logs = [attempt.log.read_text() for attempt in all_attempts(killed)]
+    first_steps = [int(log.partition("starts at step ")[2].split()[0]) for log in logs]
     assert digests(killed) == digests(whole)
     print(f"\n{precision}: {whole.trained().state_sha256}, {whole.trained().step} steps, starts at {first_steps}")
 
@@ -218,8 +195,8 @@ def test_three_kills_of_the_full_net_change_nothing(tmp_path: Path) -> None:
         run.path.mkdir(parents=True)
         write_model(run.config_path, config.model_copy(update={"arm": arm}))
         runs.append(run)
-    train(runs[0], timeout=600)
-    kill_and_finish(runs[1], 3, random.Random(), longest=3)
+    train(runs[0], 600)
+    kill_and_finish(runs[1], 3, lambda: random.uniform(0, 3))
     assert digests(runs[1]) == digests(runs[0])
     print(f"\nfull net: {runs[0].trained().state_sha256} after {runs[0].trained().step} steps and 3 kills")
 
@@ -235,49 +212,51 @@ def test_a_stop_file_ends_the_run_at_a_checkpoint(undisturbed: RunDir, interrupt
     assert digests(interrupted) == digests(undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_ends_the_run_at_a_checkpoint(
     undisturbed: RunDir, interrupted: RunDir, number: signal.Signals
 ) -> None:
-    process = start(interrupted)
-    wait_for_steps(interrupted, 1, process)
-    process.send_signal(number)
-    process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 0
+    process = start_and_wait(interrupted, 1)
+    process.signal(number)
+    assert process.ended() == 0
     assert outcome(interrupted, 1) == "stopped"
     assert not interrupted.trained_path.exists()
     train(interrupted)
     assert digests(interrupted) == digests(undisturbed)
 
 
+@pytest.mark.slow
 def test_an_orphan_that_wakes_up_leaves_and_changes_nothing(undisturbed: RunDir, interrupted: RunDir) -> None:
-    orphan = start(interrupted)
-    wait_for_steps(interrupted, 1, orphan)
-    orphan.send_signal(signal.SIGSTOP)
+    orphan = start_and_wait(interrupted, 1)
+    orphan.signal(signal.SIGSTOP)
     train(interrupted)
     finished = digests(interrupted)
-    orphan.send_signal(signal.SIGCONT)
-    orphan.communicate(timeout=TIMEOUT)
-    assert orphan.returncode == 0
+    orphan.signal(signal.SIGCONT)
+    assert orphan.ended() == 0
     assert outcome(interrupted, 1) == "superseded"
     assert digests(interrupted) == finished == digests(undisturbed)
 
 
-def test_short_blocks_share_a_heartbeat(faces: DataConfig, tmp_path: Path) -> None:
+def note_beats(path: str, seconds: float) -> None:
+    """The training task, which leaves the steps at which it beat."""
+    beat, steps = attempts.Attempt.beat, set[int]()
+
+    def noted(attempt: attempts.Attempt, **state: Any) -> None:
+        steps.add(state["step"])
+        beat(attempt, **state)
+
+    attempts.BEAT_SECONDS, attempts.Attempt.beat = seconds, noted  # type: ignore[method-assign]
+    train_here(path)
+    Path(path, "beats").write_text(str(sorted(steps)))
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0, "[1, 2, 3, 6]"), (1000, "[1, 3, 6]")])
+def test_short_blocks_share_a_heartbeat(faces: DataConfig, tmp_path: Path, seconds: float, steps: str) -> None:
     """Blocks end after 1, 2, 3 and 6 steps, epochs after 3 and 6."""
-    runs = {seconds: new_run(tmp_path / str(seconds), faces, epochs=2) for seconds in (0, 1000)}
-    code = f"""
-from vaehpc import files
-from vaehpc.tasks.train import run
-beat = files.Attempt.beat
-for files.BEAT_SECONDS, path in { {seconds: str(run.path) for seconds, run in runs.items()} }.items():
-    steps = set()
-    files.Attempt.beat = lambda attempt, **state: (steps.add(state["step"]), beat(attempt, **state))
-    run(path)
-    print(sorted(steps))
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.splitlines() == ["[1, 2, 3, 6]", "[1, 3, 6]"]
+    run = new_run(tmp_path, faces, epochs=2)
+    assert Running(note_beats, str(run.path), seconds).ended() == 0
+    assert (run.path / "beats").read_text() == steps
 
 
 def test_a_run_that_is_not_finite_is_a_result(faces: DataConfig, tmp_path: Path) -> None:
@@ -293,57 +272,46 @@ def test_a_run_that_is_not_finite_is_a_result(faces: DataConfig, tmp_path: Path)
 
 def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, tmp_path: Path) -> None:
     run = new_run(tmp_path, faces.model_copy(update={"path": str(tmp_path / "gone")}))
-    process = start(run)
-    process.communicate(timeout=TIMEOUT)
-    assert process.returncode != 0
+    assert start(run).ended() == 1
     assert outcome(run, 1) == "failed"
     assert "holds no data set" in all_attempts(run)[0].log.read_text()
     assert not run.trained_path.exists()
 
 
-FAILING = """
-import time
-import numpy as np
-from vaehpc.tasks import train
-from vaehpc.training import fit, pipeline
+def fail_while_images_are_read(path: str) -> None:
+    """A training that fails while the next images are still read, from a slow file system."""
+    from vaehpc.training import fit, pipeline
 
-def fail(*_):
-    raise LookupError("planted after a block")
+    quickly, copied = pipeline.ShardedImages.__getitem__, np.ones(100_000)
 
-def slowly(self, indices):
-    until, copied = time.monotonic() + 1, np.ones(100_000)
-    while time.monotonic() < until:
-        copied[...] = np.ones(100_000)
-    return quickly(self, indices)
+    def fail(*_: object) -> None:
+        raise LookupError("planted after a block")
 
-fit._after_block = fail
-quickly, pipeline.ShardedImages.__getitem__ = pipeline.ShardedImages.__getitem__, slowly
-train.run({path!r})
-"""
-"""A training that fails while the next images are still read, from a slow file system."""
+    def slowly(images: pipeline.ShardedImages, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            copied[...] = np.ones(100_000)
+        return quickly(images, indices)
+
+    fit._after_block, pipeline.ShardedImages.__getitem__ = fail, slowly  # type: ignore[assignment, method-assign]
+    train_here(path)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_ends_while_images_are_read(faces: DataConfig, tmp_path: Path) -> None:
     run = new_run(tmp_path, faces)
-    code = FAILING.format(path=str(run.path))
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
-        try:
-            assert process.wait(TIMEOUT) == 1
-        finally:
-            process.kill()
+    assert Running(fail_while_images_are_read, str(run.path)).ended() == 1
     assert outcome(run, 1) == "failed"
     assert "planted after a block" in all_attempts(run)[0].log.read_text()
 
 
+@pytest.mark.slow
 def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path) -> None:
     study = StudyDir(tmp_path / "a study")
 
     def trained(exit_code: int) -> RunDir:
         run = new_run(study.path, faces, epochs=1, batch_size=faces.num_train, jit_compile=True)
-        process = FORKS.Process(target=train_here, args=(str(run.path),))
-        process.start()
-        process.join(TIMEOUT)
-        assert process.exitcode == exit_code
+        assert start(run).ended() == exit_code
         return run
 
     found = digests(run := trained(0))
@@ -380,7 +348,7 @@ def test_programs_are_kept_where_tensorflow_is_told(
 
 
 def test_a_task_computes_with_onednn() -> None:
-    # As submit.Task starts it. TensorFlow says so once, and reads the switch when it is imported.
+    # As a task is started. TensorFlow says so once, and reads the switch when it is imported.
     code = "import vaehpc.tasks.train, tensorflow; tensorflow.zeros(1)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

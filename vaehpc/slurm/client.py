@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -63,8 +64,9 @@ def client(*command: str, seconds: float = CLIENT_SECONDS, stdin: str | None = N
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, input=stdin)
-    except FileNotFoundError:
-        raise SlurmError(f"{command[0]} is not on this machine") from None
+    except OSError as error:  # one of the folders of PATH that may not be read hides that it is in none of them
+        why = "is not on this machine" if shutil.which(command[0]) is None else f"does not start: {error.strerror}"
+        raise SlurmError(f"{command[0]} {why}") from None
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{command[0]} did not answer within {seconds:g} s") from None
     if done.returncode:
