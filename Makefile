@@ -13,7 +13,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(PYTEST)
 
-test-slow: .venv/ready
+test-slow: .venv/dev
 	$(PYTEST) -m slow
 
 # These two install Debian's packages, if VAEHPC_TESTS_INSTALL=1 lets them; `make untest` takes them away again.
@@ -39,21 +39,27 @@ export BASE_IMAGE TRAIN_LOCK CA_BUNDLE
 image:
 	containers/build.sh images
 
-check-long: .venv/ready
+check-long: .venv/dev
 	$(BIN)/pytest -m long -s
 
-lint: .venv/ready
+lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint containers/Dockerfile
+	$(BIN)/shellcheck --exclude SC2016 tests/install.sh containers/*.sh
 
-.venv/ready: containers/locks/dev.txt pyproject.toml
+# What the demo and `make test` need; and, on top of it, linters and independent implementations.
+.venv/ready: containers/locks/test.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "vaehpc needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1). Give another one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --require-hashes --requirement containers/locks/dev.txt
+	$(BIN)/pip install --quiet --require-hashes --requirement $<
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/dev: containers/locks/dev.txt .venv/ready
+	$(BIN)/pip install --quiet --require-hashes --requirement $<
 	touch $@
 
 # Needs uv. Hashes pin every file; no index address is written.
@@ -64,4 +70,5 @@ locks:
 	$(LOCK) --extra train-cpu --output-file containers/locks/train-cpu.txt
 	$(LOCK) --extra train-gpu --output-file containers/locks/train-gpu.txt
 	$(LOCK) --extra analysis --output-file containers/locks/analysis.txt
-	$(LOCK) --extra train-cpu --extra analysis --extra dev --output-file containers/locks/dev.txt
+	$(LOCK) --extra train-cpu --extra analysis --extra test --extra dev --output-file containers/locks/dev.txt
+	$(LOCK) --extra train-cpu --extra analysis --extra test --constraints containers/locks/dev.txt --output-file containers/locks/test.txt

@@ -1,6 +1,6 @@
 """A real Slurm of four nodes on this machine: munge, MariaDB, slurmdbd, slurmctld and four slurmd, all in one folder.
 
-Needs root and what `tests/install.sh slurm` installs. Touches nothing under /etc and /var; several clusters run side by side.
+Needs root and what `tests/install.sh slurm` installs. Touches nothing under /etc and /var; several run side by side.
 """
 
 from __future__ import annotations

@@ -115,11 +115,11 @@ def test_a_client_that_may_not_be_started(tmp_path: Path, monkeypatch: pytest.Mo
     """As where PATH holds a folder that may not be read; Linux says 'permission denied' of a folder, root's too."""
     (tmp_path / "no-such-client").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SlurmError, match="^no-such-client is not on this machine$"):
+    with pytest.raises(SlurmError, match=r"^no-such-client is not on this machine$"):
         client("no-such-client")
     (tmp_path / "client").write_text("not a program")
     (tmp_path / "client").chmod(0o755)
-    with pytest.raises(SlurmError, match="^client does not start: Exec format error$"):
+    with pytest.raises(SlurmError, match=r"^client does not start: Exec format error$"):
         client("client")
 
 

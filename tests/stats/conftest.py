@@ -1,9 +1,13 @@
 import tomllib
+from importlib.util import find_spec
 
 import pytest
 
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.study.files import declaration
+
+# `make test` does without independent implementations; `make test-slow` installs them.
+collect_ignore = [] if find_spec("statsmodels") else ["test_independent.py"]
 
 
 @pytest.fixture(scope="session")
