@@ -223,3 +223,11 @@ def children(parent: int) -> list[int]:
 def test_a_single_task_fails_as_it_does() -> None:
     with pytest.raises(RuntimeError, match="no result in here"):
         run_pack("tests.local.test_pool:fail", 1, ["here"])
+
+
+def test_names_that_scripts_queued_by_0_1_0_use() -> None:
+    """Elements that were submitted before an update of the code are started after it."""
+    from vaehpc import launch, submit
+
+    assert submit.run_pack is run_pack
+    assert callable(launch.again)
