@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from vaehpc.local.starting import fork_server
+from vaehpc.local.starting import added, fork_server
 from vaehpc.machine.hardware import gpu_name
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Measurement, Sharing
@@ -79,15 +79,14 @@ def measured_together(
         UserError: the data are damaged.
     """
     # A process each time: TensorFlow chooses its device once, and memory is that of this run alone.
-    with ProcessPoolExecutor(len(gpus), mp_context=fork_server()) as pool:
-        tasks = [pool.submit(_measure, run, seconds, gpu, dict(environment or {})) for gpu in gpus]
+    with added(environment or {}), ProcessPoolExecutor(len(gpus), mp_context=fork_server()) as pool:
+        seen = [{} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
+        tasks = [pool.submit(_measure, run, seconds, {**os.environ, **of_gpu}) for of_gpu in seen]
         return [task.result() for task in tasks]
 
 
-def _measure(run: RunConfig, seconds: float, gpu: str | None, environment: Mapping[str, str]) -> Measurement:
+def _measure(run: RunConfig, seconds: float, environment: Mapping[str, str]) -> Measurement:
     os.environ.update(environment)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     # Imported here, in a process of its own: what starts it does without TensorFlow.
     from vaehpc.tasks.measure import measure
 

@@ -35,7 +35,7 @@ def started(target: Callable[..., None], *arguments: Any, environment: Mapping[s
             a library reads when it is imported (OMP_NUM_THREADS, TF_CPP_MIN_LOG_LEVEL) is read there.
     """
     process = fork_server().Process(target=_begun, args=(target, *arguments))
-    with _added(environment), _without_main():
+    with added(environment), _without_main():
         process.start()
     return process
 
@@ -46,7 +46,7 @@ def _begun(target: Callable[..., None], *arguments: Any) -> None:
 
 
 @contextlib.contextmanager
-def _added(values: Mapping[str, str]) -> Iterator[None]:
+def added(values: Mapping[str, str]) -> Iterator[None]:
     """These environment variables meanwhile; those that the user has set win."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
