@@ -12,6 +12,8 @@ from scipy import stats
 
 from vaehpc.command import UserError
 from vaehpc.schema.results import TriggerRecord
+from vaehpc.stats.quantities import QUANTITIES
+from vaehpc.stats.runs import MeasuredRun
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import RunDir, StudyDir, write_model
 from vaehpc.tasks import aggregate, statistics
@@ -248,7 +250,7 @@ def test_runs_table_has_one_row_per_run(planted, summary):
     assert [row["run"] for row in rows] == list(summary["runs"])
     by_run = {row["run"]: row for row in rows}
     for name, run in planted.summary().runs.items():
-        columns = run.model_dump(by_alias=True, exclude={"triggers", "cloud"}) | run.cloud.model_dump()
+        columns = run.model_dump(by_alias=True, exclude={"triggers", "cloud"}) | run.cloud
         assert {column: by_run[name][column] for column in columns} == columns
     diverged = by_run[SEEDS["diverged"]]
     assert diverged["radius_max"] == pytest.approx(66, rel=1e-6)
@@ -256,17 +258,37 @@ def test_runs_table_has_one_row_per_run(planted, summary):
     assert (diverged["radius_mode"], diverged["log_var_mean"], diverged["device"]) == (math.inf, -14, "cpu")
     assert diverged["num_triggers"] == 2
     assert [mark["step"] for mark in summary["runs"][SEEDS["diverged"]]["triggers"]] == [349, 701]
+    without_data_and_checkpoint = {"best_attribute", "best_auc", "head_kernel_ratio"} | {
+        f"{head}_{weights}" for head in ("mu", "log_var") for weights in ("kernel_norm", "bias_norm", "bias_mean")
+    }
     assert {column for column, value in diverged.items() if value is None} == {
         "missing_stage",
         "last_words",
         "nonfinite_step",
         "elbow",
-        "best_attribute",
-        "best_auc",
+        *without_data_and_checkpoint,
     }
     assert by_run["ae-seed000"]["log_var_mean"] is None
     assert by_run[SEEDS["untrained"]]["radius_max"] is None
     assert by_run[SEEDS["nonfinite in training"]]["nonfinite_step"] == 7
+
+
+@pytest.mark.usefixtures("summary")
+def test_every_quantity_reaches_the_table_of_runs_and_what_is_shown_the_report(planted):
+    table = pq.read_table(planted.runs_table)
+    runs = [aggregate.read_run(planted.run(run.name), run) for run in planted.config().runs()]
+    shown = []
+    for quantity in QUANTITIES:
+        values = [quantity.value(run) if isinstance(run, MeasuredRun) else None for run in runs]
+        assert str(table[quantity.name].to_pylist()) == str(values)  # NaN, too
+        assert table.schema.field(quantity.name).metadata[b"words"].decode() == quantity.words
+        if quantity.shown and any(value is not None for value in values):
+            shown.append(quantity.label)
+    assert {"active axes", "intrinsic dimension (TwoNN)"} < set(shown)
+    _, _, section = planted.report_text.read_text().partition("## How the latent points lie\n\n")
+    lines = section.partition("\n\n")[0].splitlines()[2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == shown
+    assert all(f">{quantity}</th>" in planted.report.read_text() for quantity in shown)
 
 
 def test_writes_the_report_and_leaves_no_debris(planted, summary):
@@ -359,14 +381,14 @@ def test_main_statistics_are_those_of_the_runs(planted, summary):
     assert cloud["radius_sd_expected"] == measured.gaussian.radius_sd_expected > 3
     assert cloud["two_nn"] == measured.dimension.two_nn
     assert (cloud["tsne_kl"], cloud["elbow"]) == (measured.tsne[0].kl_divergence, measured.inertia.elbow)
-    assert cloud["best_attribute"] is None  # without the data set there are no attributes
+    assert cloud["best_auc"] is None  # without the data set there are no attributes
     rows = {row["run"]: row for row in pq.read_table(planted.runs_table).to_pylist()}
     assert rows[run_dir.name]["participation_ratio"] == cloud["participation_ratio"]
     assert rows[SEEDS["nonfinite latents"]]["participation_ratio"] is None
     (clusters,) = [row for row in summary["comparison"]["rows"] if row["quantity"] == "number of clusters"]
     assert clusters["nan"] == "no elbow"
     assert set(clusters["measured"]) == {
-        name for name, run in summary["runs"].items() if run["cloud"]["participation_ratio"] is not None
+        name for name, run in summary["runs"].items() if run["cloud"].get("participation_ratio") is not None
     }
 
 

@@ -17,6 +17,7 @@ from vaehpc.reporting.page import Drawing, data_uri, inline, rendered
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ATTRIBUTES, AttributeProbe, EpochRecord, LatentStatistics, RunSummary, TrainedRecord
 from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.quantities import best_probe
 
 SAMPLE_IMAGES = {
     "reconstructions.png": "training images above, reconstructions below",
@@ -77,6 +78,7 @@ def run_page(run: RunMaterial, made_of: str) -> str:
         events=[event_words(event, run.recorded) for event in run.recorded.events] if run.recorded else [],
         settings=tables.settings(run.config.arm),
         probes=ranked(run.statistics),
+        best_attribute=best_attribute(run.statistics),
     )
 
 
@@ -84,6 +86,12 @@ def ranked(statistics: LatentStatistics | None) -> list[tuple[str, AttributeProb
     """Attributes with their probes, the best first; those that could not be judged last."""
     found = (statistics.probes or {}).items() if statistics else ()
     return sorted(found, key=lambda item: (math.isnan(item[1].auc), -item[1].auc))
+
+
+def best_attribute(statistics: LatentStatistics | None) -> str | None:
+    """That which a linear probe reads best; it colours the maps."""
+    best = best_probe(statistics) if statistics else None
+    return best[0] if best else None
 
 
 def draw(run: RunMaterial) -> dict[str, Drawing]:
@@ -166,7 +174,7 @@ def _of_the_cloud(run: RunMaterial, statistics: LatentStatistics) -> dict[str, D
     if statistics.tsne:
         size = statistics.tsne[0].num_images
         positions = run.arrays.get(f"tsne_{size}_images")
-        best = run.summary.cloud.best_attribute
+        best = best_attribute(statistics)
         has_best = None
         if run.attributes is not None and best is not None and positions is not None:
             has_best = run.attributes[positions, ATTRIBUTES.index(best)]

@@ -16,6 +16,7 @@ from vaehpc.reporting.figures import ArmRuns, EndedRun
 from vaehpc.schema.config import ArmConfig
 from vaehpc.schema.plan import PairPlan
 from vaehpc.schema.results import ComparisonRow, LikenessToControl, OnsetCurve, RunSummary, SensitivityRow, StudySummary
+from vaehpc.stats.quantities import QUANTITIES
 from vaehpc.study.attempts import all_attempts
 from vaehpc.study.files import RunDir, StudyDir
 
@@ -137,11 +138,11 @@ def spread_cell(values: Sequence[float], nan: str = "") -> Cell:
 def cloud_lines(summary: StudySummary) -> list[tuple[str, list[Cell]]]:
     """How the latent points lie: a quantity, and its median and range over the runs of each arm."""
     lines = []
-    for name, quantity in words.CLOUD.items():
-        of_runs = [(run.arm, getattr(run.cloud, name)) for run in summary.runs.values()]
+    for quantity in QUANTITIES:
+        of_runs = [(run.arm, run.cloud.get(quantity.name)) for run in summary.runs.values()]
         of_arms = [[value for arm, value in of_runs if arm == asked and value is not None] for asked in summary.arms]
         if any(of_arms):
-            lines.append((quantity, [spread_cell(values) for values in of_arms]))
+            lines.append((quantity.label, [spread_cell(values) for values in of_arms]))
     return lines
 
 

@@ -495,22 +495,6 @@ def known(value: float) -> str:
 
 # How the latent points of a run lie
 
-CLOUD = {
-    "participation_ratio": "participation ratio of the spectrum of μ",
-    "num_active": "active axes",
-    "mahalanobis_ks": "largest distance of the squared Mahalanobis distances from χ²",
-    "radius_sd": "standard deviation of R",
-    "radius_sd_expected": "the same, of a normal distribution with the mean and covariance of μ",
-    "two_nn": "intrinsic dimension (TwoNN)",
-    "two_nn_surrogate": "the same, of points of that normal distribution",
-    "distance_ratio": "distance to near neighbours, relative to that in the normal distribution",
-    "elbow": "elbow of the inertia, clusters (runs that have one)",
-    "tsne_kl": "KL divergence of the t-SNE map",
-    "tsne_recall": "share of near neighbours kept in the t-SNE map",
-    "best_auc": "AUC of the best linear probe of an attribute",
-}
-"""Fields of CloudSummary as the report names them."""
-
 
 def elbow(curve: InertiaCurve) -> str:
     """'an elbow at 12 clusters', 'no elbow'."""

@@ -362,30 +362,6 @@ class TriggerMark(Frozen):
     signal: TriggerSignal
 
 
-class CloudSummary(Frozen):
-    """How the latent points of a run lie: the main numbers of its statistics.json, where they were measured."""
-
-    participation_ratio: float | None = None
-    num_active: int | None = None
-    mahalanobis_ks: float | None = None
-    """Distance of the squared Mahalanobis distances from chi^2."""
-    radius_sd: float | None = None
-    radius_sd_expected: float | None = None
-    """Of the normal distribution with the mean and covariance of mu."""
-    two_nn: float | None = None
-    two_nn_surrogate: float | None = None
-    distance_ratio: float | None = None
-    """Of nearest neighbours, to that in the normal distribution."""
-    elbow: int | None = None
-    """None: no elbow, or no inertia curve."""
-    tsne_kl: float | None = None
-    """Of the first settings of the plan in the smallest size, as the recall."""
-    tsne_recall: float | None = None
-    best_attribute: str | None = None
-    """That whose linear probe has the largest AUC."""
-    best_auc: float | None = None
-
-
 class RunSummary(Frozen):
     """One run in summary.json. A run without results is missing: class and radius are None."""
 
@@ -408,7 +384,8 @@ class RunSummary(Frozen):
     """End of the log of a run that is missing."""
     followed_steps: int = 0
     """Steps up to which its radius was seen: the end, a NaN or infinity, or the last probe of a missing run."""
-    cloud: CloudSummary = CloudSummary()
+    cloud: dict[str, float | int | None] = {}
+    """How its latent points lie: the quantities that are `shown` in vaehpc/stats/quantities.py; empty if missing."""
 
 
 class ArmSummary(Frozen):

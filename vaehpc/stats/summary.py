@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,9 +9,7 @@ import numpy.typing as npt
 
 from vaehpc.schema.config import ArmConfig, DataConfig, StudyConfig, control_of
 from vaehpc.schema.results import (
-    CloudSummary,
     DataSummary,
-    LatentStatistics,
     LikenessToControl,
     PairDistances,
     RunSummary,
@@ -32,6 +29,7 @@ from vaehpc.stats.divergence import (
 )
 from vaehpc.stats.modes import dip_tests
 from vaehpc.stats.pairs import likeness
+from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.rates import summarise_arm
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.sensitivity import sensitivity
@@ -172,53 +170,28 @@ def summarise_run(run: FoundRun, control: Control) -> RunSummary:
             last_words=run.last_words,
             followed_steps=last_step(run.probe),
         )
-    radius = run.statistics.radius_mu
-    last_epoch = run.history[-1] if run.history else None
+    measured, radius_median = measure(run), run.statistics.radius_mu.median
     return RunSummary(
         arm=run.config.arm.name,
         seed=run.config.seed,
-        run_class=classify(radius.median, run.is_nonfinite, control.scale, plan.classes),
-        radius_median=_none_if_nan(radius.median),
-        radius_mode=_none_if_nan(radius.mode),
+        run_class=classify(radius_median, run.is_nonfinite, control.scale, plan.classes),
+        radius_median=measured["radius_median"],
+        radius_mode=measured["radius_mode"],
         onset_step=onset_step,
         onset_kind=onset_kind,
-        ever_diverged=ever_diverged(run.probe, radius.median, limit, steps_per_epoch, plan.probe),
-        reconstruction_loss=last_epoch and _none_if_nan(last_epoch.reconstruction_loss),
-        kl_loss=last_epoch and _none_if_nan(last_epoch.kl_loss),
+        ever_diverged=ever_diverged(run.probe, radius_median, limit, steps_per_epoch, plan.probe),
+        reconstruction_loss=measured["reconstruction_loss"],
+        kl_loss=measured["kl_loss"],
         triggers=tuple(run.triggers),
         missing_stage=None,
         last_words=None,
         followed_steps=max(run.trained.step, last_step(run.probe))
         if run.trained.nonfinite_step is None
         else run.trained.nonfinite_step,
-        cloud=summarise_cloud(run.statistics),
+        cloud={quantity.name: measured[quantity.name] for quantity in QUANTITIES if quantity.shown},
     )
-
-
-def summarise_cloud(statistics: LatentStatistics) -> CloudSummary:
-    """The main numbers of how a run's latent points lie; None where they were not measured."""
-    found: dict[str, float | str | None] = {}
-    if (gaussian := statistics.gaussian) is not None:
-        names = ("participation_ratio", "num_active", "mahalanobis_ks", "radius_sd", "radius_sd_expected")
-        found |= {name: getattr(gaussian, name) for name in names}
-    if (dimension := statistics.dimension) is not None:
-        found |= {name: getattr(dimension, name) for name in ("two_nn", "two_nn_surrogate", "distance_ratio")}
-    if statistics.inertia is not None:
-        found["elbow"] = statistics.inertia.elbow
-    if statistics.tsne:
-        first = statistics.tsne[0]  # sizes ascend, and settings are in the plan's order
-        found |= {"tsne_kl": first.kl_divergence, "tsne_recall": first.neighbour_recall}
-    aucs = {name: probe.auc for name, probe in (statistics.probes or {}).items() if not math.isnan(probe.auc)}
-    if aucs:
-        best = max(aucs, key=lambda name: aucs[name])
-        found |= {"best_attribute": best, "best_auc": aucs[best]}
-    return CloudSummary.model_validate(found)
 
 
 def last_step(probe: ProbeCurve | None) -> int:
     """Of the last probe; 0 without one."""
     return int(probe.steps[-1]) if probe is not None and len(probe.steps) else 0
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value

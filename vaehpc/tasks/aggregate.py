@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import PairDistances, StudySummary, TriggerMark
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.pairs import distances, pairs_of
+from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
 from vaehpc.study.attempts import all_attempts, tail
@@ -36,54 +36,26 @@ logger = logging.getLogger(__name__)
 NUM_LAST_WORDS = 15
 """Lines of a missing run's log that the summary repeats."""
 
+ARROW = {float: pa.float64(), int: pa.int64(), str: pa.string()}
 RUNS_TABLE = pa.schema(
     [
         ("run", pa.string()),
         ("arm", pa.string()),
         ("seed", pa.int64()),
         ("class", pa.string()),
-        ("radius_median", pa.float64()),
-        ("radius_mode", pa.float64()),
         ("onset_step", pa.int64()),
         ("onset_kind", pa.string()),
         ("ever_diverged", pa.bool_()),
-        ("reconstruction_loss", pa.float64()),
-        ("kl_loss", pa.float64()),
-        ("num_triggers", pa.int64()),
         ("missing_stage", pa.string()),
         ("last_words", pa.string()),
         ("followed_steps", pa.int64()),
-        ("radius_mean", pa.float64()),
-        ("radius_min", pa.float64()),
-        ("radius_max", pa.float64()),
-        ("offset", pa.float64()),
-        ("spread", pa.float64()),
-        ("num_nonfinite", pa.int64()),
-        ("nonfinite_step", pa.int64()),
-        ("log_var_min", pa.float64()),
-        ("log_var_mean", pa.float64()),
-        ("log_var_max", pa.float64()),
-        ("max_difference", pa.float64()),
-        ("mean_abs_radius_difference", pa.float64()),
-        ("steps", pa.int64()),
-        ("seconds_per_epoch", pa.float64()),
-        ("device", pa.string()),
-        ("participation_ratio", pa.float64()),
-        ("num_active", pa.int64()),
-        ("mahalanobis_ks", pa.float64()),
-        ("radius_sd", pa.float64()),
-        ("radius_sd_expected", pa.float64()),
-        ("two_nn", pa.float64()),
-        ("two_nn_surrogate", pa.float64()),
-        ("distance_ratio", pa.float64()),
-        ("elbow", pa.int64()),
-        ("tsne_kl", pa.float64()),
-        ("tsne_recall", pa.float64()),
-        ("best_attribute", pa.string()),
-        ("best_auc", pa.float64()),
+        *(
+            pa.field(quantity.name, ARROW[quantity.kind], metadata={"words": quantity.words, "unit": quantity.unit})
+            for quantity in QUANTITIES
+        ),
     ]
 )
-"""Columns of runs.parquet: those of a RunSummary, then the main statistics and the training; null if missing."""
+"""Columns of runs.parquet: what a RunSummary tells of every run, then the quantities of one that ended; else null."""
 
 
 def run(directory: str) -> None:
@@ -176,38 +148,12 @@ def runs_table(summary: StudySummary, runs: Sequence[FoundRun]) -> pa.Table:
     rows = [
         {
             "run": run.config.name,
-            **summary.runs[run.config.name].model_dump(by_alias=True, exclude={"triggers", "cloud"}),
-            **summary.runs[run.config.name].cloud.model_dump(),
-            **statistics_of(run),
+            **summary.runs[run.config.name].model_dump(by_alias=True),
+            **(measure(run) if isinstance(run, MeasuredRun) else {}),
         }
         for run in runs
     ]
     return pa.Table.from_pylist(rows, schema=RUNS_TABLE)
-
-
-def statistics_of(run: FoundRun) -> Mapping[str, Any]:
-    """Columns of runs.parquet that are not in a RunSummary; none of them for a missing run."""
-    if isinstance(run, MissingRun):
-        return {}
-    statistics, log_var, difference = run.statistics, run.statistics.log_var, run.statistics.difference
-    return {
-        "radius_mean": statistics.radius_mu.mean,
-        "radius_min": statistics.radius_mu.min,
-        "radius_max": statistics.radius_mu.max,
-        "offset": statistics.offset,
-        "spread": statistics.spread,
-        "num_triggers": len(run.triggers),
-        "num_nonfinite": statistics.num_nonfinite,
-        "nonfinite_step": run.trained.nonfinite_step,
-        "log_var_min": log_var and log_var.min,
-        "log_var_mean": log_var and log_var.mean,
-        "log_var_max": log_var and log_var.max,
-        "max_difference": difference and difference.max_component,
-        "mean_abs_radius_difference": difference and difference.mean_abs_radius,
-        "steps": run.trained.step,
-        "seconds_per_epoch": run.trained.seconds_per_epoch,
-        "device": run.trained.device,
-    }
 
 
 def write_table(path: Path, table: pa.Table) -> None:

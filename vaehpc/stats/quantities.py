@@ -1,0 +1,254 @@
+"""The quantities of a run: the table of which runs.parquet, the report and the comparison with the article are made.
+
+A new statistic is the function that computes it, with its field in the result, and one entry here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from vaehpc.schema.results import EpochRecord, Head, LatentStatistics
+from vaehpc.stats.runs import MeasuredRun
+
+Of = TypeVar("Of")
+Value = float | int | str | None
+
+
+@dataclass(frozen=True)
+class Quantity(Generic[Of]):
+    """A number or a word that a run which ended has, read from the run or from a part of it."""
+
+    name: str
+    """Of its column in runs.parquet, and as `measure` in analysis/reference.toml."""
+    words: str
+    value: Callable[[Of], Value]
+    """None: not measured."""
+    unit: str = ""
+    kind: type[float] | type[int] | type[str] = float
+    shown: bool = False
+    """Whether the report's table 'How the latent points lie' has it, and `runs.RUN.cloud` of summary.json; a number."""
+
+    @property
+    def label(self) -> str:
+        """'mean duration of an epoch, s'."""
+        return f"{self.words}, {self.unit}" if self.unit else self.words
+
+
+def of_part(part: Callable[[MeasuredRun], Of | None], *quantities: Quantity[Of]) -> tuple[Quantity[MeasuredRun], ...]:
+    """Quantities of a part, as such of a run; a run without that part has none of them."""
+
+    def of_run(value: Callable[[Of], Value]) -> Callable[[MeasuredRun], Value]:
+        return lambda run: None if (found := part(run)) is None else value(found)
+
+    return tuple(
+        Quantity(each.name, each.words, of_run(each.value), each.unit, each.kind, each.shown) for each in quantities
+    )
+
+
+def measure(run: MeasuredRun) -> dict[str, Value]:
+    """Every quantity of a run, by name."""
+    return {quantity.name: quantity.value(run) for quantity in QUANTITIES}
+
+
+# What takes more than reading it
+
+
+def last_epoch(run: MeasuredRun) -> EpochRecord | None:
+    """None: the training stopped before the end of the first."""
+    return run.history[-1] if run.history else None
+
+
+def loss_per_pixel(run: MeasuredRun) -> float | None:
+    """The total loss of the last epoch by the number of pixels."""
+    return last.total_loss / run.config.data.image_size**2 if (last := last_epoch(run)) else None
+
+
+def head_kernel_ratio(run: MeasuredRun) -> float | None:
+    """Frobenius norm of the kernel of log_var by that of mu."""
+    heads = run.statistics.heads or {}
+    return heads["log_var"].kernel_norm / heads["mu"].kernel_norm if "log_var" in heads else None
+
+
+def of_head(head: Head) -> tuple[Quantity[MeasuredRun], ...]:
+    """Norms of the weights of the dense layer of mu or of log_var."""
+    return of_part(
+        lambda run: (run.statistics.heads or {}).get(head),
+        Quantity(f"{head}_kernel_norm", f"norm of the kernel of the head of {head}", lambda norms: norms.kernel_norm),
+        Quantity(f"{head}_bias_norm", f"norm of the bias of the head of {head}", lambda norms: norms.bias_norm),
+        Quantity(f"{head}_bias_mean", f"mean bias of the head of {head}", lambda norms: norms.bias_mean),
+    )
+
+
+def kl_of_map(settings: str) -> Quantity[MeasuredRun]:
+    """KL divergence of the t-SNE map with these settings in the smallest size, which every run has: sizes ascend."""
+
+    def value(run: MeasuredRun) -> float | None:
+        return next((found.kl_divergence for found in run.statistics.tsne if found.settings == settings), None)
+
+    return Quantity(f"tsne_{settings}_kl", f"KL divergence of the t-SNE map {settings}", value)
+
+
+def best_probe(statistics: LatentStatistics) -> tuple[str, float] | None:
+    """The attribute whose linear probe has the largest AUC, and that AUC; None where none could be judged."""
+    aucs = {name: probe.auc for name, probe in (statistics.probes or {}).items() if not math.isnan(probe.auc)}
+    return max(aucs.items(), key=lambda found: found[1]) if aucs else None
+
+
+def none_if_nan(value: float) -> float | None:
+    """The value, unless it is NaN."""
+    return None if math.isnan(value) else value
+
+
+# The table
+
+NATS = "nats per image"
+QUANTITIES: tuple[Quantity[MeasuredRun], ...] = (
+    # Training
+    Quantity("steps_per_epoch", "steps of an epoch", lambda run: run.config.steps_per_epoch, kind=int),
+    Quantity(
+        "milliseconds_per_step",
+        "mean duration of an epoch by its steps",
+        lambda run: 1000 * run.trained.seconds_per_epoch / run.config.steps_per_epoch,
+        unit="ms",
+    ),
+    Quantity("num_triggers", "how often the flight recorder fired", lambda run: len(run.triggers), kind=int),
+    *of_part(
+        lambda run: run.trained,
+        Quantity("steps", "steps trained", lambda trained: trained.step, kind=int),
+        Quantity("seconds_per_epoch", "mean duration of an epoch", lambda trained: trained.seconds_per_epoch, unit="s"),
+        Quantity("nonfinite_step", "first step with a NaN or ∞", lambda trained: trained.nonfinite_step, kind=int),
+        Quantity("device", "device", lambda trained: trained.device, kind=str),
+    ),
+    # Losses
+    *of_part(
+        last_epoch,
+        Quantity("total_loss", "total loss of the last epoch", lambda last: last.total_loss, NATS),
+        Quantity(
+            "reconstruction_loss",
+            "reconstruction loss of the last epoch",
+            lambda last: none_if_nan(last.reconstruction_loss),
+            NATS,
+        ),
+        Quantity("kl_loss", "weighted KL loss of the last epoch", lambda last: none_if_nan(last.kl_loss), NATS),
+        Quantity("kl_share", "KL loss by reconstruction loss", lambda last: last.kl_loss / last.reconstruction_loss),
+    ),
+    Quantity("loss_per_pixel", "total loss by the number of pixels", loss_per_pixel, unit="nats"),
+    # Radii
+    *of_part(
+        lambda run: run.statistics.radius_mu,
+        Quantity("radius_median", "median of R = ‖μ‖₂", lambda radius: none_if_nan(radius.median)),
+        Quantity("radius_mode", "centre of the fullest bin of R", lambda radius: none_if_nan(radius.mode)),
+        Quantity("radius_mean", "mean of R", lambda radius: radius.mean),
+        Quantity("radius_min", "smallest R", lambda radius: radius.min),
+        Quantity("radius_max", "largest R", lambda radius: radius.max),
+    ),
+    *of_part(
+        lambda run: run.statistics.radius_z,
+        Quantity("radius_z_mode", "centre of the fullest bin of ‖z‖₂", lambda radius: radius.mode),
+        Quantity("radius_z_mean", "mean of ‖z‖₂", lambda radius: radius.mean),
+        Quantity("radius_z_min", "smallest ‖z‖₂", lambda radius: radius.min),
+        Quantity("radius_z_max", "largest ‖z‖₂", lambda radius: radius.max),
+        Quantity("shell_12-24", "share with 12 < ‖z‖₂ < 24", lambda radius: radius.shell_shares.get("12-24")),
+        Quantity("shell_14-19", "share with 14 < ‖z‖₂ < 19", lambda radius: radius.shell_shares.get("14-19")),
+    ),
+    *of_part(
+        lambda run: run.statistics,
+        Quantity("offset", "length of the mean of μ", lambda found: found.offset),
+        Quantity("spread", "√ of the sum of the variances of μ", lambda found: found.spread),
+        Quantity("num_nonfinite", "latent components not finite", lambda found: found.num_nonfinite, kind=int),
+    ),
+    # log_var, and z beside mu
+    *of_part(
+        lambda run: run.statistics.log_var,
+        Quantity("log_var_min", "smallest log_var", lambda log_var: log_var.min),
+        Quantity("log_var_mean", "mean log_var", lambda log_var: log_var.mean),
+        Quantity("log_var_max", "largest log_var", lambda log_var: log_var.max),
+        Quantity("log_var_count", "components with log_var in [−3, 5]", lambda found: found.num_in_interval, kind=int),
+    ),
+    *of_part(
+        lambda run: run.statistics.difference,
+        Quantity("max_difference", "largest z − μ", lambda found: found.max_component),
+        Quantity(
+            "difference_count", "components with 0.05 < |z − μ| < 2", lambda found: found.num_in_interval, kind=int
+        ),
+        Quantity("max_abs_radius_difference", "largest |‖z‖₂ − R|", lambda found: found.max_abs_radius),
+        Quantity("mean_abs_radius_difference", "mean of |‖z‖₂ − R|", lambda found: found.mean_abs_radius),
+        Quantity("max_rel_radius_difference", "largest |‖z‖₂ − R| / R", lambda found: found.max_rel_radius),
+        Quantity("mean_rel_radius_difference", "mean of |‖z‖₂ − R| / R", lambda found: found.mean_rel_radius),
+    ),
+    # Weights
+    *of_head("mu"),
+    *of_head("log_var"),
+    Quantity("head_kernel_ratio", "norm of the kernel of log_var by that of mu", head_kernel_ratio),
+    # How the latent points lie
+    *of_part(
+        lambda run: run.statistics.gaussian,
+        Quantity(
+            "participation_ratio",
+            "participation ratio of the spectrum of μ",
+            lambda found: found.participation_ratio,
+            shown=True,
+        ),
+        Quantity("num_active", "active axes", lambda found: found.num_active, kind=int, shown=True),
+        Quantity(
+            "mahalanobis_ks",
+            "largest distance of the squared Mahalanobis distances from χ²",
+            lambda found: found.mahalanobis_ks,
+            shown=True,
+        ),
+        Quantity("radius_sd", "standard deviation of R", lambda found: found.radius_sd, shown=True),
+        Quantity(
+            "radius_sd_expected",
+            "the same, of a normal distribution with the mean and covariance of μ",
+            lambda found: found.radius_sd_expected,
+            shown=True,
+        ),
+    ),
+    *of_part(
+        lambda run: run.statistics.dimension,
+        Quantity("two_nn", "intrinsic dimension (TwoNN)", lambda found: found.two_nn, shown=True),
+        Quantity(
+            "two_nn_surrogate",
+            "the same, of points of that normal distribution",
+            lambda found: found.two_nn_surrogate,
+            shown=True,
+        ),
+        Quantity(
+            "distance_ratio",
+            "distance to near neighbours, relative to that in the normal distribution",
+            lambda found: found.distance_ratio,
+            shown=True,
+        ),
+    ),
+    *of_part(
+        lambda run: run.statistics.inertia,
+        Quantity(
+            "elbow",
+            "elbow of the inertia, clusters (runs that have one)",
+            lambda curve: curve.elbow,
+            kind=int,
+            shown=True,
+        ),
+    ),
+    *of_part(
+        lambda run: next(iter(run.statistics.tsne), None),  # the plan's first settings in the smallest size
+        Quantity("tsne_kl", "KL divergence of the t-SNE map", lambda found: found.kl_divergence, shown=True),
+        Quantity(
+            "tsne_recall",
+            "share of near neighbours kept in the t-SNE map",
+            lambda found: found.neighbour_recall,
+            shown=True,
+        ),
+    ),
+    kl_of_map("30-12"),
+    kl_of_map("10-16"),
+    kl_of_map("30-12-pca"),
+    *of_part(
+        lambda run: best_probe(run.statistics),
+        Quantity("best_attribute", "attribute that a linear probe reads best", lambda best: best[0], kind=str),
+        Quantity("best_auc", "AUC of the best linear probe of an attribute", lambda best: best[1], shown=True),
+    ),
+)
