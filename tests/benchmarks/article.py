@@ -1,19 +1,69 @@
-"""The article's VAE as a run of this package, for all who train it or count what that takes."""
+"""The article's run as this package trains it, whole or a few steps at a time, for all who measure it.
+
+As a command it is what a training's start takes: a process that imports what a training imports, builds the net, trains
+one step, and ends.
+"""
 
 from __future__ import annotations
 
-from tests.benchmarks.net import SIZE
+import vaehpc  # isort: skip  # noqa: F401  # before TensorFlow, so that oneDNN is on
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tests.benchmarks.net import BATCH, SIZE
 from tests.examples import run_config
 from vaehpc.schema.config import DataConfig, ModelConfig, Precision, RunConfig, TrainConfig
+from vaehpc.tasks.train import configure_tensorflow
+from vaehpc.training.fit import build_optimizer, compiled_block
+from vaehpc.training.models import Net, build_net, layer_seeds
+from vaehpc.training.pipeline import Images, batches
 
-CELEBA_TRAIN = 162_770
-"""Images of its training split."""
+NUM_TRAIN = 162_770
+"""Images of CelebA's training split."""
+Trainable = tuple[Net, keras.optimizers.Optimizer]
 
 
 def article_run(
-    num_train: int = CELEBA_TRAIN, data: DataConfig | None = None, precision: Precision = "float32"
+    num_train: int = NUM_TRAIN, data: DataConfig | None = None, precision: Precision = "float32"
 ) -> RunConfig:
     """A run on so many images that need not exist, or on prepared data."""
     run = run_config("vae", image_size=SIZE, num_train=num_train, data=data)
     arm = run.arm.model_copy(update={"model": ModelConfig(), "train": TrainConfig(precision=precision)})
     return run.model_copy(update={"arm": arm})
+
+
+def built(run: RunConfig) -> Trainable:
+    """A net and its optimizer as a run starts with them."""
+    net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
+    return net, build_optimizer(run.arm.train, net)
+
+
+def stepper(run: RunConfig, net: Trainable, images: Images, recorded: bool = True) -> Callable[[int], np.ndarray]:
+    """A function that trains so many more steps, from images in memory, and returns their signals (steps, signals)."""
+    block = compiled_block(run, *net, recorded)
+    order = np.tile(np.arange(len(images)), 1000)  # more epochs than anybody trains
+    iterator = iter(batches(images, order, run.arm.train.batch_size))
+    done = 0
+
+    def train(num_steps: int) -> np.ndarray:
+        nonlocal done
+        signals: np.ndarray = block(iterator, tf.constant(done, tf.int64), tf.constant(num_steps, tf.int64)).numpy()
+        done += num_steps
+        return signals
+
+    return train
+
+
+def main() -> None:
+    """From the start to the first step's signals."""
+    configure_tensorflow(1)
+    run = article_run(BATCH)
+    stepper(run, built(run), np.zeros((BATCH, SIZE, SIZE, 3), np.uint8))(1)
+
+
+if __name__ == "__main__":
+    main()

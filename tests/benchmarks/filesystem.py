@@ -1,37 +1,25 @@
-"""What a run asks of a shared file system, counted; and what 10,000 of them on 500 nodes would, simulated.
+"""What a run asks of a shared file system, counted.
 
 A small net is trained and measured in a study that was launched; Slurm is a folder of scripts that answer at once.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks.article import article_run
-from tests.benchmarks.fleet import (
-    NUM_NODES,
-    NUM_RUNS,
-    Costs,
-    Fleet,
-    checkpoint_bytes,
-    peak,
-    simulated,
-    written_bytes,
-)
-from tests.benchmarks.launching import CLIENTS
-from tests.benchmarks.measure import Row, finish
-from tests.benchmarks.syscalls import Segment, counted, has_strace
+from tests.benchmarks.launching import slurm_clients
+from tests.benchmarks.measure import Row
+from tests.benchmarks.syscalls import Segment, counted
 from vaehpc.study.files import RunDir, StudyDir
-from vaehpc.study.study import expected_bytes
+from vaehpc.study.study import expected_bytes, num_weights
 from vaehpc.tasks.prepare import Request, prepare
 
-PART = "file system"
 ARMS, RUN = ("ae", "vae-tiny"), "vae-tiny-seed000"
 FEW_SEEDS, MORE_SEEDS = 2, 18
 """Of two studies: how their launches and looks differ is what a run adds."""
@@ -40,111 +28,77 @@ SETTINGS = "--train.epochs 8 --train.keep-every-epochs 2 --train.batch-size 8 --
 up to its end after 60."""
 SLURM_FILES = 6
 """Of a run in jobs/: its element's events and two logs, for training and for statistics."""
-FLEETS = (
-    Fleet("no image"),
-    Fleet("image", in_image=True),
-    Fleet("image, staged", in_image=True, staged=True),
-    Fleet("image, staged, packs of 4", in_image=True, staged=True, runs_at_once=4),
-    Fleet("image, staged, 5,000 images/s", in_image=True, staged=True, images_per_second=5_000.0),
-)
 
 
-class Bench:
-    """A data set and studies on it in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = folder / "data"
-        (folder / "bin").mkdir()
-        for name, work in CLIENTS.items():
-            self.client(name, work)
-        os.environ |= {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(folder / "calls")}
-        prepare(Request(synthetic=560, size=16, num_train=480, workers=2), self.data)
-        self.shared = [folder / "runs", self.data]
-        self.environment = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]]
-
-    def client(self, name: str, work: str) -> None:
-        """What a client of Slurm does."""
-        path = self.folder / "bin" / name
-        path.write_text(f"#!/bin/sh\n{work}\n")
-        path.chmod(0o755)
-
-    def launched(self, name: str, seeds: int) -> tuple[StudyDir, list[Segment]]:
-        """A study, and what its launch did."""
-        line = ["-m", "vaehpc.launch", "--executor", "slurm", "--preset", "demo", *SETTINGS.split()]
-        line += ["--data", str(self.data), "--out", str(self.folder / "runs"), "--study", name]
-        found = self.segments([*line, "--seeds", str(seeds), "--arms", *ARMS])
-        return StudyDir(self.folder / "runs" / name), found
-
-    def task(self, function: str, run: RunDir) -> list[Segment]:
-        """What a task on a run does, in a process as on a node."""
-        code = f"from vaehpc.submit import Task; Task('tests.benchmarks.traced:{function}', '{run.path}')()"
-        return self.segments(["-c", code])
-
-    def segments(self, line: list[str]) -> list[Segment]:
-        """What Python does with this line."""
-        roots = {"shared": self.shared, "environment": self.environment}
-        return counted([sys.executable, *line], roots, self.folder / "trace")
+def row(what: str, value: float, unit: str = "", beside: str = "") -> Row:
+    """A count: it has no interval."""
+    return Row("file system", what, value, value, value, unit, beside=beside)
 
 
-def metadata(segments: list[Segment], root: str) -> int:
-    """Metadata operations in all of these."""
-    return sum(segment.metadata(root) for segment in segments)
+def counted_python(folder: Path, *line: str) -> list[Segment]:
+    """What Python asks for with this line, of the study and its data and of the packages."""
+    environment = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]]
+    roots = {"shared": [folder / "runs", folder / "data"], "environment": environment}
+    return counted([sys.executable, *line], roots, folder / "trace")
 
 
-def costs_of(training: list[Segment], statistics: list[Segment]) -> Costs:
-    """What a run needs; of its epochs' ends the dearest, of its other blocks one without a heartbeat."""
-
-    def dearest(phase: str) -> int:
-        return max(segment.metadata("shared") for segment in training if segment.phase == phase)
-
-    opened = set().union(*(segment.opened["environment"] for segment in training))
-    return Costs(
-        environment=metadata(training, "environment"),
-        environment_of_statistics=metadata(statistics, "environment"),
-        start=dearest("start"),
-        block=min(segment.metadata("shared") for segment in training if segment.phase == "block"),
-        epoch_end=dearest("epoch end"),
-        heartbeat=dearest("heartbeat"),
-        end=dearest("end"),
-        statistics=metadata(statistics, "shared"),
-        environment_bytes=sum(path.stat().st_size for path in map(Path, opened) if path.is_file()),
-    )
+def counted_task(folder: Path, function: str, run: RunDir) -> list[Segment]:
+    """What a task on a run does, in a process as on a node."""
+    code = f"from vaehpc.submit import Task; Task('tests.benchmarks.syscalls:{function}', '{run.path}')()"
+    return counted_python(folder, "-c", code)
 
 
-def row(what: str, value: float, unit: str, beside: str = "") -> Row:
-    """One that has no interval: a count, or a simulation's result."""
-    return Row(PART, what, value, value, value, unit, beside=beside)
+def launched(folder: Path, name: str, seeds: int) -> tuple[StudyDir, list[Segment]]:
+    """A study, and what its launch did."""
+    line = ["-m", "vaehpc.launch", "--executor", "slurm", "--preset", "demo", *SETTINGS.split()]
+    line += ["--data", str(folder / "data"), "--out", str(folder / "runs"), "--study", name]
+    found = counted_python(folder, *line, "--seeds", str(seeds), "--arms", *ARMS)
+    return StudyDir(folder / "runs" / name), found
+
+
+def operations(segments: list[Segment], root: str) -> int:
+    """In all of these."""
+    return sum(segment.counts[root] for segment in segments)
+
+
+def row_per_run(what: str, few: list[Segment], more: list[Segment], beside: str = "") -> Row:
+    """What each run adds to what is done on a whole study."""
+    added = operations(more, "shared") - operations(few, "shared")
+    return row(f"operations: {what}, of each run", added / (len(ARMS) * (MORE_SEEDS - FEW_SEEDS)), beside=beside)
 
 
 def rows_of_disk(run: RunDir) -> Iterator[Row]:
     """Files of a run of a VAE, and bytes of one of the article's size."""
     found = list(run.path.rglob("*"))
-    num_files = sum(path.is_file() for path in found) + SLURM_FILES
     num_folders = sum(path.is_dir() for path in found) + 1
+    num_files = sum(path.is_file() for path in found) + SLURM_FILES
+    yield row("files of a run", num_files, beside=f"{num_folders} folders; {SLURM_FILES} of the files are Slurm's")
     article = article_run()
-    yield row("files of a run", num_files, "", f"{num_folders} folders; {SLURM_FILES} of the files are Slurm's")
-    beside = f"{article.arm.train.epochs + 1} checkpoints of {checkpoint_bytes(article) / 1e6:.0f} MB"
-    yield row("written by a run", written_bytes(article) / 1e9, "GB", beside)
+    num_checkpoints, checkpoint = article.arm.train.epochs + 1, 3 * 4 * num_weights(article)  # with Adam's two moments
+    latents = 3 * 4 * article.data.num_train * article.arm.model.z_dim
+    beside = f"{num_checkpoints} checkpoints of {checkpoint / 1e6:.0f} MB"
+    yield row("written by a run", (num_checkpoints * checkpoint + latents) / 1e9, "GB", beside)
     yield row("kept of a run", expected_bytes(article) / 1e9, "GB")
-    yield row("files of all runs", NUM_RUNS * num_files / 1e6, "million")
-    yield row("kept of all runs", NUM_RUNS * expected_bytes(article) / 1e12, "TB")
 
 
-def rows_of_costs(costs: Costs) -> Iterator[Row]:
-    """Metadata operations of one run."""
-    yield row("operations: imports of a training", costs.environment, "", "opens, stats, listings of Python's packages")
-    yield row("operations: imports of its statistics", costs.environment_of_statistics, "")
-    for phase in ("start", "block", "heartbeat", "end", "statistics"):
-        yield row(f"operations: {phase}", getattr(costs, phase), "")
-    yield row("operations: epoch's end", costs.epoch_end, "", "with checkpoint, history, probe and heartbeat")
-    yield row("operations: a run without imports", costs.per_run(article_run()), "", "the article's epochs and blocks")
+def rows_of_run(training: list[Segment], statistics: list[Segment]) -> Iterator[Row]:
+    """Metadata operations of one run: opens, stats, mkdirs, renames, unlinks, links, listings.
 
-
-def row_per_run(what: str, few: list[Segment], more: list[Segment], beside: str = "") -> Row:
-    """Metadata operations that each run adds to what is done on a whole study."""
-    added = metadata(more, "shared") - metadata(few, "shared")
-    return row(what, added / (len(ARMS) * (MORE_SEEDS - FEW_SEEDS)), "", beside)
+    Of its epochs' ends the dearest, of its other blocks one without a heartbeat.
+    """
+    yield row("operations: imports of a training", operations(training, "environment"))
+    yield row("operations: imports of its statistics", operations(statistics, "environment"))
+    by_phase: dict[str, list[int]] = {}
+    for segment in training:
+        by_phase.setdefault(segment.phase, []).append(segment.counts["shared"])
+    costs = {phase: max(by_phase[phase]) for phase in ("start", "heartbeat", "end", "epoch's end")}
+    costs |= {"block": min(by_phase["block"]), "statistics": operations(statistics, "shared")}
+    yield from (row(f"operations: {phase}", cost) for phase, cost in costs.items())
+    run = article_run()
+    blocks = -(-run.steps_per_epoch // run.plan.probe.every_steps) - 1  # that do not end the epoch
+    whole = costs["start"] + costs["end"] + costs["statistics"]
+    whole += run.arm.train.epochs * (blocks * costs["block"] + costs["epoch's end"])
+    yield row("operations: a run without imports", whole, beside="the article's epochs and blocks")
 
 
 def finish_all(study: StudyDir, run: RunDir) -> None:
@@ -155,50 +109,27 @@ def finish_all(study: StudyDir, run: RunDir) -> None:
             shutil.copytree(run.path, path, ignore=without, dirs_exist_ok=True)
 
 
-def rows_of_fleets(costs: Costs, fleets: Sequence[Fleet]) -> Iterator[Row]:
-    """What all runs together ask for."""
-    for fleet in fleets:
-        load = simulated(fleet, costs, article_run())
-        name = f"{NUM_RUNS:,} runs, {NUM_NODES} nodes, {fleet.name}"
-        longer = f"10 s {peak(load.operations, 10):,.0f}, mean {load.operations.mean():,.0f}"
-        yield row(f"{name}: operations", peak(load.operations, 1), "/s", f"busiest second; {longer}")
-        for what, bytes_ in (("read", load.read), ("written", load.written)):
-            beside = f"busiest 10 s; mean {bytes_.mean() / 1e9:.1f} over {len(bytes_) / 3600:.1f} h"
-            yield row(f"{name}: {what}", peak(bytes_, 10) / 1e9, "GB/s", beside)
-
-
-def measured(quick: bool) -> Iterator[Row]:
-    """All rows. The counts are exact; the quick ones leave out what a launch and a look of `status` ask for."""
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
-        few, launch_of_few = bench.launched("few", FEW_SEEDS)
+def rows(quick: bool) -> Iterator[Row]:
+    """The counts are exact; the quick ones leave out what a launch and a look of `status` ask for."""
+    if shutil.which("strace") is None:
+        print("There is no strace here, which is a package of every distribution: the file system is left out.")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        os.environ |= slurm_clients(folder / "slurm")
+        prepare(Request(synthetic=560, size=16, num_train=480, workers=2), folder / "data")
+        few, launch_of_few = launched(folder, "few", FEW_SEEDS)
         run = few.run(RUN)
-        training, statistics = bench.task("trained", run), bench.task("measured", run)
+        training = counted_task(folder, "trained", run)
+        statistics = counted_task(folder, "measured", run)
         yield from rows_of_disk(run)
-        if not has_strace():
-            print("There is no strace here, which is a package of every distribution: operations are not counted.")
-            return
-        costs = costs_of(training, statistics)
-        yield from rows_of_costs(costs)
-        yield from rows_of_fleets(costs, FLEETS[:2] if quick else FLEETS)
+        yield from rows_of_run(training, statistics)
         if quick:
             return
-        more, launch_of_more = bench.launched("more", MORE_SEEDS)
-        yield row_per_run("operations: launch, of each run", launch_of_few, launch_of_more)
-        bench.client("squeue", "exit 1")  # else the runs, which wait in no queue, are missing
+        more, launch_of_more = launched(folder, "more", MORE_SEEDS)
+        yield row_per_run("launch", launch_of_few, launch_of_more)
+        (folder / "slurm" / "squeue").write_text("#!/bin/sh\nexit 1\n")  # else the runs, in no queue, are missing
         for study in (few, more):
             finish_all(study, run)
-        looks = [bench.segments(["-m", "vaehpc.status", str(study.path)]) for study in (few, more)]
-        yield row_per_run("operations: status, of each run", *looks, "that is done; --watch reads it once")
-
-
-def main() -> None:
-    """Measure and show."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="without launch and status, and fewer fleets")
-    parser.add_argument("json", nargs="?", help="leave the rows here too")
-    finish(measured(parser.parse_args().quick), "What the file system is asked for")
-
-
-if __name__ == "__main__":
-    main()
+        looks = [counted_python(folder, "-m", "vaehpc.status", str(study.path)) for study in (few, more)]
+        yield row_per_run("status", *looks, beside="that is done; --watch reads it once")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks.measure import Row, finish, ratio_row
+from tests.benchmarks.measure import Row, ratio_row
 from vaehpc.local.forecast import measured_arms, run_seconds
 from vaehpc.local.stages import claim, run_stage
 from vaehpc.study.files import DataDir, StudyDir
@@ -20,40 +19,26 @@ from vaehpc.tasks.prepare import Request, prepare
 ARMS = ("vae-tiny", "ae")
 
 
-def rows_of(folder: Path, arms: Sequence[str], num_images: int, num_seeds: int, seconds: float) -> list[Row]:
-    """A ratio for each run: of time, and of disk."""
-    prepare(Request(synthetic=num_images, size=DEMO_IMAGE_SIZE, workers=2), folder / "data")
-    configured = configured_arms(named_arms(arms), PRESETS["demo"].settings)
-    config = planned_study("demo", "demo", data_config(DataDir(folder / "data")), configured, num_seeds)
-    speeds = measured_arms(config, seconds)
-    study = StudyDir(folder / "runs" / "demo")
-    create_study(study, config)
-    claim(study)
-    run_stage("train", study, config, "local", Console(stderr=True))
-    times, disks = [], []
-    for run in config.runs():
-        run_dir = study.run(run.name)
-        times.append((run_seconds(run, speeds[run.arm.name]), run_dir.trained().seconds))
-        files = (path.stat() for path in run_dir.path.rglob("*") if path.is_file())
-        disks.append((expected_bytes(run), sum({found.st_ino: found.st_size for found in files}.values())))
-    beside = f"{times[0][0]:.0f} s foretold, {times[0][1]:.0f} s taken by the first"
-    return [
-        ratio_row("plan", "time of a run: foretold / taken", times, wanted="", beside=beside),
-        ratio_row("plan", "disk of a run: foretold / filled", disks, wanted=""),
-    ]
-
-
-def main() -> None:
-    """Measure and show."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one arm, fewer seeds, half of the images")
-    parser.add_argument("json", nargs="?", help="leave the rows here too")
-    quick = parser.parse_args().quick
+def rows(quick: bool) -> Iterator[Row]:
+    """A ratio of time, and one of disk; of one arm, fewer seeds and half of the images where it has to be quick."""
     asked = (ARMS[:1], DEMO_IMAGES // 2, 2, 5.0) if quick else (ARMS, DEMO_IMAGES, 4, 20.0)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = rows_of(Path(folder), *asked)
-    finish(rows, "Foretold and taken")
-
-
-if __name__ == "__main__":
-    main()
+    arms, num_images, num_seeds, seconds = asked
+    times, disks = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        prepare(Request(synthetic=num_images, size=DEMO_IMAGE_SIZE, workers=2), folder / "data")
+        configured = configured_arms(named_arms(arms), PRESETS["demo"].settings)
+        config = planned_study("demo", "demo", data_config(DataDir(folder / "data")), configured, num_seeds)
+        speeds = measured_arms(config, seconds)
+        study = StudyDir(folder / "runs" / "demo")
+        create_study(study, config)
+        claim(study)
+        run_stage("train", study, config, "local", Console(stderr=True))
+        for run in config.runs():
+            run_dir = study.run(run.name)
+            times.append((run_seconds(run, speeds[run.arm.name]), run_dir.trained().seconds))
+            files = (path.stat() for path in run_dir.path.rglob("*") if path.is_file())
+            disks.append((expected_bytes(run), sum({found.st_ino: found.st_size for found in files}.values())))
+    beside = f"{times[0][0]:.0f} s foretold, {times[0][1]:.0f} s taken by the first"
+    yield ratio_row("plan", "time of a run: foretold / taken", times, beside=beside)
+    yield ratio_row("plan", "disk of a run: foretold / filled", disks)

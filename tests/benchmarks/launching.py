@@ -6,16 +6,16 @@ somebody waits for; CPU seconds of the process beside them.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.measure import Row, finish, median_interval
+from tests.benchmarks.measure import Row, median_interval
 from vaehpc.tasks.prepare import Request, prepare
 
 CLIENTS = {
@@ -28,17 +28,25 @@ CLIENTS = {
 SEEDS, ARMS = 250, ("ae", "vae-tiny", "vae-eps5", "vae-eps2")
 
 
+def slurm_clients(folder: Path) -> dict[str, str]:
+    """Slurm's clients in a folder; the environment in which they are found, and leave what was accepted when."""
+    folder.mkdir()
+    for name, work in CLIENTS.items():
+        (folder / name).write_text(f"#!/bin/sh\n{work}\n")
+        (folder / name).chmod(0o755)
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(folder / "calls")}
+
+
 def launched(folder: Path, number: int) -> tuple[float, float]:
     """Wall seconds until the first acceptance, and CPU seconds of the whole launch."""
-    calls = folder / f"calls-{number}"
-    environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(calls)}
+    environment = slurm_clients(folder / f"slurm-{number}")
     line = [sys.executable, "-m", "vaehpc.launch", "--executor", "slurm", "--data", str(folder / "data")]
     line += ["--preset", "demo", "--study", f"study-{number}", "--seeds", str(SEEDS), "--arms", *ARMS]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.time()
     subprocess.run(line, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    first = float(calls.read_text().splitlines()[0])
+    first = float(Path(environment["CALLS"]).read_text().splitlines()[0])
     return first - begun, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
@@ -49,40 +57,18 @@ def wall_seconds(*line: str) -> float:
     return time.time() - begun
 
 
-def main() -> None:
-    """Measure and show."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer launches")
-    parser.add_argument("json", nargs="?", help="leave the rows here too")
-    quick = parser.parse_args().quick
+def rows(quick: bool) -> Iterator[Row]:
+    """Launch, and the two starts."""
     repeats = 2 if quick else 9
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "bin").mkdir()
-        for name, work in CLIENTS.items():
-            (folder / "bin" / name).write_text(f"#!/bin/sh\n{work}\n")
-            (folder / "bin" / name).chmod(0o755)
         prepare(Request(synthetic=48, size=16, num_train=40, workers=1), folder / "data")
         times = [launched(folder, number) for number in range(repeats)]
-
-    def starts(repeats: int, *line: str) -> list[float]:
-        return [wall_seconds(*line) for _ in range(repeats)]
-
-    cpu = median_interval([cpu for _, cpu in times])[0]
+    waits, cpu = ([each[column] for each in times] for column in (0, 1))
     what = f"launch of {SEEDS * len(ARMS):,} runs until the first array is accepted"
-    rows = [
-        Row("launch", what, *median_interval([wall for wall, _ in times]), "s", "5", "2", f"{cpu:.1f} CPU s in all"),
-        Row("launch", "import", *median_interval(starts(repeats, "-c", "import vaehpc.launch")), "s", "1"),
-        Row(
-            "start of a training",
-            "its first step, article",
-            *median_interval(starts(1 if quick else repeats, "-m", "tests.benchmarks.first_step")),
-            "s",
-            beside=f"of which {wall_seconds('-c', 'import tensorflow'):.1f} s import TensorFlow",
-        ),
-    ]
-    finish(rows, "The launcher, and a training's start")
-
-
-if __name__ == "__main__":
-    main()
+    yield Row("launch", what, *median_interval(waits), "s", "2", "1", f"{median_interval(cpu)[0]:.1f} CPU s in all")
+    imports = [wall_seconds("-c", "import vaehpc.launch") for _ in range(repeats)]
+    yield Row("launch", "import", *median_interval(imports), "s", "0.6", "0.4")
+    starts = [wall_seconds("-m", "tests.benchmarks.article") for _ in range(1 if quick else repeats)]
+    beside = f"of which {wall_seconds('-c', 'import tensorflow'):.1f} s import TensorFlow"
+    yield Row("start of a training", "its first step, article", *median_interval(starts), "s", "6", "4", beside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import importlib
 import math
 import os
 import statistics
@@ -10,12 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import accumulate
+from dataclasses import dataclass
+from itertools import accumulate, groupby
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 Work = Callable[[], object]
@@ -47,13 +45,16 @@ def cpu_seconds(work: Work) -> float:
 
 
 class Elsewhere:
-    """Work in a process of its own, which says the CPU seconds of each turn and waits for a line before the next."""
+    """Work in a process of its own, which says the CPU seconds of each turn and waits for a line before the next.
+
+    It ends when this process does.
+    """
 
     def __init__(self, line: Sequence[str | Path], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
             line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._is_ready = False
+        self._answer()  # of its first turn, which builds and compiles, and comes unasked
 
     def __call__(self) -> float:
         """CPU seconds of one turn.
@@ -61,16 +62,9 @@ class Elsewhere:
         Raises:
             RuntimeError: the process has ended.
         """
-        self.wait_until_ready()
         assert self._process.stdin is not None
         print(file=self._process.stdin, flush=True)
         return self._answer()
-
-    def wait_until_ready(self) -> None:
-        """Until its first turn is over, which builds and compiles, and comes unasked."""
-        if not self._is_ready:
-            self._answer()
-            self._is_ready = True
 
     def _answer(self) -> float:
         assert self._process.stdout is not None
@@ -79,38 +73,22 @@ class Elsewhere:
             raise RuntimeError(f"{self._process.args!r} ended with exit status {self._process.wait()}")
         return float(answer)
 
-    def end(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-
 
 class Turns:
-    """The other side of Elsewhere: counts steps, and after each turn of so many says what they took and waits."""
+    """The other side of Elsewhere: after each step says what it took, and waits."""
 
-    def __init__(self, num_steps: int) -> None:
-        self._num_steps, self._done = num_steps, 0
+    def __init__(self) -> None:
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # whatever else is printed
         self._begun = time.process_time()
 
     def step_done(self, *_: object, **__: object) -> None:
-        """Count one step. The process ends where nobody wants another turn."""
-        self._done += 1
-        if self._done % self._num_steps:
-            return
+        """End a turn. The process ends where nobody wants another."""
         print(time.process_time() - self._begun, file=self._answers, flush=True)
         # What feeds the steps fills its queue while this waits: each turn then makes as many batches as it uses.
         if not sys.stdin.readline():
             os._exit(0)
         self._begun = time.process_time()
-
-
-def copy_rate(num_bytes: int = 2**28) -> float:
-    """Bytes per CPU second that one thread reads, while it writes as many."""
-    source, target = np.ones(num_bytes, np.uint8), np.empty(num_bytes, np.uint8)
-    np.copyto(target, source)
-    return num_bytes / min(cpu_seconds(lambda: np.copyto(target, source)) for _ in range(5))
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -137,18 +115,28 @@ def ratio_row(part: str, what: str, pairs: Iterable[tuple[float, float]], **word
     return Row(part, what, *median_interval([first / second for first, second in pairs]), **words)
 
 
-def table_of(rows: Iterable[Row], title: str) -> Table:
+def rows_of(part: str, quick: bool, said: str) -> list[Row]:
+    """Measure what a module of this package does; each row is shown when it is there.
+
+    What else is said, by TensorFlow above all, goes to a file: it is of interest only where a part fails.
+    """
+    os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
+    found = []
+    for row in importlib.import_module(f"tests.benchmarks.{part}").rows(quick):
+        print(f"{row.part}: {row.what}: {in_words(row)}{row.beside and f' ({row.beside})'}", flush=True)
+        found.append(row)
+    return found
+
+
+def table_of(rows: Iterable[Row]) -> Table:
     """All rows by part; what stands beside a figure is below its name, and the interval below the median."""
-    table = Table("", "median, 95 % interval", "wanted (aim)", title=title)
-    part = None
-    for row in rows:
-        if row.part != part:
-            table.add_section()
-            table.add_row(f"[bold]{row.part}[/bold]")
-            part = row.part
-        beside = f"\n  [dim]{row.beside}[/dim]" if row.beside else ""
-        wanted = f"{row.wanted} ({row.aim})" if row.aim else row.wanted
-        table.add_row(row.what + beside, in_words(row), wanted)
+    table = Table("", "median, 95 % interval", "wanted (aim)")
+    for part, of_part in groupby(rows, lambda row: row.part):
+        table.add_section()
+        table.add_row(f"[bold]{part}[/bold]")
+        for row in of_part:
+            beside = f"\n  [dim]{row.beside}[/dim]" if row.beside else ""
+            table.add_row(row.what + beside, in_words(row), f"{row.wanted} ({row.aim})" if row.aim else row.wanted)
     return table
 
 
@@ -158,14 +146,3 @@ def in_words(row: Row) -> str:
     values = [scale * value for value in (row.median, row.low, row.high)]
     median, low, high = (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" for value in values)
     return f"{median} {unit}".strip() + (f", {low} to {high}" if row.low != row.high else "")
-
-
-def finish(rows: Iterable[Row], title: str) -> None:
-    """Show each row when it is there, and all at the end; leave them in the file that the last argument may name."""
-    console, found = Console(), list[Row]()
-    for row in rows:
-        found.append(row)
-        console.print(f"{row.part}: {row.what}: {in_words(row)}{row.beside and f' ({row.beside})'}")
-        if sys.argv[-1].endswith(".json"):
-            Path(sys.argv[-1]).write_text(json.dumps([asdict(each) for each in found], indent=2))
-    console.print(table_of(found, title))

@@ -4,7 +4,5 @@ SIZE, BATCH, Z_DIM = 96, 128, 256
 FILTERS = (32, 64, 128, 256)
 KL_WEIGHT = 1e-5
 LEARNING_RATE = 5e-4
-NUM_CHECKED = 3
-"""Steps in which a rival's losses must be ours."""
-TOLERANCE = 1e-4
-"""Relative, of these."""
+NUM_CHECKED, TOLERANCE = 3, 1e-4
+"""Steps in which a rival's losses must be ours, and their relative difference at most."""

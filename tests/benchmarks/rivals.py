@@ -1,14 +1,13 @@
 """The same VAE as others would write it: the article's way with Keras' own layers and fit.
 
-`python -m tests.benchmarks.rivals WAY JPEGS STEPS` trains in turns of STEPS. It does not import vaehpc, which would
-switch oneDNN on.
+`python -m tests.benchmarks.rivals WAY JPEGS` trains in turns of one step. It does not import vaehpc, which would switch
+oneDNN on.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +84,11 @@ def generated(jpegs: Path) -> Iterator[np.ndarray]:
     )
 
 
-def jpeg_records(jpegs: Path, path: Path) -> tf.data.Dataset:
-    """TFRecords of JPEGs, decoded, cropped, resized and divided by 255, in batches."""
+def jpeg_records(jpegs: Path) -> tf.data.Dataset:
+    """TFRecords of JPEGs, left beside them; decoded, cropped, resized and divided by 255, in batches."""
     files = sorted(jpegs.rglob("*.jpg"))
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    path = str(jpegs.with_suffix(".tfrecord"))
+    with tf.io.TFRecordWriter(path) as writer:
         for jpeg in files:
             writer.write(jpeg.read_bytes())
 
@@ -96,38 +96,24 @@ def jpeg_records(jpegs: Path, path: Path) -> tf.data.Dataset:
         image = tf.image.resize(tf.io.decode_jpeg(record, channels=3)[20:198], (SIZE, SIZE), method="area")
         return tf.ensure_shape(image / 255.0, (SIZE, SIZE, 3))
 
-    records = tf.data.TFRecordDataset(str(path)).repeat().shuffle(len(files))
+    records = tf.data.TFRecordDataset(path).repeat().shuffle(len(files))
     return records.map(decoded, num_parallel_calls=1).batch(BATCH, drop_remainder=True).prefetch(2)
 
 
-def train_article(jpegs: Path, turns: Turns) -> None:
-    """Fit, fed by ImageDataGenerator."""
-    _fit(generated(jpegs), turns)
-
-
-def train_records(jpegs: Path, turns: Turns) -> None:
-    """Fit, fed by a tf.data pipeline from TFRecords of JPEGs."""
-    with tempfile.TemporaryDirectory() as folder:
-        _fit(jpeg_records(jpegs, Path(folder) / "jpegs"), turns)
-
-
-def _fit(feeding: Any, turns: Turns) -> None:
-    model = ArticleVae(SIZE, Z_DIM)
-    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE))
-    counted = keras.callbacks.LambdaCallback(on_train_batch_end=turns.step_done)
-    model.fit(feeding, steps_per_epoch=1_000_000, epochs=1, verbose=0, callbacks=[counted])
-
-
-WAYS = {"article": train_article, "records": train_records}
+WAYS: dict[str, Callable[[Path], Any]] = {"article": generated, "records": jpeg_records}
+"""What feeds fit."""
 
 
 def main() -> None:
     """Train in turns, until nobody asks."""
-    way, jpegs, num_steps = sys.argv[1:]
-    turns = Turns(int(num_steps))
+    way, jpegs = sys.argv[1:]
+    turns = Turns()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    WAYS[way](Path(jpegs), turns)
+    model = ArticleVae(SIZE, Z_DIM)
+    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE))
+    counted = keras.callbacks.LambdaCallback(on_train_batch_end=turns.step_done)
+    model.fit(WAYS[way](Path(jpegs)), steps_per_epoch=1_000_000, epochs=1, verbose=0, callbacks=[counted])
 
 
 if __name__ == "__main__":

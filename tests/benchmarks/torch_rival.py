@@ -1,6 +1,6 @@
 """The same VAE in PyTorch, compiled, fed with one batch from memory. Without TensorFlow: the LLVMs of the two clash.
 
-`python -m tests.benchmarks.torch_rival FIRST_STEPS.npz STEPS` trains in turns of STEPS, once its losses of those first
+`python -m tests.benchmarks.torch_rival FIRST_STEPS.npz` trains in turns of one step, once its losses of those first
 steps are found to be the same.
 """
 
@@ -93,24 +93,18 @@ def take_weights(encoder: Any, heads: Any, decoder: Any, weights: Iterator[np.nd
     take_layers(decoder)
 
 
-def require_equal_losses(step: Step, pixels: np.ndarray, epsilon: np.ndarray, losses: np.ndarray) -> None:
-    """Train the first steps; RuntimeError where a loss is another."""
-    theirs = np.array([step(*batch) for batch in zip(pixels, torch.from_numpy(epsilon), strict=True)])
-    if not np.allclose(theirs, losses, rtol=TOLERANCE, atol=0):
-        raise RuntimeError(f"PyTorch's losses are {theirs}, ours {losses}: they do not compute the same")
-
-
 def main() -> None:
     """Train in turns, until nobody asks."""
-    path, num_steps = sys.argv[1:]
-    turns = Turns(int(num_steps))
+    turns = Turns()
     torch.set_num_threads(1)
-    with np.load(path) as known:
+    with np.load(sys.argv[1]) as known:
         first = dict(known)
     pixels, epsilon, losses = (first.pop(name) for name in ("pixels", "epsilon", "losses"))
     step = compiled_step(list(first.values()))
     pixels = np.ascontiguousarray(pixels[:, :, ::-1, ::-1])
-    require_equal_losses(step, pixels, epsilon, losses)
+    theirs = np.array([step(*batch) for batch in zip(pixels, torch.from_numpy(epsilon), strict=True)])
+    if not np.allclose(theirs, losses, rtol=TOLERANCE, atol=0):
+        raise RuntimeError(f"PyTorch's losses are {theirs}, ours {losses}: they do not compute the same")
     while True:
         step(pixels[0], torch.randn(BATCH, Z_DIM))
         turns.step_done()

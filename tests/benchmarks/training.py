@@ -8,34 +8,23 @@ from __future__ import annotations
 
 import vaehpc  # isort: skip  # noqa: F401  # before TensorFlow, so that oneDNN is on
 
-import argparse
 import importlib.util
 import os
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tests.benchmarks.article import article_run
+from tests.benchmarks.article import article_run, built, stepper
 from tests.benchmarks.feeding import feeding_rows
-from tests.benchmarks.measure import (
-    Elsewhere,
-    Row,
-    Work,
-    cpu_seconds,
-    finish,
-    in_turns,
-    median_interval,
-    ratio_row,
-)
+from tests.benchmarks.measure import Elsewhere, Row, Work, cpu_seconds, in_turns, median_interval, ratio_row
 from tests.benchmarks.net import BATCH, NUM_CHECKED, SIZE, TOLERANCE, Z_DIM
 from tests.benchmarks.rivals import ArticleVae, same_weights
-from tests.benchmarks.stepping import built, stepper
 from vaehpc.images.synthetic import write_celeba
 from vaehpc.machine.hardware import computes_bfloat16
 from vaehpc.schema.config import DataConfig, RunConfig
@@ -55,33 +44,15 @@ RECORDS = "fit on a JPEG tf.data pipeline"
 TORCH = "torch.compile, images in memory"
 WANTED = {ARTICLE: ("2.2 x", "2.5 x"), RECORDS: ("1.8 x", "2.2 x"), TORCH: ("1.8 x", "2.5 x")}
 """In bfloat16, on a processor that has units for it."""
-SIDE = 1024
-PRODUCT_FLOP = 2 * SIDE**3
 FLOP_PER_IMAGE = 445e6
 """Of a training step of the VAE at 96 x 96: multiplications and additions of its convolutions and dense layers."""
 
 
-def our_step(run: RunConfig, images: Images) -> Work:
-    """One step, from images in memory."""
-    train = stepper(run, built(run), images)
-    return lambda: train(1)
+def write_first_steps(run: RunConfig, images: Images, path: Path) -> None:
+    """What a rival needs to show that it computes the same, of our first NUM_CHECKED steps.
 
-
-class FirstSteps(NamedTuple):
-    """What a rival needs to show that it computes the same."""
-
-    weights: list[np.ndarray]
-    """The rival's before the first step, in Keras' order: the encoder's, then the decoder's."""
-    pixels: np.ndarray
-    """(steps, batch, height, width, 3) uint8."""
-    epsilon: np.ndarray
-    """(steps, batch, z_dim)."""
-    losses: np.ndarray
-    """(steps,), total, of our steps."""
-
-
-def first_steps(run: RunConfig, images: Images) -> FirstSteps:
-    """Our first NUM_CHECKED steps.
+    Its weights before them in Keras' order, the encoder's, then the decoder's; pixels (steps, batch, height, width, 3)
+    uint8, epsilon (steps, batch, z_dim), total losses (steps,).
 
     Raises:
         RuntimeError: Keras' own layers give another loss of the same weights, images and noise.
@@ -98,67 +69,57 @@ def first_steps(run: RunConfig, images: Images) -> FirstSteps:
     theirs = float(plain.losses_of(tf.constant(pixels[0], tf.float32) / 255.0, epsilon[0]))
     if abs(theirs - losses[0]) > TOLERANCE * losses[0]:
         raise RuntimeError(f"the plain net's loss is {theirs}, ours {losses[0]}: they do not compute the same")
-    return FirstSteps(weights, pixels, np.array(epsilon), np.array(losses))
+    np.savez(path, *weights, pixels=pixels, epsilon=np.array(epsilon), losses=np.array(losses))
 
 
-def sgemm() -> Work:
-    """TensorFlow's own product of two square matrices in float32."""
-    factors = [tf.constant(np.random.default_rng(seed).normal(size=(SIDE, SIDE)), tf.float32) for seed in (0, 1)]
-    product = tf.function(lambda a, b: tf.matmul(a, b))
-    return lambda: product(*factors).numpy()
-
-
-def rival(module: str, *arguments: str | Path, **environment: str) -> Elsewhere:
-    """Another way, a step per turn, in a process of its own; it uses oneDNN where TensorFlow would by itself."""
+def rival(module: str, *arguments: str | Path) -> Elsewhere:
+    """Another way, in a process of its own; it uses oneDNN where TensorFlow would by itself."""
     of_users = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
-    return Elsewhere([sys.executable, "-m", f"tests.benchmarks.{module}", *arguments, "1"], of_users | environment)
+    return Elsewhere([sys.executable, "-m", f"tests.benchmarks.{module}", *arguments], of_users)
 
 
 def training_rows(jpegs: Path, data: DataConfig, images: Images, num_pairs: int, quick: bool) -> Iterator[Row]:
     """Our step against those of others."""
-    theirs = {ARTICLE: rival("rivals", "article", jpegs), RECORDS: rival("rivals", "records", jpegs)}
-    if not quick:
-        theirs[f"{ARTICLE}, oneDNN on"] = rival("rivals", "article", jpegs, TF_ENABLE_ONEDNN_OPTS="1")
     runs = {precision: article_run(data=data, precision=precision) for precision in ("float32", "mixed_bfloat16")}
-    first = first_steps(runs["float32"], images)
+    first_steps = jpegs.with_name("first_steps.npz")
+    write_first_steps(runs["float32"], images, first_steps)
+    theirs = {ARTICLE: rival("rivals", "article", jpegs), RECORDS: rival("rivals", "records", jpegs)}
     if importlib.util.find_spec("torch") is not None:
-        path = Path(data.path) / "first_steps.npz"
-        np.savez(path, *first.weights, pixels=first.pixels, epsilon=first.epsilon, losses=first.losses)
-        theirs[TORCH] = rival("torch_rival", path)
+        theirs[TORCH] = rival("torch_rival", first_steps)
     if quick and not computes_bfloat16():
         del runs["mixed_bfloat16"]
     steps = dict[str, Work]()
     for precision, run in runs.items():
-        steps[precision] = ours = our_step(run, images)
+        train = stepper(run, built(run), images)
+        steps[precision] = ours = partial(train, 1)
         ours()
-        for work in theirs.values():
-            work.wait_until_ready()
         for way, work in theirs.items():
             pairs = in_turns(work, ours, num_pairs)
-            at_least, aim = WANTED.get(way, ("", "")) if precision == "mixed_bfloat16" else ("", "")
+            at_least, aim = WANTED[way] if precision == "mixed_bfloat16" else ("", "")
             medians = [1e3 / BATCH * median_interval(values)[0] for values in zip(*pairs, strict=True)]
             beside = f"{medians[0]:.1f} and {medians[1]:.1f} CPU ms/image"
             if precision != "float32" and not computes_bfloat16():
                 beside += "; emulated, for this processor has no units for it"
             yield ratio_row(PART, f"{way} / ours, {precision}", pairs, wanted=at_least, aim=aim, beside=beside)
-    for work in theirs.values():
-        work.end()
     yield share_of_sgemm(steps["float32"], num_pairs)
 
 
 def share_of_sgemm(step: Work, num_repeats: int) -> Row:
-    """How near the step comes to the rate of one large matrix product, which takes turns with it."""
-    product = sgemm()
+    """How near the step comes to the rate of one large matrix product in float32, which takes turns with it."""
+    side = 1024
+    factors = [tf.constant(np.random.default_rng(seed).normal(size=(side, side)), tf.float32) for seed in (0, 1)]
+    matmul = tf.function(lambda a, b: tf.matmul(a, b))
     shares, rates = [], []
     for _ in range(num_repeats):
-        rates.append(PRODUCT_FLOP / min(cpu_seconds(product) for _ in range(8)))
+        rates.append(2 * side**3 / min(cpu_seconds(lambda: matmul(*factors).numpy()) for _ in range(8)))
         shares.append(FLOP_PER_IMAGE * BATCH / cpu_seconds(step) / rates[-1])
     beside = f"sgemm {np.median(rates) / 1e9:.0f} GFLOP/s on one thread"
-    return Row(PART, "share of sgemm's rate, float32", *median_interval(shares), "", "0.75", "0.85", beside)
+    return Row(PART, "share of sgemm's rate, float32", *median_interval(shares), unit="", beside=beside)
 
 
-def measured(quick: bool) -> Iterator[Row]:
+def rows(quick: bool) -> Iterator[Row]:
     """All rows."""
+    configure_tensorflow(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         archive = write_celeba(folder / "celeba", NUM_IMAGES, seed=0, workers=2)
@@ -169,19 +130,5 @@ def measured(quick: bool) -> Iterator[Row]:
         prepare(Request(celeba=str(archive), size=SIZE, num_train=NUM_IMAGES, workers=2), folder / "data")
         data = data_config(DataDir(folder / "data"))
         images = load_training_images(article_run(data=data))
-        yield from feeding_rows(folder / "jpegs", images, folder, 3 if quick else 20)
+        yield from feeding_rows(folder / "jpegs", folder, 3 if quick else 20)
         yield from training_rows(folder / "jpegs", data, images, 3 if quick else 15, quick)
-
-
-def main() -> None:
-    """Measure and show."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer pairs")
-    parser.add_argument("json", nargs="?", help="leave the rows here too")
-    quick = parser.parse_args().quick
-    configure_tensorflow(1)
-    finish(measured(quick), "Training and feeding, CPU seconds")
-
-
-if __name__ == "__main__":
-    main()
