@@ -51,7 +51,8 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str], 
     site = ("--site", str(tmp_path / "site.toml"))
     assert "is for executor slurm, not for --executor local" in refused(capsys, *site, "--executor", "local")
     assert f"{tmp_path / 'none'} holds no data set" in refused(capsys, "--data", str(tmp_path / "none"))
-    assert "does not exist" in refused(capsys, "--celeba", str(tmp_path / "celeba.zip"))
+    for where in ((), site):
+        assert "celeba.zip does not exist" in refused(capsys, *where, "--celeba", str(tmp_path / "celeba.zip"))
 
 
 @pytest.mark.parametrize(

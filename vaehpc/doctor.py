@@ -22,13 +22,13 @@ from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.image import image_findings
 from vaehpc.command import UserError, exit_code, say
 from vaehpc.machine.hardware import has_slurm
-from vaehpc.schema.site import SiteConfig
-from vaehpc.slurm.arrays import Batch, array, script
-from vaehpc.slurm.client import SlurmError, associations, client, configuration, of_account, submit_limit, test_only
-from vaehpc.slurm.containers import bound
+from vaehpc.schema.site import JobConfig, SiteConfig
+from vaehpc.slurm.arrays import Batch, array
+from vaehpc.slurm.client import SlurmError, associations, client, configuration, of_account, submit_limit
+from vaehpc.slurm.sbatch import SlurmArray
 from vaehpc.study.files import StudyDir
 from vaehpc.study.provenance import own_image
-from vaehpc.study.sites import built_in_site, job_config, read_site
+from vaehpc.study.sites import Site, built_in_site, job_config, read_site, resolved
 from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, data_report, machine_report
 
 INTERRUPTED = "interrupted; what was submitted was cancelled, and nothing stays behind"
@@ -79,8 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def examine(asked: Doctor, console: Console) -> list[Finding]:
     """All checks, in the order in which they are shown."""
-    site, of_site = _site(asked.site)
-    local = site if site is not None and site.executor == "local" else None
+    chosen, of_site = _site(asked.site)
+    site = None if chosen is None else resolved(chosen, asked.out, asked.data)
+    local = site if chosen is not None and chosen.executor == "local" else None
     cluster_site = site if local is None else None
     image = own_image()
     trains = local is not None and (image is None or image.target == "train")
@@ -93,11 +94,10 @@ def examine(asked: Doctor, console: Console) -> list[Finding]:
         findings += _local(local, here)
     if cluster_site is not None:
         with _shown("Images", console):
-            findings += image_findings(bound(cluster_site, _if_there(asked.data)))
-        cluster_site = bound(cluster_site, asked.out, asked.data)
+            findings += image_findings(cluster_site)
         with _shown("Slurm", console):
             findings += _slurm(cluster_site, asked.out)
-    findings.append(_data(asked.data, site))
+    findings.append(_data(asked.data, job_config("train") if site is None else site.jobs["train"]))
     try:
         with storage.scratch_folder(asked.out) as scratch:
             findings += storage.folder_findings(scratch)
@@ -123,31 +123,25 @@ def _site(path: Path | None) -> tuple[SiteConfig | None, Finding]:
     return site, right("site", f"{path}: {site.executor}; it sets {', '.join(sorted(site.model_fields_set))}")
 
 
-def _if_there(path: Path | None) -> Path | None:
-    """Data that are missing are told of by themselves."""
-    return path if path is not None and path.exists() else None
-
-
-def _local(site: SiteConfig, here: MachineReport) -> list[Finding]:
-    train = job_config("train", site)
+def _local(site: Site, here: MachineReport) -> list[Finding]:
     return [
         *([] if here.image else machine.analysis_findings(here)),  # each image has its own part of the package
         *machine.tensorflow_findings(here, 0, "here"),
         machine.local_gpu_finding(here),
-        machine.capacity_finding(here, train),
+        machine.capacity_finding(here, site.jobs["train"]),
     ]
 
 
-def _data(data: Path | None, site: SiteConfig | None) -> Finding:
+def _data(data: Path | None, train: JobConfig) -> Finding:
     if data is None:
         return unchecked("data", "none are given", "--data DIR, or $VAEHPC_DATA; a demo draws its own faces")
-    return machine.data_finding(data_report(data), job_config("train", site), "here")
+    return machine.data_finding(data_report(data), train, "here")
 
 
 # Slurm
 
 
-def _slurm(site: SiteConfig, out: Path) -> list[Finding]:
+def _slurm(site: Site, out: Path) -> list[Finding]:
     """What Slurm's client says without a job."""
     try:
         version, ping = client("sinfo", "--version"), client("scontrol", "ping")
@@ -159,29 +153,24 @@ def _slurm(site: SiteConfig, out: Path) -> list[Finding]:
     findings = [cluster.client_finding(version, ping, settings)]
     for setting, asked in {"gpu_partition": slurm.gpu_partition, "cpu_partition": slurm.cpu_partition}.items():
         findings.append(cluster.partition_finding(setting, asked, partitions))
-    arrays = {stage: array(_study(out), _batch(stage, out, site), site, None) for stage in STAGES}
-    for stage, asked_for in arrays.items():
-        found = cluster.resources_finding(stage, asked_for, partitions, slurm.constraint, slurm.gpu_type)
+    study = StudyDir(out / "doctor")  # which does not exist: what is asked of Slurm only carries its name
+    arrays = {stage: array(study, _batch(stage, study, site), site) for stage in STAGES}
+    for stage, made in arrays.items():
+        found = cluster.resources_finding(stage, made.asked, partitions, slurm.constraint, slurm.gpu_type)
         findings += [found] if found else []
     findings.append(cluster.array_finding(settings))
     findings += _accounting(site, settings)
-    return findings + [_tested(stage, out, site) for stage in TESTED]
+    return findings + [_tested(stage, arrays[stage]) for stage in TESTED]
 
 
-def _study(out: Path) -> StudyDir:
-    """A study that does not exist: what is asked of Slurm only carries its name."""
-    return StudyDir(out / "doctor")
-
-
-def _batch(stage: str, out: Path, site: SiteConfig) -> Batch:
+def _batch(stage: str, study: StudyDir, site: Site) -> Batch:
     """An array of two elements as a launch would submit it."""
-    job = job_config(stage, site)
-    size = site.slurm.tasks_per_gpu if job.gpus else 1
-    runs = [_study(out).path / f"run-{number}" for number in range(2 * size)]
+    size = site.slurm.tasks_per_gpu if site.jobs[stage].gpus else 1
+    runs = [study.path / f"run-{number}" for number in range(2 * size)]
     return Batch(f"{stage}-0001", stage, (tuple(runs[:size]), tuple(runs[size:])))
 
 
-def _accounting(site: SiteConfig, settings: Mapping[str, str]) -> list[Finding]:
+def _accounting(site: Site, settings: Mapping[str, str]) -> list[Finding]:
     if not cluster.accounting_is_on(settings):
         return [cluster.NO_ACCOUNTING]
     try:
@@ -193,17 +182,17 @@ def _accounting(site: SiteConfig, settings: Mapping[str, str]) -> list[Finding]:
     return [on, *cluster.account_findings(site.slurm, found, limit, settings)]
 
 
-def _tested(stage: str, out: Path, site: SiteConfig) -> Finding:
+def _tested(stage: str, made: SlurmArray) -> Finding:
     """Whether Slurm would take a real array of this stage."""
     try:
-        test_only(script(_study(out), _batch(stage, out, site), site))
+        made.require_accepted()
     except SlurmError as error:
         return cluster.refused_finding(stage, str(error))
     return right(f"sbatch of {stage}", "sbatch --test-only takes its script")
 
 
 def _probed(
-    scratch: Path, site: SiteConfig, asked: Doctor, here: MachineReport, before: Sequence[Finding], console: Console
+    scratch: Path, site: Site, asked: Doctor, here: MachineReport, before: Sequence[Finding], console: Console
 ) -> list[Finding]:
     if any(finding.name == "Slurm" and finding.ok is False for finding in before):
         return [unchecked("probe", "nothing can be submitted")]

@@ -25,7 +25,6 @@ from vaehpc.machine.hardware import computes_bfloat16, cpu_model, has_slurm, vis
 from vaehpc.monitoring.shown import show_results
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
 from vaehpc.schema.site import SiteConfig
-from vaehpc.slurm.containers import bound
 from vaehpc.slurm.queueing import (
     line_path,
     queue_preparation,
@@ -49,7 +48,7 @@ from vaehpc.study.presets import (
     read_toml,
 )
 from vaehpc.study.provenance import own_image
-from vaehpc.study.sites import Executor, chosen_site, job_config
+from vaehpc.study.sites import Executor, chosen_site, job_config, resolved
 from vaehpc.study.study import (
     controls,
     create_study,
@@ -238,23 +237,21 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     return end_study(study, executor, console, show_results)
 
 
-def _launch_on_slurm(study: StudyDir, config: StudyConfig, site: SiteConfig, asked: Launch, console: Console) -> int:
+def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, asked: Launch, console: Console) -> int:
     """Put the study into the queue, or leave the scripts that do so.
 
     Returns:
         The exit code.
     """
     data, folder = Path(config.data.path), asked.write
+    site = resolved(chosen, study.path, data)
     if folder is None and own_image() is not None and not has_slurm():
         say(console, "Slurm's client is not in this image: the scripts are written for the host.")
         folder = scripts_folder(study)
-    only_scripts = asked.dry_run or folder is not None
-    if not only_scripts:
-        config = in_image(config, require_package(bound(site, data)))
-    site = bound(site, study.path, data)
-    if only_scripts:
+    if asked.dry_run or folder is not None:
         config = _allowed(study, config)
         return write_scripts(study, config, site, None if asked.dry_run else folder, console)
+    config = in_image(config, require_package(site))
     return queue_study(study, _begun(study, config, console), site, asked.wait, console, show_results)
 
 

@@ -19,11 +19,10 @@ from vaehpc.command import UserError, exit_code, say
 from vaehpc.local.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
-from vaehpc.slurm.containers import bound
 from vaehpc.slurm.queueing import queue_study, require_package
 from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model
 from vaehpc.study.provenance import provenance
-from vaehpc.study.sites import chosen_site, job_config
+from vaehpc.study.sites import chosen_site, job_config, resolved
 from vaehpc.study.study import create_study, found_run, found_study, in_image, missing_runs, widened
 
 IDENTICAL_REPEATS = 3
@@ -85,7 +84,7 @@ def replay(asked: Replay, console: Console) -> int:
     Returns:
         The exit code.
     """
-    site, executor = chosen_site(asked.site, asked.executor or ("auto" if asked.site else "local"))
+    chosen, executor = chosen_site(asked.site, asked.executor or ("auto" if asked.site else "local"))
     source = found_study(asked.source)
     run = found_run(source, asked.run)
     start = found_start(run, asked.epoch, asked.trigger)
@@ -99,11 +98,10 @@ def replay(asked: Replay, console: Console) -> int:
         say(console, "Dry run: nothing was written.")
         return 0
     require_only_launcher(study)
+    site = resolved(chosen, Path(config.data.path), study.path)
     if executor == "slurm":
-        site = bound(site, Path(config.data.path))
         digest = require_package(site)
         config = config if study.config_path.exists() else in_image(config, digest)
-        site = bound(site, study.path)
     create_study(study, config)
     keep_start(study, run, start)
     if executor == "slurm":

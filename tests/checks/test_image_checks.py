@@ -14,6 +14,7 @@ from vaehpc.schema.config import ImageRecord
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.images import ImageError, examined
 from vaehpc.slurm.queueing import require_package
+from vaehpc.study.sites import Site, resolved
 from vaehpc.tasks.probe import machine_report
 
 TRAIN = ImageRecord(target="train", revision="1a2b3c4", digest="sha256:12")
@@ -43,10 +44,11 @@ def answer(folder: Path, packages: dict[str, str], unmet: tuple[str, ...] = ()) 
     (folder / "answer").write_text(f"INFO: opened\n{said.model_dump_json()}\n")
 
 
-def site(folder: Path, gpus: int = 1, **container: Any) -> SiteConfig:
+def site(folder: Path, *paths: Path, gpus: int = 1, **container: Any) -> Site:
     images = {"image": f"{folder}/train.sif", "analysis_image": f"{folder}/analysis.sif"}
     settings = {"runtime": "apptainer", **images, **container}
-    return SiteConfig.model_validate({"executor": "slurm", "container": settings, "jobs": {"train": {"gpus": gpus}}})
+    chosen = {"executor": "slurm", "container": settings, "jobs": {"train": {"gpus": gpus}}}
+    return resolved(SiteConfig.model_validate(chosen), *paths)
 
 
 def called(folder: Path) -> list[str]:
@@ -122,6 +124,16 @@ def test_what_is_not_there(folder: Path) -> None:
     with pytest.raises(ImageError, match="singularity is not on this machine"):
         examined(site(folder, runtime="singularity"), "train")
     assert not (folder / "called").exists()
+
+
+def test_of_a_launchs_paths_only_those_that_are_there_are_looked_at(folder: Path) -> None:
+    """Its study and its data may be still to be made; tasks see them all."""
+    answer(folder, GPU_PACKAGES)
+    (folder / "celeba").mkdir()
+    where = site(folder, folder / "runs/new", folder / "celeba")
+    assert where.binds == (f"{folder}/runs/new", f"{folder}/celeba")
+    examined(where, "train")
+    assert [word for word in called(folder)[0].split() if "bind" in word] == [f"--bind={folder}/celeba"]
 
 
 def test_mount_points_of_charliecloud(folder: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 from vaehpc.checks.probing import Probe, failed_finding, probe_array, report_findings
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.sbatch import SlurmArray
-from vaehpc.study.sites import job_config
+from vaehpc.study.sites import job_config, resolved
 from vaehpc.tasks.probe import ProbeDir, ProbeReport, machine_report
 
-SITE = SiteConfig.model_validate(
+CONFIG = SiteConfig.model_validate(
     {
         "executor": "slurm",
         "environment": {"OMP_NUM_THREADS": "1 or 2"},
@@ -18,6 +18,7 @@ SITE = SiteConfig.model_validate(
         "jobs": {"statistics": {"memory_gb": 1, "hours": 0.1}},
     }
 )
+SITE = resolved(CONFIG)
 
 
 def test_a_probe_stands_where_its_stage_does_and_asks_for_little(tmp_path: Path) -> None:

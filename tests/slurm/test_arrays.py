@@ -3,11 +3,13 @@
 import os
 import socket
 import subprocess
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.planted_jobs import plant_batch
+from tests.planted_jobs import Clients, plant_batch
 from tests.tasks.planted import AE, VAE, arm, study_config, write_study
 from vaehpc.command import UserError
 from vaehpc.machine.processes import process_start
@@ -18,18 +20,22 @@ from vaehpc.slurm.arrays import (
     Limits,
     Names,
     Queue,
+    array,
     claimed,
     planned,
     preparation,
     require_only_submission,
     script,
     study_queue,
+    submit,
     write_batches,
 )
 from vaehpc.slurm.client import QueuedElement
 from vaehpc.study.files import DataDir, StudyDir
+from vaehpc.study.sites import resolved
 
-SITE = SiteConfig.model_validate({"executor": "slurm", "slurm": {"gpu_partition": "gpu", "cpu_partition": "cpu"}})
+CONFIG = SiteConfig.model_validate({"executor": "slurm", "slurm": {"gpu_partition": "gpu", "cpu_partition": "cpu"}})
+SITE = resolved(CONFIG)
 NO_LIMITS = Limits(array_size=1000, submitted=1000)
 EMPTY = Queue({}, {})
 
@@ -177,9 +183,9 @@ def test_of_two_launchers_that_see_the_same_queue_one_gets_a_name(study: StudyDi
     first, second = Names(study), Names(study)
     (train, *_), _ = planned(study, config, SITE, EMPTY, NO_LIMITS, first)
     (same, *_), _ = planned(study, config, SITE, EMPTY, NO_LIMITS, second)
-    claimed(study, train, SITE)
+    claimed(train, array(study, train, SITE).asked, SITE)
     with pytest.raises(UserError, match="another launcher is submitting"):
-        claimed(study, same, SITE)
+        claimed(same, array(study, same, SITE).asked, SITE)
 
 
 def test_finished_study_is_left_alone(study: StudyDir, config: StudyConfig) -> None:
@@ -213,7 +219,7 @@ def test_what_is_trained_is_measured_as_far_as_there_is_room(study: StudyDir, co
 
 
 def test_several_trainings_on_a_gpu(study: StudyDir, config: StudyConfig) -> None:
-    site = SITE.model_copy(update={"slurm": SITE.slurm.model_copy(update={"tasks_per_gpu": 4})})
+    site = replace(SITE, slurm=SITE.slurm.model_copy(update={"tasks_per_gpu": 4}))
     (train, statistics, _), _ = planned(study, config, site, EMPTY, NO_LIMITS, Names(study))
     assert [len(element) for element in train.elements] == [4, 2]
     assert statistics.elements == train.elements
@@ -255,7 +261,7 @@ def test_preparation_comes_before_the_launch(study: StudyDir, tmp_path: Path) ->
 
 
 def test_script_says_what_the_site_says(study: StudyDir, config: StudyConfig) -> None:
-    site = SiteConfig.model_validate(
+    chosen = SiteConfig.model_validate(
         {
             "executor": "slurm",
             "environment": {"GREETING": "two words"},
@@ -277,6 +283,7 @@ def test_script_says_what_the_site_says(study: StudyDir, config: StudyConfig) ->
             "jobs": {"train": {"hours": 0.5, "memory_gb": 1.5}},
         }
     )
+    site = resolved(chosen)
     (train, *_), _ = planned(study, config, site, EMPTY, NO_LIMITS, Names(study))
     text = script(study, train, site)
     for line in (
@@ -324,3 +331,59 @@ def test_written_scripts_chain_and_need_no_launcher(study: StudyDir, config: Stu
         subprocess.run(["bash", "-n", path], check=True)
     with pytest.raises(UserError, match="not empty"):
         write_batches(study, batches, SITE, scripts)
+
+
+SBATCH = """#!/bin/sh
+case $1 in --test-only) text=$(cat) ;; *) text=$(cat "$1") ;; esac
+name=$(echo "$text" | sed -n 's/.*--job-name=study[.]//p')
+case $1 in --test-only) asked="test $name" ;; *) asked="submit $name" ;; esac
+echo $asked $(echo "$text" | sed -n 's/.*--dependency=/after /p'): $(ls {jobs}) >> {noted}
+[ "$asked" != "{refused}" ] || exit 1
+echo "Submitted batch job 11"
+"""
+TESTED = ["test aggregate-0001 :", "test train-0001 :", "test statistics-0001 :"]
+SUBMITTED = [
+    "submit train-0001 : train-0001",
+    "submit statistics-0001 after aftercorr:11: statistics-0001 train-0001",
+    "submit aggregate-0001 after afterany:11: aggregate-0001 statistics-0001 train-0001",
+]
+
+
+@pytest.mark.parametrize(
+    ("refused", "asked", "left", "message"),
+    [
+        ("nothing", [*TESTED, *SUBMITTED], {"train-0001", "statistics-0001", "aggregate-0001"}, ""),
+        ("test statistics-0001", TESTED, set(), "refuses statistics-0001: .*\nNothing was submitted"),
+        ("submit train-0001", [*TESTED, *SUBMITTED[:1]], set(), "refused train-0001: .*\nNothing was submitted"),
+        (
+            "submit statistics-0001",
+            [*TESTED, *SUBMITTED[:2]],
+            {"train-0001"},
+            r"refused statistics-0001: .*\nIn the queue: train-0001 as 11\. The same line again submits the rest",
+        ),
+    ],
+)
+def test_slurm_is_asked_about_all_before_one_is_claimed_and_each_is_claimed_before_it_is_submitted(
+    study: StudyDir,
+    config: StudyConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: str,
+    asked: list[str],
+    left: set[str],
+    message: str,
+) -> None:
+    """What sbatch sees of the study's folder each time that it is asked, and what a refusal leaves behind."""
+    clients, noted = Clients(tmp_path / "bin"), tmp_path / "noted"
+    clients.answers("sinfo", "gpu|infinite\ncpu*|infinite\n")
+    sbatch = clients.folder / "sbatch"
+    sbatch.write_text(SBATCH.format(jobs=study.jobs, noted=noted, refused=refused))
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", clients.path())
+    study.jobs.mkdir()
+    batches, _ = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    with pytest.raises(UserError, match=f"(?s){message}") if message else nullcontext():
+        submit(study, batches, SITE, lambda *_: None)
+    assert noted.read_text().splitlines() == asked
+    assert {path.name for path in study.jobs.iterdir()} == left
+    assert {batch.name for batch in study.batches() if batch.job() == "11"} == left

@@ -11,7 +11,6 @@ from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.arrays import Batch, script
 from vaehpc.slurm.containers import (
     PYTHON,
-    bound,
     environment_lines,
     image_of,
     mount_points,
@@ -19,18 +18,20 @@ from vaehpc.slurm.containers import (
     srun_options,
 )
 from vaehpc.study.files import StudyDir
+from vaehpc.study.sites import Site, resolved
 
 IMAGES = {"image": "/images/train.sif", "analysis_image": "/images/analysis.sif"}
 
 
-def site(runtime: str = "apptainer", **more: Any) -> SiteConfig:
-    return SiteConfig.model_validate(
+def site(runtime: str = "apptainer", *paths: Path | None, **more: Any) -> Site:
+    chosen = SiteConfig.model_validate(
         {
             "executor": "slurm",
             "environment": {"OMP_NUM_THREADS": "1"},
             "container": {"runtime": runtime, **IMAGES, **more},
         }
     )
+    return resolved(chosen, *paths)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_charliecloud_mounts_on_folders_of_the_sandbox(tmp_path: Path) -> None:
 
 
 def test_pyxis_is_told_through_srun() -> None:
-    assert srun_options(site("pyxis", binds=["/scratch"]).container, "train") == [
+    assert srun_options(site("pyxis", binds=["/scratch"]), "train") == [
         "--container-image=/images/train.sif",
         "--no-container-mount-home",
         "--container-readonly",
@@ -104,12 +105,13 @@ def test_pyxis_is_told_through_srun() -> None:
         "--container-mounts=/tmp:/tmp,/scratch:/scratch",
     ]
     assert python_command(site("pyxis"), "train", gpus=1)[-1] == PYTHON
-    assert srun_options(site("apptainer").container, "train") == []
+    assert srun_options(site("apptainer"), "train") == []
 
 
 def test_study_and_data_are_bound_once_each(tmp_path: Path) -> None:
-    found = bound(site(binds=["/scratch", str(tmp_path)]), tmp_path, None, tmp_path / "data", tmp_path / "data")
-    assert found.container.binds == ("/scratch", str(tmp_path), f"{tmp_path}/data")
+    data = tmp_path / "data"
+    found = site("apptainer", tmp_path, None, data, data, binds=["/scratch", str(tmp_path)])
+    assert found.binds == ("/scratch", str(tmp_path), f"{tmp_path}/data")
 
 
 def after(lines: str, variables: dict[str, str], names: str) -> list[str]:
@@ -131,7 +133,7 @@ def test_variables_reach_a_clean_environment() -> None:
 
 def test_the_batch_script_starts_the_image_of_its_stage(tmp_path: Path) -> None:
     study = StudyDir(tmp_path / "my study")
-    where = bound(site(), study.path)
+    where = site("apptainer", study.path)
     elements = ((study.path / "run-0",), (study.path / "run-1",))
     train = script(study, Batch("train-0001", "train", elements), where)
     assert f"apptainer --quiet exec --cleanenv --no-home --no-mount=cwd --pwd=/ --nv '--bind={study.path}'" in train
@@ -142,5 +144,5 @@ def test_the_batch_script_starts_the_image_of_its_stage(tmp_path: Path) -> None:
     again = script(study, Batch("launch-0001", "launch", ((study.path,),)), where)
     assert "apptainer --quiet" not in again  # no client of Slurm is in an image
     assert "--container-image=/images/train.sif" in script(
-        study, Batch("train-0001", "train", elements), bound(site("pyxis"), study.path)
+        study, Batch("train-0001", "train", elements), site("pyxis", study.path)
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vaehpc.command import UserError
-from vaehpc.study.sites import built_in_site, job_config, read_site
+from vaehpc.study.sites import built_in_site, job_config, read_site, resolved
 
 
 def refused(tmp_path: Path, text: str) -> str:
@@ -23,10 +23,10 @@ def test_shipped_sites_are_valid() -> None:
 
 def test_a_site_gives_a_job_other_resources(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text('executor = "slurm"\n[jobs.train]\nhours = 0.5\n')
-    site = read_site(tmp_path / "site.toml")
-    declared = job_config("train")
-    assert job_config("train", site) == declared.model_copy(update={"hours": 0.5})
-    assert job_config("statistics", site) == job_config("statistics")
+    jobs = resolved(read_site(tmp_path / "site.toml")).jobs
+    assert jobs["train"] == job_config("train").model_copy(update={"hours": 0.5})
+    assert jobs["statistics"] == job_config("statistics")
+    assert set(jobs) == {"prepare", "launch", "train", "statistics", "aggregate", "verdict"}
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:

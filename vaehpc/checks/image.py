@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
-from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.containers import image_of
 from vaehpc.slurm.images import STAGES, ImageError, can_look, examined
+from vaehpc.study.sites import Site
 
 
-def image_findings(site: SiteConfig) -> list[Finding]:
+def image_findings(site: Site) -> list[Finding]:
     """The images of a site, judged; nothing where it has none."""
     if site.container.runtime == "none":
         return []

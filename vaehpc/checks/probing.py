@@ -19,14 +19,13 @@ from vaehpc.checks.machine import (
     tensorflow_findings,
     version_finding,
 )
-from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.arrays import Batch, array
 from vaehpc.slurm.client import SlurmError, cancel, client, queued
 from vaehpc.slurm.containers import environment_lines
 from vaehpc.slurm.sbatch import Array, SlurmArray
 from vaehpc.study.attempts import tail
 from vaehpc.study.files import StudyDir, read_model, write_model, write_text
-from vaehpc.study.sites import job_config
+from vaehpc.study.sites import Site, job_config
 from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, ProbeDir, ProbeReport, ProbeRequest
 
 PROBED = ("train", "statistics")
@@ -72,9 +71,9 @@ class Probe:
         return f"{self.stage} is {self.state}{where}"
 
 
-def probe_array(stage: str, folder: Path, site: SiteConfig) -> Array:
+def probe_array(stage: str, folder: Path, site: Site) -> Array:
     """The probe as Slurm is asked for it: placed as the stage is, with its GPUs, but few processors and little time."""
-    place = array(StudyDir(folder), Batch(stage, stage, ((folder,),)), site, None)
+    place = array(StudyDir(folder), Batch(stage, stage, ((folder,),)), site).asked
     job = job_config("probe")
     return replace(
         place,
@@ -92,7 +91,7 @@ def probe_array(stage: str, folder: Path, site: SiteConfig) -> Array:
     )
 
 
-def submit_probe(stage: str, folder: Path, site: SiteConfig, data: Path | None) -> Probe:
+def submit_probe(stage: str, folder: Path, site: Site, data: Path | None) -> Probe:
     """Put a probe into the queue.
 
     Raises:
@@ -113,7 +112,7 @@ def submit_probe(stage: str, folder: Path, site: SiteConfig, data: Path | None) 
 
 
 def probe_findings(
-    scratch: Path, site: SiteConfig, data: Path | None, here: MachineReport, minutes: float, show: Show
+    scratch: Path, site: Site, data: Path | None, here: MachineReport, minutes: float, show: Show
 ) -> list[Finding]:
     """Submit probes, wait for them, and judge what they found.
 
@@ -234,7 +233,7 @@ def _let_leave(jobs: Sequence[str]) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _judged(probe: Probe, site: SiteConfig, here: MachineReport, minutes: float) -> list[Finding]:
+def _judged(probe: Probe, site: Site, here: MachineReport, minutes: float) -> list[Finding]:
     if probe.outcome is None:
         found = f"job {probe.job} did not end within {minutes:g} min: {probe.in_words}. It was cancelled"
         return [unchecked(f"probe of {probe.stage}", found, "again later, or with a larger --minutes")]
@@ -243,11 +242,9 @@ def _judged(probe: Probe, site: SiteConfig, here: MachineReport, minutes: float)
     return report_findings(probe.stage, probe.outcome, site, here, probe.folder.path.parent)
 
 
-def report_findings(
-    stage: str, report: ProbeReport, site: SiteConfig, here: MachineReport, folder: Path
-) -> list[Finding]:
+def report_findings(stage: str, report: ProbeReport, site: Site, here: MachineReport, folder: Path) -> list[Finding]:
     """Judge what a probe found at the place of a stage."""
-    machine, job = report.machine, job_config(stage, site)
+    machine, job = report.machine, site.jobs[stage]
     where = f"on {machine.host}"
     lock = ("train-gpu" if job.gpus else "train-cpu") if stage == "train" else "analysis"
     findings = [
@@ -258,7 +255,7 @@ def report_findings(
         *tensorflow_findings(machine, job.gpus if stage == "train" else 0, where),
     ]
     if report.data is not None:
-        findings.append(data_finding(report.data, job_config("train", site), where))
+        findings.append(data_finding(report.data, site.jobs["train"], where))
     return findings
 
 

@@ -36,6 +36,8 @@ class ResourcesConfig(Frozen):
     hours: PositiveFloat | None = None
 
 
+JobName = Literal["prepare", "launch", "train", "statistics", "aggregate", "verdict"]
+"""Of a study's jobs."""
 OWN_OPTIONS = (
     "array", "comment", "dependency", "error", "job-name", "kill-on-invalid-dep", "no-requeue", "open-mode",
     "output", "requeue", "signal",
@@ -117,7 +119,7 @@ class SiteConfig(Frozen):
     """Environment variables of every task."""
     slurm: SlurmConfig = SlurmConfig()
     container: ContainerConfig = ContainerConfig()
-    jobs: dict[Literal["prepare", "launch", "train", "statistics", "aggregate", "verdict"], ResourcesConfig] = {}
+    jobs: dict[JobName, ResourcesConfig] = {}
     """Resources of a job at this site."""
 
     @model_validator(mode="after")

@@ -15,13 +15,13 @@ from vaehpc.command import UserError
 from vaehpc.machine.processes import launcher_record, running_elsewhere, running_here
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import BatchRecord
-from vaehpc.schema.site import JobConfig, SiteConfig, SlurmConfig
+from vaehpc.schema.site import JobConfig
 from vaehpc.slurm.client import QueuedElement, SlurmError, max_minutes, valid_values
 from vaehpc.slurm.containers import environment_lines, python_command, srun_options
 from vaehpc.slurm.sbatch import Array, SlurmArray
 from vaehpc.study.files import BatchDir, DataDir, RunDir, StudyDir, declaration, write_model, write_text
 from vaehpc.study.provenance import own_image
-from vaehpc.study.sites import job_config
+from vaehpc.study.sites import Site
 from vaehpc.study.study import missing_runs, source_of
 
 Elements = tuple[tuple[Path, ...], ...]
@@ -140,7 +140,7 @@ class Limits:
 
 
 def planned(
-    study: StudyDir, config: StudyConfig, site: SiteConfig, queue: Queue, limits: Limits, names: Names
+    study: StudyDir, config: StudyConfig, site: Site, queue: Queue, limits: Limits, names: Names
 ) -> tuple[list[Batch], int]:
     """Arrays of what is missing and not queued, each after those that it waits for.
 
@@ -155,7 +155,7 @@ def planned(
     Returns:
         The arrays, and how many runs did not fit.
     """
-    pack = site.slurm.tasks_per_gpu if job_config("train", site).gpus else 1
+    pack = site.slurm.tasks_per_gpu if site.jobs["train"].gpus else 1
     starts_from = {run.name: source_of(run) for run in config.runs()}
     training, measuring = queue.directories("train"), queue.directories("statistics")
     # Where a launcher was killed before it submitted the statistics of trainings that are queued:
@@ -234,29 +234,30 @@ def is_reported(study: StudyDir, config: StudyConfig) -> bool:
 # Submitting
 
 
-def script(study: StudyDir, batch: Batch, site: SiteConfig) -> str:
+def script(study: StudyDir, batch: Batch, site: Site) -> str:
     """The batch script, to the letter but for the numbers of jobs that are not submitted yet."""
     waits = dependency(study, batch, {name: f"<{name}>" for name in (batch.of, *batch.after) if name})
-    return _executor(study, batch, site, waits).script()
+    return array(study, batch, site).script(waits)
 
 
-def submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, on_accepted: OnAccepted) -> None:
+def submit(study: StudyDir, batches: Sequence[Batch], site: Site, on_accepted: OnAccepted) -> None:
     """Put arrays into the queue.
 
     Raises:
         UserError: Slurm refuses one of them, or does not answer. Where that is known beforehand, nothing is submitted.
     """
+    arrays = {batch.name: array(study, batch, site) for batch in batches}
     largest = {batch.stage: batch for batch in sorted(batches, key=lambda batch: len(batch.elements))}
     for batch in largest.values():
         try:
-            _require_accepted(batch, array(study, batch, site, None), site.slurm)
+            _require_accepted(batch, arrays[batch.name])
         except SlurmError as error:
             raise UserError(f"Slurm refuses {batch.name}: {error}\nNothing was submitted.") from error
     accepted: list[str] = []
     for batch in batches:
-        folder = claimed(study, batch, site)
+        folder = claimed(batch, arrays[batch.name].asked, site)
         try:
-            job = _executor(study, batch, site, dependency(study, batch)).submitted()
+            job = arrays[batch.name].submitted(dependency(study, batch))
         except SlurmError as error:
             if "timed out" in str(error):  # then it may have been accepted all the same; squeue will tell
                 accepted.append(f"perhaps {batch.name}")
@@ -271,23 +272,24 @@ def submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, on_accep
         on_accepted(batch, job)
 
 
-def _require_accepted(batch: Batch, array: Array, slurm: SlurmConfig) -> None:
+def _require_accepted(batch: Batch, array: SlurmArray) -> None:
     """SlurmError, with what would be valid, if Slurm would refuse the array, or let it wait for ever."""
     try:
-        SlurmArray(array, slurm).require_accepted()
+        array.require_accepted()
     except SlurmError as error:
         raise SlurmError(f"{error}{valid_values(str(error))}") from error
-    limit = max_minutes(array.partition)
-    if limit is not None and array.minutes > limit:
-        hours = limit / 60 * array.tasks_at_once / max(map(len, batch.elements))
+    asked = array.asked
+    limit = max_minutes(asked.partition)
+    if limit is not None and asked.minutes > limit:
+        hours = limit / 60 * asked.tasks_at_once / max(map(len, batch.elements))
         goes_on = " A training goes on where it was stopped." if batch.stage == "train" else ""
         raise SlurmError(
-            f"it asks for {array.minutes} minutes, and its partition allows {limit:.0f}: give at most"
+            f"it asks for {asked.minutes} minutes, and its partition allows {limit:.0f}: give at most"
             f" hours = {hours:g} in [jobs.{batch.stage}] of the site's file.{goes_on}"
         )
 
 
-def write_batches(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, folder: Path) -> None:
+def write_batches(study: StudyDir, batches: Sequence[Batch], site: Site, folder: Path) -> None:
     """Leave a batch script for each array, and submit.sh, which submits them in order.
 
     Raises:
@@ -298,12 +300,13 @@ def write_batches(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, f
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["#!/bin/sh", "# Submits the arrays of the study, each after those that it waits for.", "set -eu"]
     for batch in batches:
-        claimed(study, batch, site)
+        made = array(study, batch, site)
+        claimed(batch, made.asked, site)
         numbers = {name: f"${{{_variable(name)}}}" for name in (batch.of, *batch.after) if name}
         waits = dependency(study, batch, numbers)
         job = shlex.quote(str(BatchDir(study.jobs / batch.name).job_path))
         path = folder.absolute() / f"{batch.name}.sh"
-        write_text(path, _executor(study, batch, site, None).script())
+        write_text(path, made.script())
         option = f'--dependency="{waits}" ' if waits else ""
         lines += [
             f"[ -s {job} ] || sbatch --parsable {option}{shlex.quote(str(path))} > {job}",
@@ -317,33 +320,32 @@ def _variable(name: str) -> str:
     return name.replace("-", "_")
 
 
-def claimed(study: StudyDir, batch: Batch, site: SiteConfig) -> BatchDir:
+def claimed(batch: Batch, asked: Array, site: Site) -> BatchDir:
     """The batch's folder with all that its script reads.
 
     Raises:
         UserError: another launcher was quicker.
     """
-    folder = BatchDir(study.jobs / batch.name)
+    folder = BatchDir(asked.folder)
     try:
         folder.path.mkdir(parents=True)
     except FileExistsError:
         raise UserError(
             f"another launcher is submitting {folder.path}; give the same line again when it is done"
         ) from None
-    resources = array(study, batch, site, None)
     record = BatchRecord(
         stage=batch.stage,
         elements=tuple(tuple(map(str, element)) for element in batch.elements),
         after=batch.after if batch.of is None else (batch.of,),
         created=time.time(),
         launcher=launcher_record(),
-        cpus=resources.cpus,
-        gpus=resources.gpus,
-        memory_gb=resources.memory_gb,
-        minutes=resources.minutes,
-        partition=resources.partition,
+        cpus=asked.cpus,
+        gpus=asked.gpus,
+        memory_gb=asked.memory_gb,
+        minutes=asked.minutes,
+        partition=asked.partition,
     )
-    if job_config(batch.stage, site).checkpoints:  # whoever stopped a run by hand and launches again wants it to go on
+    if site.jobs[batch.stage].checkpoints:  # whoever stopped a run by hand and launches again wants it to go on
         for directory in _flat(batch.elements):
             (directory / "stop").unlink(missing_ok=True)
     write_text(folder.elements, "".join("\t".join(element) + "\n" for element in record.elements))
@@ -370,16 +372,16 @@ def dependency(study: StudyDir, batch: Batch, jobs: Mapping[str, str] | None = N
     return ":".join(("afterany", *numbers)) if numbers else None
 
 
-def array(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | None) -> Array:
-    """The array as Slurm is asked for it."""
-    job, slurm = job_config(batch.stage, site), site.slurm
+def array(study: StudyDir, batch: Batch, site: Site) -> SlurmArray:
+    """The batch as Slurm is asked for it, but for what it waits for."""
+    job, slurm = site.jobs[batch.stage], site.slurm
     size = max(map(len, batch.elements))
     together = size if job.gpus else 1
     folder = study.jobs / batch.name
     # What launches again stays outside of images if its launcher is: they have no client of Slurm.
     in_image = site.container.runtime != "none" and (batch.stage != "launch" or own_image() is not None)
     own_python = slurm.python or shlex.quote(sys.executable)
-    return Array(
+    asked = Array(
         name=f"{study.path.name}.{batch.name}",
         folder=folder,
         num_elements=len(batch.elements),
@@ -395,13 +397,13 @@ def array(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | Non
         setup=tuple(_setup(folder, job, site)),
         teardown=tuple(declaration("jobs/slurm/after.sh").splitlines()),
         python=shlex.join(python_command(site, batch.stage, job.gpus)) if in_image else own_python,
-        srun_options=tuple(srun_options(site.container, batch.stage)) if in_image else (),
-        dependency=dependency,
+        srun_options=tuple(srun_options(site, batch.stage)) if in_image else (),
         kill_on_invalid_dependency=batch.of is not None,
     )
+    return SlurmArray(asked, slurm)
 
 
-def _setup(folder: Path, job: JobConfig, site: SiteConfig) -> Iterator[str]:
+def _setup(folder: Path, job: JobConfig, site: Site) -> Iterator[str]:
     """What the batch script does before its tasks."""
     yield from environment_lines(site)
     slurm = site.slurm
@@ -417,7 +419,3 @@ def _setup(folder: Path, job: JobConfig, site: SiteConfig) -> Iterator[str]:
     }
     yield from (f"{name}={shlex.quote(str(value))}" for name, value in variables.items())
     yield from declaration("jobs/slurm/before.sh").splitlines()
-
-
-def _executor(study: StudyDir, batch: Batch, site: SiteConfig, dependency: str | None) -> SlurmArray:
-    return SlurmArray(array(study, batch, site, dependency), site.slurm)

@@ -89,15 +89,6 @@ def queued(limit: float = CLIENT_SECONDS) -> list[QueuedElement]:
     return [QueuedElement(i, state, node, reason, seconds(left), k) for i, state, node, reason, left, k in parts]
 
 
-def test_only(script: str) -> None:
-    """Ask Slurm whether it would take a batch script.
-
-    Raises:
-        SlurmError: it would not, for the reason in the message.
-    """
-    client("sbatch", "--test-only", stdin=script)
-
-
 def valid_values(refusal: str) -> str:
     """What would be valid where Slurm refused a partition, an account or a QOS; else nothing."""
     asked: tuple[str, ...] = ()

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from vaehpc.schema.site import ContainerConfig, SiteConfig
+from vaehpc.schema.site import ContainerConfig
+from vaehpc.study.sites import Site
 
 PYTHON = "/opt/vaehpc/bin/python"
 """In an image of containers/Dockerfile."""
@@ -40,20 +41,12 @@ def image_of(container: ContainerConfig, stage: str) -> str:
     return container.image if stage in TRAIN_STAGES else container.analysis_image or container.image
 
 
-def bound(site: SiteConfig, *paths: Path | None) -> SiteConfig:
-    """The site with these folders or files seen in its containers, each under its own name."""
-    have = site.container.binds
-    added = [str(path.absolute()) for path in paths if path is not None]
-    binds = (*have, *(path for path in dict.fromkeys(added) if path not in have))
-    return site.model_copy(update={"container": site.container.model_copy(update={"binds": binds})})
-
-
 def host_path(bind: str) -> str:
     """What of a bind is on the host: '/scratch' of '/scratch:/data:ro'."""
     return bind.partition(":")[0]
 
 
-def python_command(site: SiteConfig, stage: str, gpus: int) -> list[str]:
+def python_command(site: Site, stage: str, gpus: int) -> list[str]:
     """What starts Python in the image of a stage; with pyxis the rest of it are srun_options.
 
     Args:
@@ -67,11 +60,11 @@ def python_command(site: SiteConfig, stage: str, gpus: int) -> list[str]:
     if runtime in PREFIXES:
         # Neither HOME nor the working folder: Python, TensorFlow and shells read settings there.
         clean = ("--cleanenv", "--no-home", "--no-mount=cwd", "--pwd=/")
-        return [runtime, "--quiet", "exec", *clean, *gpu, *_binds("--bind=", container), image, PYTHON]
+        return [runtime, "--quiet", "exec", *clean, *gpu, *_binds("--bind=", site), image, PYTHON]
     if runtime == "podman":
         like_host = ("--network=host", "--userns=keep-id", "--security-opt=label=disable")
         passed = [f"--env={name}" for name in _variables(site)]
-        binds = [f"--volume={TEMPORARY}:{TEMPORARY}", *_binds("--volume=", container, both=True)]
+        binds = [f"--volume={TEMPORARY}:{TEMPORARY}", *_binds("--volume=", site, both=True)]
         return [
             "podman",
             "run",
@@ -88,17 +81,17 @@ def python_command(site: SiteConfig, stage: str, gpus: int) -> list[str]:
     if runtime == "charliecloud":
         # All variables of the host are seen: Python's own are taken away, then those of the image are set.
         environment = ("--unset-env=PYTHON*", "--unset-env=LD_*", "--set-env")
-        return ["ch-run", *environment, *gpu, *_binds("--bind=", container, both=True), image, "--", PYTHON]
+        return ["ch-run", *environment, *gpu, *_binds("--bind=", site, both=True), image, "--", PYTHON]
     assert runtime == "pyxis"
     return ["env", "--unset=PYTHONPATH", "--unset=PYTHONHOME", "--unset=LD_LIBRARY_PATH", PYTHON]
 
 
-def srun_options(container: ContainerConfig, stage: str) -> list[str]:
+def srun_options(site: Site, stage: str) -> list[str]:
     """What pyxis adds to srun; nothing with another runtime."""
-    if container.runtime != "pyxis":
+    if site.container.runtime != "pyxis":
         return []
-    mounts = ",".join([f"{TEMPORARY}:{TEMPORARY}", *_binds("", container, both=True)])
-    image = f"--container-image={image_of(container, stage)}"
+    mounts = ",".join([f"{TEMPORARY}:{TEMPORARY}", *_binds("", site, both=True)])
+    image = f"--container-image={image_of(site.container, stage)}"
     return [
         image,
         "--no-container-mount-home",
@@ -108,19 +101,19 @@ def srun_options(container: ContainerConfig, stage: str) -> list[str]:
     ]
 
 
-def _binds(option: str, container: ContainerConfig, both: bool = False) -> list[str]:
+def _binds(option: str, site: Site, both: bool = False) -> list[str]:
     """An option for each bind; `both` where a runtime wants to be told twice what has the same name inside."""
-    twice = (bind if ":" in bind or not both else f"{bind}:{bind}" for bind in container.binds)
+    twice = (bind if ":" in bind or not both else f"{bind}:{bind}" for bind in site.binds)
     return [f"{option}{bind}" for bind in twice]
 
 
-def mount_points(site: SiteConfig, stage: str) -> dict[Path, Path]:
+def mount_points(site: Site, stage: str) -> dict[Path, Path]:
     """What Charliecloud mounts, and on which folders of a sandbox: in one that is closed it makes none itself."""
     container = site.container
     if container.runtime != "charliecloud":
         return {}
     image = Path(image_of(container, stage))
-    return {Path(host_path(bind)): image / Path(_path_inside(bind)).relative_to("/") for bind in container.binds}
+    return {Path(host_path(bind)): image / Path(_path_inside(bind)).relative_to("/") for bind in site.binds}
 
 
 def _path_inside(bind: str) -> str:
@@ -128,11 +121,11 @@ def _path_inside(bind: str) -> str:
     return more[0] if more else source
 
 
-def _variables(site: SiteConfig) -> Iterable[str]:
+def _variables(site: Site) -> Iterable[str]:
     return dict.fromkeys((*site.environment, *OWN_VARIABLES))
 
 
-def environment_lines(site: SiteConfig) -> Iterator[str]:
+def environment_lines(site: Site) -> Iterator[str]:
     """Lines of a batch script, ahead of its tasks: the site's environment, on its way into containers too."""
     for name, value in site.environment.items():
         yield f"export {name}={shlex.quote(value)}"

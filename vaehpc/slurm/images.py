@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from vaehpc import __version__
-from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.containers import TRAIN_STAGES, host_path, image_of, mount_points, python_command
 from vaehpc.study.provenance import own_image
-from vaehpc.study.sites import job_config
+from vaehpc.study.sites import Site
 from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, released
 
 STAGES = ("train", "statistics")
@@ -31,26 +31,27 @@ class ImageError(Exception):
         self.remedy = remedy
 
 
-def can_look(site: SiteConfig) -> bool:
+def can_look(site: Site) -> bool:
     """Whether images can be opened from here: not from inside of one, and pyxis opens them on nodes alone."""
     return own_image() is None and site.container.runtime not in ("pyxis", "none")
 
 
-def examined(site: SiteConfig, stage: str) -> MachineReport:
+def examined(site: Site, stage: str) -> MachineReport:
     """What the image of a stage has.
 
     Raises:
         ImageError: it is not there, cannot be opened, has another version or not all that the stage needs; or
             something that is to be bound into it is not there.
     """
-    container, gpus = site.container, job_config(stage, site).gpus
+    site = replace(site, paths=tuple(path for path in site.paths if path.exists()))  # others are still to be made
+    container, gpus = site.container, site.jobs[stage].gpus
     which = "image" if stage in TRAIN_STAGES or container.analysis_image is None else "analysis_image"
     image = image_of(container, stage)
     if image.startswith("/") and not Path(image).exists():
         raise ImageError(
             f"{which} {image} does not exist", f"correct {which} in [container] of the site's file; {BUILD}"
         )
-    for bind in container.binds:
+    for bind in site.binds:
         if not Path(host_path(bind)).exists():
             raise ImageError(
                 f"{host_path(bind)}, which is to be seen in the image, does not exist here",
@@ -80,7 +81,7 @@ def examined(site: SiteConfig, stage: str) -> MachineReport:
     return report
 
 
-def _report(site: SiteConfig, stage: str, extras: tuple[str, ...], image: str) -> MachineReport:
+def _report(site: Site, stage: str, extras: tuple[str, ...], image: str) -> MachineReport:
     """What an image says of itself, if it is of this version."""
     command = [*python_command(site, stage, gpus=0), "-m", "vaehpc.health", "--json", "--extras", *extras]
     if shutil.which(command[0]) is None:

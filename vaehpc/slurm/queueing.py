@@ -30,11 +30,10 @@ from vaehpc.slurm.arrays import (
     write_batches,
 )
 from vaehpc.slurm.client import SlurmError, associations, configuration, of_account, queued, submit_limit
-from vaehpc.slurm.containers import bound
 from vaehpc.slurm.images import STAGES, ImageError, can_look, examined
 from vaehpc.study.files import DataDir, StudyDir, write_text
 from vaehpc.study.provenance import own_image
-from vaehpc.study.sites import job_config
+from vaehpc.study.sites import Site, resolved
 from vaehpc.study.study import create_study
 
 POLL_SECONDS = 5.0
@@ -46,9 +45,7 @@ DEFAULT_ARRAY_SIZE = 1001
 """Slurm's own, where it cannot be asked."""
 
 
-def queue_study(
-    study: StudyDir, config: StudyConfig, site: SiteConfig, wait: bool, console: Console, show: Show
-) -> int:
+def queue_study(study: StudyDir, config: StudyConfig, site: Site, wait: bool, console: Console, show: Show) -> int:
     """Submit what is missing and not queued.
 
     Args:
@@ -86,7 +83,7 @@ def queue_study(
     return _waited(study, result, console, show) if wait else 0
 
 
-def require_package(site: SiteConfig) -> str | None:
+def require_package(site: Site) -> str | None:
     """See that the images of the site, or the Python that it names for the nodes, have this version of vaehpc.
 
     Returns:
@@ -132,7 +129,7 @@ def _require_python(python: str) -> None:
         )
 
 
-def _asked_of_slurm(study: StudyDir, site: SiteConfig) -> tuple[Queue, Limits]:
+def _asked_of_slurm(study: StudyDir, site: Site) -> tuple[Queue, Limits]:
     try:
         elements, settings = queued(), configuration()
         limit = _submit_limit(site)
@@ -145,7 +142,7 @@ def _asked_of_slurm(study: StudyDir, site: SiteConfig) -> tuple[Queue, Limits]:
         ) from error
 
 
-def _submit_limit(site: SiteConfig) -> int | None:
+def _submit_limit(site: Site) -> int | None:
     """Elements that this user may have in the queue; None where that is not limited, or accounting does not say."""
     try:
         return submit_limit(of_account(associations(), site.slurm.account), site.slurm.qos)
@@ -153,7 +150,7 @@ def _submit_limit(site: SiteConfig) -> int | None:
         return None
 
 
-def _submit(study: StudyDir, batches: Sequence[Batch], site: SiteConfig, console: Console) -> None:
+def _submit(study: StudyDir, batches: Sequence[Batch], site: Site, console: Console) -> None:
     try:
         submit(study, batches, site, lambda batch, job: say(console, f"  {job}  {_in_words(batch)}"))
     except KeyboardInterrupt:
@@ -211,7 +208,7 @@ def queue_preparation(
     data: DataDir,
     request: dict[str, object],
     argv: Sequence[str],
-    site: SiteConfig,
+    chosen: SiteConfig,
     wait: bool,
     console: Console,
     show: Show,
@@ -223,7 +220,7 @@ def queue_preparation(
         data: what is to be made.
         request: how, for the preparation's task.
         argv: this launch's line.
-        site: where it runs.
+        chosen: where it runs.
         wait: until the study has ended too.
         console: what is said.
         show: says what the study found, and returns the exit code.
@@ -236,16 +233,17 @@ def queue_preparation(
     """
     celeba = Path(str(request["celeba"])) if "celeba" in request else None
     lists_too = celeba and (celeba if celeba.is_dir() else celeba.parent)
-    require_package(bound(site, lists_too))
-    site = bound(site, lists_too, study.path, data.path, Path.cwd())
+    if celeba and not celeba.exists():
+        raise UserError(f"--celeba {celeba} does not exist. Nothing was submitted.")
+    site = resolved(chosen, lists_too, study.path, data.path, Path.cwd())
+    require_package(site)
     queue, _ = _asked_of_slurm(study, site)
     if queue.of_stage("prepare") or queue.of_stage("launch"):
         _say_queued(queue, console)
         say(console, "The data are being prepared; the arrays are submitted after it.")
         return _waited(study, study.report, console, show) if wait else 0
     data.progress.mkdir(parents=True, exist_ok=True)
-    workers = job_config("prepare", site).cpus
-    write_text(data.request_path, json.dumps(request | {"workers": workers}) + "\n")
+    write_text(data.request_path, json.dumps(request | {"workers": site.jobs["prepare"].cpus}) + "\n")
     study.jobs.mkdir(parents=True, exist_ok=True)
     batches = preparation(study, data)
     again = [argument for argument in argv if argument != "--wait"]
@@ -270,7 +268,7 @@ def scripts_folder(study: StudyDir) -> Path:
     return study.jobs / f"scripts-{number:04d}"
 
 
-def write_scripts(study: StudyDir, config: StudyConfig, site: SiteConfig, folder: Path | None, console: Console) -> int:
+def write_scripts(study: StudyDir, config: StudyConfig, site: Site, folder: Path | None, console: Console) -> int:
     """Show the batch scripts of all that is missing, to the letter; or leave them in a folder, with what submits them.
 
     Returns:

@@ -13,7 +13,7 @@ from typing import Any
 import submitit
 
 from vaehpc.schema.site import OWN_OPTIONS, SlurmConfig
-from vaehpc.slurm.client import SlurmError, test_only
+from vaehpc.slurm.client import SlurmError, client
 from vaehpc.study.provenance import own_image
 
 KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "TERM", "SLURM_CONF")
@@ -47,7 +47,6 @@ class Array:
     python: str
     """What starts Python on a node, as the batch script's shell reads it."""
     srun_options: tuple[str, ...] = ()
-    dependency: str | None = None
     kill_on_invalid_dependency: bool = False
 
 
@@ -56,7 +55,7 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
 
     def __init__(self, array: Array, slurm: SlurmConfig) -> None:
         super().__init__(array.folder, python=array.python)
-        self._array = array
+        self.asked = array
         self.update_parameters(**_parameters(array, slurm))
         if array.num_elements > 1:
             self.parameters["map_count"] = array.num_elements
@@ -66,17 +65,19 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
         """submitit asks for a client of Slurm when the executor is made; scripts are written without."""
         return 2
 
-    def script(self) -> str:
-        """The batch script, to the letter."""
+    def script(self, dependency: str | None = None) -> str:
+        """The batch script, to the letter, of an array that waits for these jobs."""
+        self.update_parameters(dependency=dependency)
         text: str = self._make_submission_file_text(self._submitit_command_str, "")
         return text
 
-    def submitted(self) -> str:
-        """Submit the array; Slurm's number of it.
+    def submitted(self, dependency: str | None = None) -> str:
+        """Submit the array, to wait for these jobs; Slurm's number of it.
 
         Raises:
             SlurmError: Slurm refused; nothing is queued.
         """
+        self.update_parameters(dependency=dependency)
         try:
             with _as_from_a_shell():
                 job = self._submit_command(self._submitit_command_str)
@@ -88,14 +89,14 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
     def require_accepted(self) -> None:
         """SlurmError if Slurm would refuse the array."""
         with _as_from_a_shell():
-            test_only(self.script())
+            client("sbatch", "--test-only", stdin=self.script())
 
     @property
     def _submitit_command_str(self) -> str:
         """What the script runs. No pickles: a launcher killed between sbatch and their renaming would leave none."""
-        entry_point, at_once = self._array.entry_point, self._array.tasks_at_once
+        entry_point, at_once = self.asked.entry_point, self.asked.tasks_at_once
         code = f"import sys; from vaehpc.local.pool import run_pack; run_pack({entry_point!r}, {at_once}, sys.argv[1:])"
-        return f"{self.python} -u -c {shlex.quote(code)} {self._array.arguments}"
+        return f"{self.python} -u -c {shlex.quote(code)} {self.asked.arguments}"
 
 
 @contextlib.contextmanager
@@ -147,7 +148,6 @@ def _parameters(array: Array, slurm: SlurmConfig) -> dict[str, Any]:
         "mem": f"{round(1024 * array.memory_gb)}M",
         "gres": f"gpu:{gpus}" if array.gpus and slurm.gpu_request == "gres" else None,
         "time": array.minutes,
-        "dependency": array.dependency,
         "array_parallelism": slurm.at_once,
         "setup": list(array.setup),
         "teardown": list(array.teardown),

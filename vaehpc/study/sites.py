@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pydantic
 
 from vaehpc.command import UserError, nearest
 from vaehpc.machine.hardware import has_slurm
 from vaehpc.schema.frozen import Frozen
-from vaehpc.schema.site import ContainerConfig, JobConfig, ResourcesConfig, SiteConfig, SlurmConfig
+from vaehpc.schema.site import ContainerConfig, JobConfig, JobName, ResourcesConfig, SiteConfig, SlurmConfig
 from vaehpc.study.files import declaration
 from vaehpc.study.presets import read_toml
 
 Executor = Literal["slurm", "local", "debug"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site as one launch uses it: made once, and handed on."""
+
+    environment: Mapping[str, str]
+    slurm: SlurmConfig
+    container: ContainerConfig
+    jobs: Mapping[str, JobConfig]
+    """The jobs of a study by name, with the site's resources."""
+    paths: tuple[Path, ...]
+    """Folders and files of this launch that its tasks need."""
+
+    @property
+    def binds(self) -> tuple[str, ...]:
+        """What is seen in images: what the site's file names, and the paths, each under its own name."""
+        return tuple(dict.fromkeys((*self.container.binds, *(str(path.absolute()) for path in self.paths))))
+
+
+def resolved(site: SiteConfig, *paths: Path | None) -> Site:
+    """The site for a launch whose tasks need these folders and files."""
+    own = {name: site.jobs.get(name, ResourcesConfig()).model_dump(exclude_none=True) for name in get_args(JobName)}
+    jobs = {name: job_config(name).model_copy(update=resources) for name, resources in own.items()}
+    return Site(site.environment, site.slurm, site.container, jobs, tuple(filter(None, paths)))
 
 
 def chosen_site(path: Path | None, asked: Literal["auto"] | Executor) -> tuple[SiteConfig, Executor]:
@@ -39,11 +66,9 @@ def chosen_site(path: Path | None, asked: Literal["auto"] | Executor) -> tuple[S
     return built_in_site("slurm" if executor == "slurm" else "local"), executor
 
 
-def job_config(name: str, site: SiteConfig | None = None) -> JobConfig:
-    """A job's declaration, jobs/NAME.toml, with the site's resources instead of its own."""
-    declared = tomllib.loads(declaration(f"jobs/{name}.toml"))
-    own = {} if site is None else site.jobs.get(name, ResourcesConfig()).model_dump(exclude_none=True)  # type: ignore[call-overload]
-    return JobConfig.model_validate(declared | own)
+def job_config(name: str) -> JobConfig:
+    """A job as it is declared, jobs/NAME.toml."""
+    return JobConfig.model_validate(tomllib.loads(declaration(f"jobs/{name}.toml")))
 
 
 def built_in_site(executor: str) -> SiteConfig:
