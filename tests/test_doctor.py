@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rich.console import Console
 
 from vaehpc import doctor
 from vaehpc.checks.finding import right, unchecked, wrong
-from vaehpc.schema.config import DataConfig
+from vaehpc.schema.config import DataConfig, ImageRecord
+from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, machine_report
 
 ROOT = Path(__file__).parent.parent
 SLURM_SITE = ROOT / "jobs/sites/slurm.toml"
@@ -111,6 +113,107 @@ def test_asked_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         doctor.main(["--sit", "x"])
     assert stopped.value.code == 2
+
+
+# This Python, or this image, alone
+
+
+def test_here_needs_neither_site_nor_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VAEHPC_DATA", "/nowhere")  # which is for launches
+    code, found, last = examine(capsys, "--here")
+    assert list(found) == ["Python here", "packages here", "TensorFlow here", "GPU here"]
+    assert found["TensorFlow here"].endswith("and a convolution is right")
+    if not found["GPU here"].startswith("WRONG"):  # a machine with GPUs, but with TensorFlow for processors
+        assert (code, last) == (0, "Nothing wrong, 0 not checked, of 4.")
+    assert doctor.main(["--here", "--json"]) == 0
+    report = MachineReport.model_validate_json(capsys.readouterr().out)
+    assert (report.executable, report.tensorflow) == (sys.executable, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "extras", "tensorflow", "lock"),
+    [
+        (None, (), TRAIN_EXTRAS, True, "train-cpu"),
+        ("train", (), TRAIN_EXTRAS, True, "train-cpu"),
+        ("train", ("--json",), TRAIN_EXTRAS, False, None),
+        ("analysis", (), ANALYSIS_EXTRAS, False, "analysis"),
+        ("analysis", ("--json", "--extras", "one", "other"), ("one", "other"), False, None),
+    ],
+)
+def test_an_image_is_asked_for_what_it_is_for(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    target: Literal["train", "analysis"] | None,
+    arguments: tuple[str, ...],
+    extras: tuple[str, ...],
+    tensorflow: bool,
+    lock: str | None,
+) -> None:
+    image = None if target is None else ImageRecord(target=target, revision="1a2b3c4", digest="sha256:12")
+    asked: list[object] = []
+    here = machine_report((), (), tensorflow=False)
+    report = here.model_copy(update={"image": image, "unmet": ("scipy is not installed",), "nvidia_smi": None})
+
+    def recorded(*what: object, **also: object) -> MachineReport:
+        asked.append((*what, also))
+        return report
+
+    monkeypatch.setattr(doctor, "own_image", lambda: image)
+    monkeypatch.setattr(doctor, "machine_report", recorded)
+    code = doctor.main(["--here", *arguments])
+    output = capsys.readouterr().out
+    assert asked == [(extras, (), {"tensorflow": tensorflow})]
+    if lock is None:
+        assert (code, MachineReport.model_validate_json(output)) == (0, report)
+        return
+    assert code == 3
+    assert "WRONG        packages here: scipy is not installed -> " in output
+    assert f"containers/locks/{lock}.txt" in output
+    assert (f"in the {target} image sha256:12" in output) == (target is not None)
+    assert ("GPU here" in output) == (target != "analysis")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--here --site site.toml",
+        "--here --data faces",
+        "--here --out elsewhere --json",
+        "--here --probe",
+        "--here --minutes 1",
+        "--json",
+        "--extras analysis",
+    ],
+)
+def test_what_does_not_go_with_here_is_refused(capsys: pytest.CaptureFixture[str], arguments: str) -> None:
+    assert doctor.main(arguments.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "--json and --extras" in said.err
+    assert ("leave it out to have a site, Slurm, a folder or data checked" in said.err) == ("--here" in arguments)
+
+
+@pytest.mark.parametrize("target", ["train", "analysis"])
+def test_an_image_that_is_run_without_a_verb_says_what_it_has(tmp_path: Path, target: str) -> None:
+    """The script that Apptainer starts; its arguments arrive as they were given."""
+    definition = (ROOT / f"containers/{target}.def").read_text()
+    script = definition.partition("%runscript\n")[2].partition("%test")[0]
+    (tmp_path / "vaehpc").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "vaehpc").chmod(0o755)
+
+    def run(*arguments: str) -> list[str]:
+        command = ["/bin/sh", "-e", "-c", script, "runscript", *arguments]
+        done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert run() == ["doctor", "--here"]
+    assert run("launch", "--out", "my studies", "*", "") == ["launch", "--out", "my studies", "*", ""]
+    assert "-m vaehpc.doctor --here\n" in definition.partition("%test\n")[2]
+    assert 'CMD ["python3", "-m", "vaehpc.doctor", "--here"]\n' in (ROOT / "containers/Dockerfile").read_text()
 
 
 def test_the_doctor_imports_no_tensorflow() -> None:

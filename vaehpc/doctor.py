@@ -56,6 +56,12 @@ class Doctor:
     """With Slurm: submit two jobs of a minute that look around, where runs are trained and where they are measured."""
     minutes: float = 10.0
     """How long to wait for them."""
+    here: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Look at this Python, or this image, alone: packages, TensorFlow and the CUDA it was built for, GPUs."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With --here, for a launcher: as one line of JSON, without starting TensorFlow."""
+    extras: tuple[str, ...] = ()
+    """With --here: optional parts of the package of which one must be there. Default: those of the image."""
 
 
 def _data_of_environment() -> Path | None:
@@ -69,8 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = tyro.cli(Doctor, args=argv, prog="vaehpc doctor")
         if not asked.minutes > 0:
             raise UserError(f"--minutes {asked.minutes:g}: how long to wait for the probes; more than 0")
+        if asked.here and asked != Doctor(here=True, json=asked.json, extras=asked.extras):
+            raise UserError(
+                "--here looks at this Python, or this image, alone, and takes only --json and --extras: leave it out to"
+                " have a site, Slurm, a folder or data checked"
+            )
+        if not asked.here and (asked.json or asked.extras):
+            raise UserError("--json and --extras go with --here: what this Python, or this image, has")
+        if asked.json:
+            print(_report(asked).model_dump_json())
+            return 0
         console = Console()
-        findings = examine(asked, console)
+        findings = _of_here(asked, console)[1] if asked.here else examine(asked, console)
         show(findings, console)
         return 3 if any(finding.ok is False for finding in findings) else 0
 
@@ -81,23 +97,24 @@ def examine(asked: Doctor, console: Console) -> list[Finding]:
     """All checks, in the order in which they are shown."""
     chosen, of_site = _site(asked.site)
     site = None if chosen is None else resolved(chosen, asked.out, asked.data)
-    local = site if chosen is not None and chosen.executor == "local" else None
-    cluster_site = site if local is None else None
-    image = own_image()
-    trains = local is not None and (image is None or image.target == "train")
-    extras = TRAIN_EXTRAS if trains else ANALYSIS_EXTRAS if local else ()
-    with _shown("Python and TensorFlow" if trains else "Python", console):
-        here = machine_report(extras, (), tensorflow=trains)
-    lock = "launcher" if local is None else "train-gpu" if here.nvidia_smi else "train-cpu"
-    findings = [of_site, *machine.python_findings(here, lock, "here")]
-    if local is not None:
-        findings += _local(local, here)
+    train = job_config("train") if site is None else site.jobs["train"]
+    findings = [of_site]
+    if chosen is not None and chosen.executor == "local":
+        cluster_site = None
+        here, of_here = _of_here(asked, console)
+        analysis = [] if here.image else machine.analysis_findings(here)  # each image has its own part of the package
+        findings += [*of_here, *analysis, machine.capacity_finding(here, train)]
+    else:
+        cluster_site = site
+        with _shown("Python", console):
+            here = machine_report((), (), tensorflow=False)
+        findings += machine.python_findings(here, "launcher", "here")
     if cluster_site is not None:
         with _shown("Images", console):
             findings += image_findings(cluster_site)
         with _shown("Slurm", console):
             findings += _slurm(cluster_site, asked.out)
-    findings.append(_data(asked.data, job_config("train") if site is None else site.jobs["train"]))
+    findings.append(_data(asked.data, train))
     try:
         with storage.scratch_folder(asked.out) as scratch:
             findings += storage.folder_findings(scratch)
@@ -123,13 +140,26 @@ def _site(path: Path | None) -> tuple[SiteConfig | None, Finding]:
     return site, right("site", f"{path}: {site.executor}; it sets {', '.join(sorted(site.model_fields_set))}")
 
 
-def _local(site: Site, here: MachineReport) -> list[Finding]:
-    return [
-        *([] if here.image else machine.analysis_findings(here)),  # each image has its own part of the package
-        *machine.tensorflow_findings(here, 0, "here"),
-        machine.local_gpu_finding(here),
-        machine.capacity_finding(here, site.jobs["train"]),
-    ]
+def _trains() -> bool:
+    """Whether this Python is one that trains: outside of images it is."""
+    image = own_image()
+    return image is None or image.target == "train"
+
+
+def _report(asked: Doctor) -> MachineReport:
+    extras = asked.extras or (TRAIN_EXTRAS if _trains() else ANALYSIS_EXTRAS)
+    return machine_report(extras, (), tensorflow=_trains() and not asked.json)
+
+
+def _of_here(asked: Doctor, console: Console) -> tuple[MachineReport, list[Finding]]:
+    """What this Python, or this image, has, and what is found of it."""
+    with _shown("Python and TensorFlow" if _trains() else "Python", console):
+        here = _report(asked)
+    if not _trains():
+        return here, machine.python_findings(here, "analysis", "here")
+    lock = "train-gpu" if here.nvidia_smi else "train-cpu"
+    of_tensorflow = [*machine.tensorflow_findings(here, 0, "here"), machine.local_gpu_finding(here)]
+    return here, [*machine.python_findings(here, lock, "here"), *of_tensorflow]
 
 
 def _data(data: Path | None, train: JobConfig) -> Finding:

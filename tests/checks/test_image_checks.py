@@ -59,8 +59,12 @@ def test_good_images(folder: Path) -> None:
     answer(folder, GPU_PACKAGES)
     assert require_package(site(folder)) == "sha256:12"
     train, analysis = called(folder)
-    assert train.endswith(f"{folder}/train.sif /opt/vaehpc/bin/python -m vaehpc.health --json --extras train-gpu")
-    assert analysis.endswith(f"{folder}/analysis.sif /opt/vaehpc/bin/python -m vaehpc.health --json --extras analysis")
+    assert train.endswith(
+        f"{folder}/train.sif /opt/vaehpc/bin/python -m vaehpc.doctor --here --json --extras train-gpu"
+    )
+    assert analysis.endswith(
+        f"{folder}/analysis.sif /opt/vaehpc/bin/python -m vaehpc.doctor --here --json --extras analysis"
+    )
     assert "--nv" not in train  # a login node has no driver
     assert [finding.ok for finding in image_findings(site(folder))] == [True, True]
 

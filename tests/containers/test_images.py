@@ -14,7 +14,7 @@ from vaehpc import __version__
 from vaehpc.tasks.probe import MachineReport
 
 TARGETS = ("train", "analysis")
-HEALTH = "/opt/vaehpc/bin/python -m vaehpc.health"
+HERE = "/opt/vaehpc/bin/python -m vaehpc.doctor --here"
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -24,7 +24,7 @@ def test_labels_and_command(images: Images, target: str) -> None:
     assert found["Config"]["Labels"]["org.opencontainers.image.version"] == __version__
     assert len(found["Config"]["Labels"]["org.opencontainers.image.revision"]) >= 12
     assert "Entrypoint" not in found["Config"]
-    assert found["Config"]["Cmd"] == ["python3", "-m", "vaehpc.health"]
+    assert found["Config"]["Cmd"] == ["python3", "-m", "vaehpc.doctor", "--here"]
     assert found["Config"]["User"] == "65534:65534"
 
 
@@ -72,7 +72,7 @@ def test_for_an_unknown_user_without_network_on_a_closed_root(images: Images, ta
 def test_contained(images: Images, target: str, form: str) -> None:
     image = images.path(target, form)
     contained = "apptainer --quiet exec --containall --net --network none --no-home"
-    said = as_user(f"{contained} {image} env --unset=HOME {HEALTH}", images.folder)
+    said = as_user(f"{contained} {image} env --unset=HOME {HERE}", images.folder)
     assert "Nothing wrong, 0 not checked" in said
     written = f"{contained} {image} /bin/sh -c 'touch /opt/vaehpc/new 2>&1 || true'"
     assert "Read-only file system" in as_user(written, images.folder)
@@ -81,7 +81,7 @@ def test_contained(images: Images, target: str, form: str) -> None:
 @pytest.mark.parametrize("form", ["dir", "sif"])
 def test_all_forms_are_one_image(images: Images, form: str) -> None:
     described = json.loads((images.path("train", "dir") / "opt/vaehpc/image.json").read_text())
-    shown = as_user(f"apptainer --quiet exec {images.path('train', form)} {HEALTH} --json", images.folder)
+    shown = as_user(f"apptainer --quiet exec {images.path('train', form)} {HERE} --json", images.folder)
     report = MachineReport.model_validate_json(shown.splitlines()[-1])
     assert report.image is not None
     assert report.image.model_dump() == described

@@ -83,7 +83,7 @@ def examined(site: Site, stage: str) -> MachineReport:
 
 def _report(site: Site, stage: str, extras: tuple[str, ...], image: str) -> MachineReport:
     """What an image says of itself, if it is of this version."""
-    command = [*python_command(site, stage, gpus=0), "-m", "vaehpc.health", "--json", "--extras", *extras]
+    command = [*python_command(site, stage, gpus=0), "-m", "vaehpc.doctor", "--here", "--json", "--extras", *extras]
     if shutil.which(command[0]) is None:
         raise ImageError(
             f"{command[0]} is not on this machine", "launch where it is, or correct runtime in [container]"
