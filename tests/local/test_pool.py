@@ -14,7 +14,6 @@ from vaehpc.local.pool import OnChange, Slot, Task, local_slots, run_debug, run_
 from vaehpc.machine.hardware import visible_gpus
 from vaehpc.study.sites import job_config
 
-JOBS = ("prepare", "launch", "train", "statistics", "aggregate", "verdict", "probe")
 PROCESSORS = (Slot(None), Slot(None))
 
 
@@ -84,13 +83,6 @@ def counted(shown: list[int]) -> OnChange:
         shown.append(len(running))
 
     return show
-
-
-@pytest.mark.parametrize("name", JOBS)
-def test_declarations_are_valid_and_their_entry_points_exist(name: str) -> None:
-    module, _, function = job_config(name).entry_point.partition(":")
-    source = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
-    assert f"\ndef {function}(directory: str) -> None:" in source.read_text()
 
 
 def test_tasks_run_bounded_with_the_sites_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

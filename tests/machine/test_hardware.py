@@ -1,4 +1,4 @@
-"""What is read of processor and GPUs, and what a launch says of it."""
+"""What is read of processor, GPUs and PATH, and what a launch says of it."""
 
 from __future__ import annotations
 
@@ -74,6 +74,14 @@ def test_no_gpu_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert (hardware.visible_gpus(), hardware.gpu_name(), hardware.gpu_memory()) == ([], "GPU", 0)
+
+
+def test_submitting_needs_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not hardware.has_slurm()
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    assert hardware.has_slurm()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.planted_jobs import Clients
-from vaehpc.machine.hardware import has_slurm
 from vaehpc.slurm.client import (
     Association,
     SlurmError,
@@ -157,11 +156,3 @@ def test_cancel_names_the_arrays(clients: Clients) -> None:
     assert clients.lines() == ["scancel 4711 4712"]
     cancel([])
     assert len(clients.lines()) == 1
-
-
-def test_submitting_needs_sbatch(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(clients.folder))
-    assert not has_slurm()
-    (clients.folder / "sbatch").write_text("#!/bin/sh\n")
-    (clients.folder / "sbatch").chmod(0o755)
-    assert has_slurm()

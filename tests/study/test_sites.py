@@ -1,10 +1,12 @@
 """Sites: where jobs run, and with which resources there."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from vaehpc.command import UserError
+from vaehpc.schema.site import JobName
 from vaehpc.study.sites import built_in_site, job_config, read_site, resolved
 
 
@@ -27,6 +29,13 @@ def test_a_site_gives_a_job_other_resources(tmp_path: Path) -> None:
     assert jobs["train"] == job_config("train").model_copy(update={"hours": 0.5})
     assert jobs["statistics"] == job_config("statistics")
     assert set(jobs) == {"prepare", "launch", "train", "statistics", "aggregate", "verdict"}
+
+
+@pytest.mark.parametrize("name", [*get_args(JobName), "probe"])
+def test_declarations_are_valid_and_their_entry_points_exist(name: str) -> None:
+    module, _, function = job_config(name).entry_point.partition(":")
+    source = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"
+    assert f"\ndef {function}(directory: str) -> None:" in source.read_text()
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
