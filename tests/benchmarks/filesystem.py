@@ -44,7 +44,7 @@ def counted_python(folder: Path, *line: str) -> list[Segment]:
 
 def counted_task(folder: Path, function: str, run: RunDir) -> list[Segment]:
     """What a task on a run does, in a process as on a node."""
-    code = f"from vaehpc.submit import Task; Task('tests.benchmarks.syscalls:{function}', '{run.path}')()"
+    code = f"from vaehpc.local.pool import Task; Task('tests.benchmarks.syscalls:{function}', '{run.path}')()"
     return counted_python(folder, "-c", code)
 
 
