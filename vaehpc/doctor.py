@@ -33,8 +33,6 @@ from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, dat
 
 INTERRUPTED = "interrupted; what was submitted was cancelled, and nothing stays behind"
 STAGES = ("prepare", "train", "statistics", "aggregate")
-TESTED = ("train", "statistics")
-"""Stages whose script is shown to sbatch."""
 WORDS = {True: "ok", False: "WRONG", None: "not checked"}
 STYLES = {True: "", False: "bold red", None: "yellow"}
 
@@ -190,7 +188,7 @@ def _slurm(site: Site, out: Path) -> list[Finding]:
         findings += [found] if found else []
     findings.append(cluster.array_finding(settings))
     findings += _accounting(site, settings)
-    return findings + [_tested(stage, arrays[stage]) for stage in TESTED]
+    return findings + [_tested(stage, arrays[stage]) for stage in probing.PROBED]
 
 
 def _batch(stage: str, study: StudyDir, site: Site) -> Batch:

@@ -29,7 +29,7 @@ from vaehpc.study.sites import Site, job_config
 from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, ProbeDir, ProbeReport, ProbeRequest
 
 PROBED = ("train", "statistics")
-"""Stages at whose place a probe runs."""
+"""Stages at whose place a probe runs, and whose script is shown to sbatch before."""
 ANSWER_SECONDS = 90.0
 """NFS may hide a new file for a minute."""
 SQUEUE_SECONDS = 2.0
