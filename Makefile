@@ -2,29 +2,29 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-# Tests of one file share what it has made, so that file by file goes to each process.
-PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile
+PYTEST = $(BIN)/pytest --numprocesses 2
 
 .PHONY: demo test test-slow test-slurm test-images test-all untest lint bench image check-long locks
 
 demo: .venv/ready
 	$(BIN)/vaehpc launch --preset demo --executor local
 
+# File by file, because the tests of a file share what it has made.
 test: .venv/ready
-	$(PYTEST)
+	$(PYTEST) --dist loadfile
 
 test-slow: .venv/dev
-	$(PYTEST) -m slow
+	$(PYTEST) --dist loadfile -m slow
 
 # These two install Debian's packages, if VAEHPC_TESTS_INSTALL=1 lets them; `make untest` takes them away again.
 test-slurm: .venv/ready
 	tests/install.sh slurm
-	$(PYTEST) -m 'slurm and not long' tests/cluster
+	$(PYTEST) --dist worksteal -m 'slurm and not long' tests/cluster
 
 test-images: .venv/ready
 	tests/install.sh slurm
 	tests/install.sh images
-	$(PYTEST) -m 'images and not long' tests/containers
+	$(PYTEST) --dist worksteal -m 'images and not long' tests/containers
 
 test-all: test test-slow test-slurm test-images
 

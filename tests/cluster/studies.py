@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,8 @@ eval_images = 40
 keep_every_epochs = 50
 """
 
-LONG = 120
-"""Epochs of five steps: a training that can be caught in the middle."""
+LONG = 60
+"""Epochs of five steps: a training that can be caught, and held, in the middle."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,19 @@ class Place:
         # Where runs share a GPU, how many is measured first: for a minute, on a busy machine for two.
         self.cluster.wait(beats, f"step {step} of {run}", 300)
         assert not self.run(run).trained_path.exists(), "too late to disturb it"
+
+    @contextlib.contextmanager
+    def held(self, run: str, step: int, attempt: int = 1) -> Iterator[None]:
+        """An attempt that has trained so many steps stands still meanwhile, however fast this machine is."""
+        self.wait_for_step(run, step, attempt)
+        pid = _record(Attempt(self.run(run), self.run(run).attempts / f"{attempt:04d}").start_path)["pid"]
+        self.cluster.root(f"kill -{signal.SIGSTOP:d} {pid}")
+        assert not self.run(run).trained_path.exists(), "too late to hold it"
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+                os.kill(pid, signal.SIGCONT)
 
     def wait_until_ended(self, seconds: float = 300) -> None:
         """Waits until nothing of the user's is queued."""

@@ -66,12 +66,10 @@ def test_time_limit(place: Place, undisturbed: Results) -> None:
     """The task stands still until Slurm warns it: however fast this machine is, its time is up in the middle."""
     place.site(hours=2 / 60)
     place.launch()
-    place.wait_for_step(RUN, 50)
-    place.signal_task(RUN, signal.SIGSTOP)
-    place.cluster.wait(place.run(RUN).stop.exists, "a warning", 150)
-    place.signal_task(RUN, signal.SIGCONT)
-    place.wait_for_step(RUN, 51, attempt=2)
-    status = place.status()
+    with place.held(RUN, 50):
+        place.cluster.wait(place.run(RUN).stop.exists, "a warning", 150)
+    with place.held(RUN, 51, attempt=2):
+        status = place.status()
     assert "requeued x1" in status
     assert "hash of the state matches" in status
     place.wait_until_ended()
@@ -84,10 +82,10 @@ def test_time_limit(place: Place, undisturbed: Results) -> None:
 def test_put_back_by_hand(place: Place, undisturbed: Results) -> None:
     """Two elements, of which one is put back; only that one is started again."""
     place.launch(seeds=2)
-    place.wait_for_step(RUN, 50)
-    place.shell(f"scontrol requeue {place.element('train-0001', 0)}")
-    place.wait_for_step(RUN, 50, attempt=2)
-    assert "hash of the state matches" in place.status()
+    with place.held(RUN, 50):
+        place.shell(f"scontrol requeue {place.element('train-0001', 0)}")
+    with place.held(RUN, 50, attempt=2):
+        assert "hash of the state matches" in place.status()
     place.wait_until_ended()
     assert place.kinds("train-0001", 0).count("start") == 2
     assert place.kinds("train-0001", 1) == ["start", "done"]
@@ -100,8 +98,8 @@ def test_asked_for_a_checkpoint(place: Place, undisturbed: Results) -> None:
     """Three times in a row, by the signal that Slurm sends before the time limit."""
     place.launch()
     for attempt in (1, 2, 3):
-        place.wait_for_step(RUN, 100 * attempt, attempt)
-        place.shell(f"scancel --batch --signal=USR2 {place.element('train-0001')}")
+        with place.held(RUN, 60 * attempt, attempt):
+            place.shell(f"scancel --batch --signal=USR2 {place.element('train-0001')}")
     place.wait_until_ended()
     assert place.kinds("train-0001") == ["start", "requeue"] * 3 + ["start", "done"]
     assert place.results(RUN) == undisturbed
@@ -109,10 +107,10 @@ def test_asked_for_a_checkpoint(place: Place, undisturbed: Results) -> None:
 
 def test_preempted(place: Place, undisturbed: Results) -> None:
     place.launch()
-    place.wait_for_step(RUN, 50)
-    place.cluster.submit("sleep 3", "--partition=gpu-high --nodes=2 --exclusive --time=1")
-    place.wait_for_step(RUN, 50, attempt=2)
-    status = place.status()
+    with place.held(RUN, 50):
+        place.cluster.submit("sleep 3", "--partition=gpu-high --nodes=2 --exclusive --time=1")
+    with place.held(RUN, 50, attempt=2):
+        status = place.status()
     assert "requeued x1" in status
     assert "hash of the state matches" in status
     place.wait_until_ended()
@@ -123,10 +121,10 @@ def test_preempted(place: Place, undisturbed: Results) -> None:
 
 def test_killed_task_is_tried_on_another_node(place: Place, undisturbed: Results) -> None:
     place.launch()
-    place.wait_for_step(RUN, 50)
-    place.signal_task(RUN, signal.SIGKILL)
-    place.wait_for_step(RUN, 50, attempt=2)
-    assert "crashed x1" in place.status()
+    with place.held(RUN, 50):
+        place.signal_task(RUN, signal.SIGKILL)
+    with place.held(RUN, 50, attempt=2):
+        assert "crashed x1" in place.status()
     place.wait_until_ended()
     assert place.kinds("train-0001") == ["start", "crash", "requeue", "start", "done"]
     assert len(set(place.nodes("train-0001"))) == 2
@@ -154,11 +152,11 @@ def test_too_little_memory(place: Place, undisturbed: Results) -> None:
 
 def test_node_lost_while_its_orphan_goes_on(place: Place, undisturbed: Results) -> None:
     place.launch()
-    place.wait_for_step(RUN, 50)
-    (node,) = place.nodes("train-0001")
-    place.cluster.lose_node(node)
-    place.wait_for_step(RUN, 50, attempt=2)
-    assert "resumed at step" in place.status()
+    with place.held(RUN, 50):
+        (node,) = place.nodes("train-0001")
+        place.cluster.lose_node(node)
+    with place.held(RUN, 50, attempt=2):
+        assert "resumed at step" in place.status()
     place.wait_until_ended()
     assert place.nodes("train-0001")[0] == node
     assert place.nodes("train-0001")[1] != node
@@ -168,8 +166,8 @@ def test_node_lost_while_its_orphan_goes_on(place: Place, undisturbed: Results) 
 
 def test_cancelled_element(place: Place, undisturbed: Results) -> None:
     place.launch(seeds=2)
-    place.wait_for_step(RUN, 50)
-    place.shell(f"scancel {place.element('train-0001', 0)}")
+    with place.held(RUN, 50):
+        place.shell(f"scancel {place.element('train-0001', 0)}")
     place.wait_until_ended()
     missing = place.summary()["runs"][RUN]
     assert missing["missing_stage"] == "train"
@@ -187,8 +185,8 @@ def test_one_of_a_pack_fails(place: Place, undisturbed: Results) -> None:
     place.site(slurm="tasks_per_gpu = 2\nmax_crashes = 0")
     place.launch(seeds=2)
     other = "vae-tiny-seed001"
-    place.wait_for_step(other, 50)
-    place.signal_task(other, signal.SIGKILL)
+    with place.held(other, 50):
+        place.signal_task(other, signal.SIGKILL)
     place.wait_until_ended()
     assert (place.study.jobs / "sharing-GPU-2.json").exists()  # measured on the node, before
     assert place.kinds("train-0001") == ["start", "crash", "given-up"]
@@ -217,8 +215,8 @@ def test_statistics_put_back(place: Place, undisturbed: Results) -> None:
 def test_cancelled_and_waited_for(place: Place, undisturbed: Results) -> None:
     """The whole study is cancelled; the same line, told to wait, then leaves with its results."""
     place.launch()
-    place.wait_for_step(RUN, 50)
-    said = place.status("--cancel")
+    with place.held(RUN, 50):
+        said = place.status("--cancel")
     assert "(train-0001): 1 running" in said
     assert "(aggregate-0001): 1 pending" in said
     place.wait_until_ended()
@@ -244,14 +242,12 @@ def test_waiting_for_a_study_without_result(place: Place) -> None:
 def test_controller_restarted(place: Place, undisturbed: Results) -> None:
     """The training is held while the launch waits in vain, and ends while there is no controller."""
     place.launch()
-    place.wait_for_step(RUN, 50)
-    place.signal_task(RUN, signal.SIGSTOP)
-    place.cluster.stop_controller()
-    refused = place.launch(check=False)
-    assert refused.returncode == 2
-    assert "Slurm does not answer" in refused.stderr
-    assert "training" in place.status()  # from its heartbeat
-    place.signal_task(RUN, signal.SIGCONT)
+    with place.held(RUN, 50):
+        place.cluster.stop_controller()
+        refused = place.launch(check=False)
+        assert refused.returncode == 2
+        assert "Slurm does not answer" in refused.stderr
+        assert "training" in place.status()  # from its heartbeat
     place.cluster.wait(place.run(RUN).trained_path.exists, "the training's end", 200)
     place.cluster.start_controller()
     place.wait_until_ended()
@@ -261,11 +257,11 @@ def test_controller_restarted(place: Place, undisturbed: Results) -> None:
 def test_database_down(place: Place, undisturbed: Results) -> None:
     place.cluster.stop_database()
     place.launch()
-    place.wait_for_step(RUN, 50)
-    assert "accounting" not in place.status()  # not asked while everything is in the queue
-    place.signal_task(RUN, signal.SIGKILL)
-    place.wait_for_step(RUN, 50, attempt=2)
-    place.shell(f"scancel {place.element('train-0001')}")
+    with place.held(RUN, 50):
+        assert "accounting" not in place.status()  # not asked while everything is in the queue
+        place.signal_task(RUN, signal.SIGKILL)
+    with place.held(RUN, 50, attempt=2):
+        place.shell(f"scancel {place.element('train-0001')}")
     place.wait_until_ended()
     status = place.status()
     assert "accounting down: states from squeue and heartbeats" in status
@@ -294,9 +290,9 @@ def test_launcher_killed_between_two_submissions(place: Place, undisturbed: Resu
     line = f"PATH={wrapper.parent}:$PATH {place.line(seeds=2)}"
     killed = place.cluster.user(line, cwd=place.folder, seconds=120, check=False)
     assert killed.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    place.wait_for_step(RUN, 1)
-    assert "2 training" in place.status()
-    place.launch(seeds=2)
+    with place.held(RUN, 1), place.held("vae-tiny-seed001", 1):
+        assert "2 training" in place.status()
+        place.launch(seeds=2)
     place.wait_until_ended()
     assert [len(batch.record().elements) for batch in place.study.batches() if batch.record().stage == "train"] == [2]
     assert all(place.kinds("train-0001", number) == ["start", "done"] for number in (0, 1))
@@ -320,9 +316,9 @@ def test_full_disk(place: Place, small_disk: Path, undisturbed: Results) -> None
     (place.folder / "runs").symlink_to(small_disk)
     place.site(slurm="max_crashes = 0")
     place.launch()
-    place.wait_for_step(RUN, 50)
     filler = small_disk / "filler"
-    place.shell(f"dd if=/dev/zero of={filler} bs=64k", check=False)
+    with place.held(RUN, 50):
+        place.shell(f"dd if=/dev/zero of={filler} bs=64k", check=False)
     place.wait_until_ended()
     assert not place.run(RUN).trained_path.exists()
     assert "no space left on the disk" in place.status("--failures")
@@ -359,11 +355,11 @@ def test_preparation_comes_first(place: Place) -> None:
 def test_without_accounting(cluster_without_accounting: Cluster, faces: DataConfig, undisturbed: Results) -> None:
     place = new_place(cluster_without_accounting, faces.path)
     place.launch()
-    place.wait_for_step(RUN, 50)
-    place.signal_task(RUN, signal.SIGKILL)
-    place.wait_for_step(RUN, 50, attempt=2)
-    assert "crashed x1" in place.status()
-    place.shell(f"scancel {place.element('train-0001')}")
+    with place.held(RUN, 50):
+        place.signal_task(RUN, signal.SIGKILL)
+    with place.held(RUN, 50, attempt=2):
+        assert "crashed x1" in place.status()
+        place.shell(f"scancel {place.element('train-0001')}")
     place.wait_until_ended()
     assert "accounting down: states from squeue and heartbeats" in place.status()
     place.launch()

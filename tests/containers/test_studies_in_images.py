@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -82,8 +81,8 @@ def test_asked_for_a_checkpoint(place: Place, images: Images, undisturbed: dict[
     """By the signal that Slurm sends before the time limit, which must not reach what keeps the image open."""
     with_images(place, images, form).launch()
     for attempt in (1, 2):
-        place.wait_for_step(RUN, 100 * attempt, attempt)
-        place.shell(f"scancel --batch --signal=USR2 {place.element('train-0001')}")
+        with place.held(RUN, 60 * attempt, attempt):
+            place.shell(f"scancel --batch --signal=USR2 {place.element('train-0001')}")
     place.wait_until_ended()
     assert place.kinds("train-0001") == ["start", "requeue"] * 2 + ["start", "done"]
     assert place.results(RUN) == undisturbed[RUN]
@@ -93,8 +92,8 @@ def test_asked_for_a_checkpoint(place: Place, images: Images, undisturbed: dict[
 def test_put_back_by_hand(place: Place, images: Images, undisturbed: dict[str, Results]) -> None:
     """TERM reaches everything, the process that keeps a SIF open too: a checkpoint, or the one before, is there."""
     with_images(place, images, "SIF").launch()
-    place.wait_for_step(RUN, 50)
-    place.shell(f"scontrol requeue {place.element('train-0001')}")
+    with place.held(RUN, 50):
+        place.shell(f"scontrol requeue {place.element('train-0001')}")
     place.wait_until_ended()
     assert place.kinds("train-0001").count("start") == 2
     assert place.results(RUN) == undisturbed[RUN]
@@ -105,10 +104,8 @@ def test_put_back_by_hand(place: Place, images: Images, undisturbed: dict[str, R
 def test_time_limit(place: Place, images: Images, undisturbed: dict[str, Results], form: str) -> None:
     """The task stands still until Slurm warns it: however fast this machine is, its time is up in the middle."""
     with_images(place, images, form, hours=2 / 60).launch()
-    place.wait_for_step(RUN, 50)
-    place.signal_task(RUN, signal.SIGSTOP)
-    place.cluster.wait(place.run(RUN).stop.exists, "a warning", 150)
-    place.signal_task(RUN, signal.SIGCONT)
+    with place.held(RUN, 50):
+        place.cluster.wait(place.run(RUN).stop.exists, "a warning", 150)
     place.wait_until_ended()
     assert place.kinds("train-0001").count("requeue") >= 1
     assert place.kinds("train-0001")[-1] == "done"
