@@ -92,6 +92,10 @@ class Place:
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
 
+    def write_as_user(self, name: str, text: str) -> None:
+        self.write(name, text)
+        shutil.chown(self.folder / name, users.USER, users.USER)
+
     def line(self, *more: str, seeds: int = 1, arms: Sequence[str] = ("vae-tiny",), data: str = "--data faces") -> str:
         return (
             f"python -m vaehpc.launch --config settings.toml --site site.toml --study study {data} --seeds {seeds}"
