@@ -4,52 +4,32 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
-from tests.examples import arm_config, data_config
-from tests.reporting.recorded import NUM_STEPS, SPIKE, planted_probe, planted_record, planted_trigger
+from tests import plant
+from tests.examples import (
+    NUM_STEPS,
+    SPIKE,
+    spiked_course,
+    spiked_record,
+    spiked_run,
+    study_config,
+    trigger_record,
+)
 from vaehpc.explain import main, read_explained
-from vaehpc.stats.departures import NOT_SIGNALS, StepRecord
-from vaehpc.study.files import StudyDir, write_model
-from vaehpc.study.study import create_study, planned_study
+from vaehpc.study.files import StudyDir
 from vaehpc.tasks.recorded import read_steps
-
-ROWS_PER_BLOCK = 50
-
-
-def write_stream(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
-        stream.write_table(table, max_chunksize=ROWS_PER_BLOCK)
-
-
-def steps_table(record: StepRecord) -> pa.Table:
-    """As the recorder writes it: float32, and the columns that are no signals."""
-    names = {name: np.arange(len(record.steps)) for name in NOT_SIGNALS if name != "step"}
-    signals = {name: values.astype(np.float32) for name, values in record.signals.items()}
-    return pa.table({"step": record.steps, **names, **signals})
-
-
-def write_trigger(run: Path, record: StepRecord, step: int = SPIKE) -> None:
-    folder = run / "triggers" / f"step-{step:09d}"
-    write_stream(folder / "ring.arrow", steps_table(record.between(step - 180, step + 19)))
-    write_model(folder / "trigger.json", planted_trigger(step=step))
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two runs: vae-seed000 has a trigger, vae-seed001 has none; not to be changed."""
-    study = StudyDir(tmp_path_factory.mktemp("runs") / "small")
-    arm = arm_config("vae", train={"epochs": 60})
-    create_study(study, planned_study("small", "demo", data_config(num_train=400), {"vae": arm}, 2))
-    for run, jumps in (("vae-seed000", True), ("vae-seed001", False)):
-        record, probe = planted_record(jumps=jumps), planted_probe(jumps)
-        write_stream(study.run(run).steps, steps_table(record))
-        write_stream(study.run(run).probe, pa.table({"step": probe.steps, "radius_median": probe.radius_medians}))
-        if jumps:
-            write_trigger(study.run(run).path, record)
+    run = spiked_run()
+    config = study_config([run.arm], 2, name="small", data=run.data)
+    study = plant.study(tmp_path_factory.mktemp("runs") / "small", config)
+    for name, jumps in (("vae-seed000", True), ("vae-seed001", False)):
+        triggers = [trigger_record()] if jumps else []
+        plant.trained(study.run(name), course=spiked_course(jumps), steps=spiked_record(jumps=jumps), triggers=triggers)
     return study.path
 
 
@@ -126,11 +106,11 @@ def test_steps_are_read_up_to_the_last_whole_batch(own: Path) -> None:
     path = own / "vae-seed001" / "recorder" / "steps.arrow"
     whole = read_steps(path)
     assert whole.steps.tolist() == list(range(NUM_STEPS))
-    assert set(whole.signals) == set(planted_record().signals)
+    assert set(whole.signals) == set(spiked_record().signals)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     cut = read_steps(path)
     assert 0 < len(cut.steps) < NUM_STEPS
-    assert len(cut.steps) % ROWS_PER_BLOCK == 0
+    assert len(cut.steps) % plant.ROWS_PER_BLOCK == 0
     assert cut.signals["update_norm"].tolist() == whole.signals["update_norm"][: len(cut.steps)].tolist()
 
 
@@ -146,5 +126,5 @@ def test_the_ring_gives_what_the_record_lost(own: Path) -> None:
 
 def test_triggers_are_numbered_by_step(own: Path) -> None:
     run = StudyDir(own).run("vae-seed000")
-    write_trigger(run.path, planted_record(), step=900)
+    plant.trigger(run, trigger_record(step=900), spiked_record())
     assert [(found.number, found.trigger.step) for found in read_explained(run).events] == [(1, 900), (2, SPIKE)]

@@ -3,13 +3,13 @@ import sys
 
 import pytest
 
-from tests.examples import arm_config, data_config
+from tests import plant
+from tests.examples import arm_config, data_config, study_config
 from vaehpc.local.forecast import forecast, measured_arms, run_seconds
 from vaehpc.local.pool import Slot
 from vaehpc.plan import main
 from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.results import Measurement, TrainedRecord
-from vaehpc.study.files import StudyDir, write_model
+from vaehpc.schema.results import Measurement
 from vaehpc.study.presets import PRESETS, analysis_plan, configured_arms, named_arms
 from vaehpc.study.study import planned_study
 
@@ -78,19 +78,9 @@ def test_what_makes_no_sense_is_refused(arguments, message, capsys, tmp_path, mo
 @pytest.fixture
 def study(tmp_path):
     """Two finished runs of 2 and 4 hours, one unfinished."""
-    preset = PRESETS["demo"]
-    arms = configured_arms(named_arms(("ae",)), preset.settings)
-    data = {"path": "d", "name": "d", "sha256": "0", "synthetic": True, "image_size": 48, "num_train": 40}
-    config = planned_study("speed", "demo", {**data, "entropy_floor": 1.0}, arms, 3)  # type: ignore[arg-type]
-    found = StudyDir(tmp_path / "speed")
-    found.path.mkdir()
-    write_model(found.config_path, StudyConfig.model_validate(config.model_dump()))
-    for run, hours in zip(config.runs(), (2, 4), strict=False):
-        found.run(run.name).path.mkdir()
-        record = {"run": run.name, "step": 10, "epochs": 8, "state_sha256": "0", "latents_sha256": {}, "threads": 1}
-        record |= {"nonfinite_step": None, "num_attempts": 1, "seconds": 1.0, "device": "CPU"}
-        trained = {**record, "seconds_per_epoch": hours * 450, "provenance": config.provenance}
-        write_model(found.run(run.name).trained_path, TrainedRecord.model_validate(trained))
+    found = plant.study(tmp_path / "speed", study_config([arm_config("ae", train={"epochs": 8})], 3, name="speed"))
+    for seed, hours in enumerate((2, 4)):
+        plant.marker(found.run(f"ae-seed{seed:03d}"), seconds_per_epoch=hours * 450)
     return found
 
 
@@ -151,11 +141,11 @@ def test_an_arm_is_measured_on_this_machine(faces, monkeypatch):
 def test_the_command_measures_the_presets_arms_with_the_settings_asked_for(faces, monkeypatch, capsys):
     asked = []
 
-    def planted(config, seconds):
+    def measured(config, seconds):
         asked.append((config, seconds))
         return dict.fromkeys(config.arms, SPEED)
 
-    monkeypatch.setattr("vaehpc.plan.measured_arms", planted)
+    monkeypatch.setattr("vaehpc.plan.measured_arms", measured)
     text = said(capsys, "--seeds", "2", "--measure", "demo", "--data", faces.path, "--train.epochs", "3")
     ((config, seconds),) = asked
     assert (list(config.arms), seconds) == (["ae", "vae-tiny", "vae-eps5"], 30)

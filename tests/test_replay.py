@@ -1,39 +1,36 @@
-"""The replay command: which forks it plans, what it refuses, and its end, with planted trainings."""
+"""The replay command: which forks it plans, what it refuses, and its end, where trainings are stood in for."""
 
 import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
 import pytest
 
-from tests.tasks.planted import study_config, write_marker, write_probe, write_study
+from tests import plant
+from tests.examples import arm_config, study_config, trigger_record
 from vaehpc import replay
-from vaehpc.schema.config import ArmConfig, DataConfig, ForkConfig, ModelConfig, StudyConfig, TrainConfig, VaeConfig
-from vaehpc.schema.results import ReplayResult, TriggerRecord
-from vaehpc.study.files import RunDir, StudyDir, write_model
+from vaehpc.schema.config import DataConfig, ForkConfig, StudyConfig, VaeConfig
+from vaehpc.schema.results import ReplayResult
+from vaehpc.stats.departures import StepRecord
+from vaehpc.study.files import StudyDir, write_model
 
-TRAIN = TrainConfig(epochs=400, batch_size=8)  # 400 epochs of 5 steps
-VAE = ArmConfig(name="vae-tiny", model=ModelConfig(), vae=VaeConfig(), train=TRAIN)
-AE = ArmConfig(name="ae", model=ModelConfig(), vae=None, train=TRAIN)
+AE, VAE = (
+    arm_config(kind, name, train={"epochs": 400, "batch_size": 8}) for kind, name in (("ae", "ae"), ("vae", "vae-tiny"))
+)
+"""400 epochs of 5 steps."""
+TRAIN = VAE.train
 JUMP = 1010
 """The step in which the source runs jump, counted from 0."""
 PROBE = {step: 16.0 if step <= JUMP else 64.0 for step in range(50, 2001, 50)}
 JUMPED = {step: PROBE[step] for step in range(50, 1151, 50)}
 CALM = dict.fromkeys(JUMPED, 16.0)
-TRIGGER = TriggerRecord(
-    step=JUMP,
-    signal="gradient_norm",
-    value=5000.0,
-    limit=1000.0,
-    snapshot_step=900,
-    images=(3, 5, 8),
-    largest_loss_image=5,
-    largest_log_var_image=8,
+TRIGGER = trigger_record(
+    step=JUMP, limit=1000.0, snapshot_step=900, images=(3, 5, 8), largest_loss_image=5, largest_log_var_image=8
 )
+STEPS = StepRecord(np.arange(2000), {"gradient_norm": np.repeat([3.0, 100.0], [800, 1200])})
 
 
 @pytest.fixture(autouse=True)
@@ -41,51 +38,26 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faces: DataConfig) -
     """A study of two arms in ./runs whose runs jumped in step 1010."""
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
-    config = study_config([AE, VAE], {"ae": 1, "vae-tiny": 2}).model_copy(update={"data": faces})
-    study = write_study(tmp_path / "runs" / "planted", config)
-    for run in config.runs():
-        plant_source(study.run(run.name), run.arm.vae is not None)
+    study = plant.study(tmp_path / "runs" / "planted", study_config([AE, VAE], {"ae": 1, "vae-tiny": 2}, data=faces))
+    for of_run in study.config().runs():
+        run = study.run(of_run.name)
+        trigger = TRIGGER if of_run.arm.vae else TRIGGER.model_copy(update={"largest_log_var_image": None})
+        plant.trained(run, course=PROBE, triggers=[trigger], steps=STEPS, device="AMD EPYC 7B12")
+        run.steps.write_bytes(run.steps.read_bytes()[:-100])  # as after a kill
+        for step in (600, 900, 1000, 1200, 2000):
+            plant.checkpoint(run, step)
     return study
-
-
-def plant_source(run: RunDir, vae: bool) -> None:
-    """What training left: probe, gradient norms, a trigger with its snapshot, some checkpoints, the marker."""
-    write_probe(run.probe, PROBE)
-    write_gradient_norms(run, {step: 3.0 if step < 800 else 100.0 for step in range(2000)})
-    plant_trigger(run, TRIGGER if vae else TRIGGER.model_copy(update={"largest_log_var_image": None}))
-    for step in (600, 900, 1000, 1200, 2000):
-        state = run.checkpoints / f"step-{step:09d}"
-        state.mkdir(parents=True)
-        (state / "variables.npz").write_text(str(step))
-    write_marker(run, device="AMD EPYC 7B12")
-
-
-def plant_trigger(run: RunDir, trigger: TriggerRecord) -> None:
-    snapshot = run.triggers / f"step-{trigger.step:09d}" / "snapshot"
-    snapshot.mkdir(parents=True)
-    (snapshot / "variables.npz").write_text(f"snapshot of {trigger.snapshot_step}")
-    write_model(snapshot.parent / "trigger.json", trigger)
-
-
-def write_gradient_norms(run: RunDir, norms: Mapping[int, float]) -> None:
-    """recorder/steps.arrow, whose end was cut off as by a kill."""
-    schema = pa.schema([("step", pa.int64()), ("gradient_norm", pa.float32())])
-    with pa.OSFile(str(run.steps), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-        columns = [pa.array(norms.keys(), pa.int64()), pa.array(norms.values(), pa.float32())]
-        stream.write_table(pa.Table.from_arrays(columns, schema=schema), max_chunksize=50)
-    run.steps.write_bytes(run.steps.read_bytes()[:-100])
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Plants trainings: the forks jump but those of 'clipped'; 'fresh-moments' crashes. Holds the runs so trained."""
+    """Stands in for trainings: all forks but 'clipped' jump, 'fresh-moments' crashes. Holds the runs so trained."""
     done: list[str] = []
 
     def run_stage(_: str, study: StudyDir, config: StudyConfig, *__: object) -> None:
         for run in config.runs():
             if not study.run(run.name).trained_path.exists() and run.arm.name != "fresh-moments":
-                write_probe(study.run(run.name).probe, CALM if run.arm.name == "clipped" else JUMPED)
-                write_marker(study.run(run.name))
+                plant.trained(study.run(run.name), course=CALM if run.arm.name == "clipped" else JUMPED, history=[])
                 done.append(run.name)
 
     monkeypatch.setattr(replay, "run_stage", run_stage)
@@ -167,8 +139,8 @@ def test_an_epoch_is_followed_to_the_onset() -> None:
 
 def test_an_epoch_without_an_onset_is_followed_to_the_first_trigger_after_it(source: StudyDir) -> None:
     run = source.run("vae-tiny-seed000")
-    write_probe(run.probe, {step: 16.0 if step <= JUMP else 20.0 for step in range(50, 2001, 50)})  # not 1.5 times
-    plant_trigger(run, TRIGGER.model_copy(update={"step": 700}))
+    plant.probe(run.probe, {step: 16.0 if step <= JUMP else 20.0 for step in range(50, 2001, 50)})  # not 1.5 times
+    plant.trigger(run, TRIGGER.model_copy(update={"step": 700}))
     found = plan("--epoch", "180").replay
     assert found is not None
     assert (found.calm_step, found.until_step, found.jumped_radius) == (1000, 1150, 20.0)
@@ -176,7 +148,7 @@ def test_an_epoch_without_an_onset_is_followed_to_the_first_trigger_after_it(sou
 
 def test_an_epoch_without_onset_and_trigger_is_followed_to_the_end(source: StudyDir) -> None:
     run = source.run("vae-tiny-seed000")
-    write_probe(run.probe, {step: 10.0 * math.exp(step / 2000) for step in range(50, 2001, 50)})
+    plant.probe(run.probe, {step: 10.0 * math.exp(step / 2000) for step in range(50, 2001, 50)})
     shutil.rmtree(run.triggers)
     found = plan("--epoch", "240").replay
     assert found is not None
@@ -184,11 +156,11 @@ def test_an_epoch_without_onset_and_trigger_is_followed_to_the_end(source: Study
 
 
 def test_a_run_that_was_not_finite_has_no_radius_there(source: StudyDir) -> None:
-    write_marker(source.run("vae-tiny-seed000"), nonfinite_step=1012)
+    plant.marker(source.run("vae-tiny-seed000"), nonfinite_step=1012)
     found = plan("--trigger", "1").replay
     assert found is not None
     assert found.jumped_radius is None
-    write_marker(source.run("vae-tiny-seed000"), nonfinite_step=1150)  # after the forks' last step
+    plant.marker(source.run("vae-tiny-seed000"), nonfinite_step=1150)  # after the forks' last step
     found = plan("--trigger", "1").replay
     assert found is not None
     assert found.jumped_radius == 64.0
@@ -200,7 +172,7 @@ def test_a_run_that_was_not_finite_has_no_radius_there(source: StudyDir) -> None
 def test_where_nothing_repeats_to_the_bit_every_variant_is_repeated(
     source: StudyDir, device: str, threads: int
 ) -> None:
-    write_marker(source.run("vae-tiny-seed000"), device=device, threads=threads)
+    plant.marker(source.run("vae-tiny-seed000"), device=device, threads=threads)
     config = plan("--trigger", "1", "--repeats", "16")
     assert {name: len(seeds) for name, seeds in config.seeds.items()} == dict.fromkeys(config.arms, 16) | {
         "identical": 3
@@ -285,7 +257,7 @@ def test_a_run_without_an_end_a_record_or_data_is_refused(capsys: pytest.Capture
     run = source.run("vae-tiny-seed000")
     run.steps.unlink()
     assert "Name the variants but 'clipped'" in refused(capsys, "--trigger", "1")
-    write_probe(run.probe, {step: radius for step, radius in PROBE.items() if step != 1150})
+    plant.probe(run.probe, {step: radius for step, radius in PROBE.items() if step != 1150})
     assert "no record of step 1150" in refused(capsys, "--trigger", "1")
     run.trained_path.unlink()
     assert "not trained to its end" in refused(capsys, "--trigger", "1")
@@ -322,7 +294,7 @@ def test_forks_are_trained_and_judged(trained: list[str], capsys: pytest.Capture
     assert "Verdict: gradient spike. identical (nothing): 3 of 3 jump, persists." in said
     assert str(Path("runs").absolute() / FORKS / "replay.md") in said
     start = Path("runs") / FORKS / "start"
-    assert (start / "variables.npz").read_text() == "snapshot of 900"
+    assert str(np.load(start / "variables.npz")["made"]) == "snapshot of 900"
     assert {path.name for path in start.iterdir()} == {"variables.npz", "probe.arrow"}
 
 

@@ -13,15 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted_jobs import BEAT, HOUR, Clients, note, plant_batch, plant_start
-from tests.tasks.planted import AE, VAE, study_config, write_study
+from tests import plant
+from tests.examples import AE, VAE, measured_run, study_config
+from tests.plant import BEAT, HOUR
+from tests.slurm.clients import Clients
 from vaehpc import status
 from vaehpc.command import duration
 from vaehpc.machine.processes import process_start
 from vaehpc.monitoring.causes import rounded_up
 from vaehpc.monitoring.records import RunFiles
 from vaehpc.monitoring.states import RunState, StudyState, read_study
-from vaehpc.study.files import BatchDir, RunDir, StudyDir
+from vaehpc.stats.summary import summarise
+from vaehpc.study.files import BatchDir, RunDir, StudyDir, write_model
+from vaehpc.tasks.aggregate import read_reference
 
 RUN = "vae-tiny-seed000"
 
@@ -53,14 +57,14 @@ class Planted:
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Planted:
-    study = write_study(tmp_path / "planted", study_config([AE, VAE], {"ae": 1, "vae-tiny": 1}))
+    study = plant.study(tmp_path / "planted", study_config([AE, VAE]))
     for stage in ("train", "statistics"):  # the other run is done
-        plant_start(study.run("ae-seed000"), stage, job="1_0", ago=2 * HOUR, seen_ago=HOUR, outcome="done")
+        plant.start(study.run("ae-seed000"), stage, job="1_0", ago=2 * HOUR, seen_ago=HOUR, outcome="done")
     study.run("ae-seed000").trained_path.write_text("{}")
     study.run("ae-seed000").statistics_path.write_text("{}")
     elements = [["ae-seed000"], [RUN]]
-    train = plant_batch(study, "train-0001", elements, "4711", ago=2 * HOUR)
-    return Planted(study, study.run(RUN), train, plant_batch(study, "statistics-0001", elements, "4712", ago=2 * HOUR))
+    train = plant.batch(study, "train-0001", elements, "4711", ago=2 * HOUR)
+    return Planted(study, study.run(RUN), train, plant.batch(study, "statistics-0001", elements, "4712", ago=2 * HOUR))
 
 
 def pending(element: str, reason: str) -> str:
@@ -91,14 +95,14 @@ def test_a_run_that_waits_says_why(planted: Planted, clients: Clients) -> None:
 
 def test_a_running_element_whose_task_has_not_begun_is_starting(planted: Planted, clients: Clients) -> None:
     clients.answers("squeue", running("4711_1"))
-    note(planted.train, 1, ("start", "4711_1"))
+    plant.note(planted.train, 1, ("start", "4711_1"))
     assert (planted.state().kind, planted.state().node) == ("starting", "gpu3")
 
 
 def test_a_training_says_how_far_it_is_and_how_long_it_takes(planted: Planted, clients: Clients) -> None:
     clients.answers("squeue", running("4711_1"))
-    note(planted.train, 1, ("start", "4711_1"))
-    plant_start(planted.run, job="4711_1", beat=BEAT | {"step": 4, "epoch": 1, "steps_per_second": 0.01})
+    plant.note(planted.train, 1, ("start", "4711_1"))
+    plant.start(planted.run, job="4711_1", beat=BEAT | {"step": 4, "epoch": 1, "steps_per_second": 0.01})
     state = planted.state()
     assert (state.kind, state.node, state.epoch, state.epochs, state.restarts) == ("training", "gpu3", 1, 2, 0)
     assert (state.steps_per_second, state.loss, state.radius, state.seconds_left) == (0.01, 812.4, 16.25, 600.0)
@@ -107,31 +111,31 @@ def test_a_training_says_how_far_it_is_and_how_long_it_takes(planted: Planted, c
 
 def test_a_time_limit_that_comes_first_is_said(planted: Planted, clients: Clients) -> None:
     clients.answers("squeue", running("4711_1", left="5:00"))
-    plant_start(planted.run, job="4711_1", beat=BEAT | {"steps_per_second": 0.01})
+    plant.start(planted.run, job="4711_1", beat=BEAT | {"steps_per_second": 0.01})
     assert planted.state().note == "its time limit is in 5 min"
 
 
 def test_a_training_that_writes_its_latents_has_no_steps_left(planted: Planted, clients: Clients) -> None:
     clients.answers("squeue", running("4711_1"))
-    plant_start(planted.run, job="4711_1", beat=BEAT | {"step": 10})
+    plant.start(planted.run, job="4711_1", beat=BEAT | {"step": 10})
     assert (planted.state().note, planted.state().seconds_left) == ("writing its latents", 0)
 
 
 def test_a_task_without_a_sign_of_life_is_silent(planted: Planted, clients: Clients) -> None:
     clients.answers("squeue", running("4711_1"))
-    plant_start(planted.run, job="4711_1", ago=HOUR, seen_ago=1500, beat=BEAT)
+    plant.start(planted.run, job="4711_1", ago=HOUR, seen_ago=1500, beat=BEAT)
     assert (planted.state().kind, planted.state().note) == ("silent", "no sign of life for 25 min")
 
 
 def requeued(planted: Planted, resumed_with: str | None) -> None:
     """A training that left a checkpoint of step 3 at its time limit, and started again."""
-    note(planted.train, 1, ("start", ""), ("requeue", "time limit"), ago=1000)
+    plant.note(planted.train, 1, ("start", ""), ("requeue", "time limit"), ago=1000)
     stopped = BEAT | {"checkpoint_step": 3, "checkpoint_sha256": "abc"}
-    plant_start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=stopped, outcome="stopped")
+    plant.start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=stopped, outcome="stopped")
     if resumed_with is not None:
-        note(planted.train, 1, ("start", ""))
+        plant.note(planted.train, 1, ("start", ""))
         resumed = BEAT | {"start_step": 3, "start_sha256": resumed_with}
-        plant_start(planted.run, job="4711_1", ago=60, beat=resumed)
+        plant.start(planted.run, job="4711_1", ago=60, beat=resumed)
 
 
 def test_a_requeued_training_waits(planted: Planted, clients: Clients) -> None:
@@ -143,10 +147,10 @@ def test_a_requeued_training_waits(planted: Planted, clients: Clients) -> None:
 
 def test_a_requeued_training_starts_again(planted: Planted, clients: Clients) -> None:
     requeued(planted, None)
-    note(planted.train, 1, ("start", ""))
+    plant.note(planted.train, 1, ("start", ""))
     clients.answers("squeue", running("4711_1"))
     assert (planted.state().kind, planted.state().note) == ("starting", "requeued x1")
-    plant_start(planted.run, job="4711_1", ago=60)
+    plant.start(planted.run, job="4711_1", ago=60)
     assert (planted.state().kind, planted.state().loss) == ("training", 812.4)  # of the start before
 
 
@@ -182,20 +186,20 @@ def test_the_hash_of_the_checkpoint_itself_counts_where_the_killed_start_did_not
 
 
 def test_a_crash_that_is_tried_again_is_counted_apart(planted: Planted, clients: Clients) -> None:
-    note(planted.train, 1, ("start", ""), ("crash", "1"), ("requeue", "crash, not again on node1"))
-    plant_start(planted.run, job="4711_1", ago=200, seen_ago=100, outcome="failed", error="no")
+    plant.note(planted.train, 1, ("start", ""), ("crash", "1"), ("requeue", "crash, not again on node1"))
+    plant.start(planted.run, job="4711_1", ago=200, seen_ago=100, outcome="failed", error="no")
     clients.answers("squeue", pending("4711_1", "JobHeldUser"))
     assert (planted.state().kind, planted.state().note) == ("waiting", "crashed x1, JobHeldUser")
 
 
 def test_states_of_slurm_itself_are_named(planted: Planted, clients: Clients) -> None:
-    plant_start(planted.run, job="4711_1", beat=BEAT)
+    plant.start(planted.run, job="4711_1", beat=BEAT)
     clients.answers("squeue", running("4711_1", state="SUSPENDED"))
     assert planted.state().note == "suspended"
 
 
 def test_a_pack_whose_other_runs_go_on_says_how_this_one_ended(planted: Planted, clients: Clients) -> None:
-    plant_start(planted.run, job="4711_1", outcome="failed", error="no", beat=BEAT)
+    plant.start(planted.run, job="4711_1", outcome="failed", error="no", beat=BEAT)
     clients.answers("squeue", running("4711_1"))
     assert planted.state().note == "its task has ended (failed), its element has not"
 
@@ -209,57 +213,35 @@ def test_an_array_whose_launcher_was_killed_before_it_noted_the_number(planted: 
 
 def test_trained_and_waiting_for_its_statistics(planted: Planted, clients: Clients) -> None:
     planted.run.trained_path.write_text("{}")
-    plant_start(planted.run, job="4711_1", ago=900, beat=BEAT, outcome="done")
+    plant.start(planted.run, job="4711_1", ago=900, beat=BEAT, outcome="done")
     clients.answers("squeue", pending("4712_1", "Resources"))
     state = planted.state()
     assert (state.kind, state.note, state.epoch) == ("trained", "statistics: waiting (Resources)", 2)
     clients.answers("squeue", running("4712_1"))
-    plant_start(planted.run, "statistics", job="4712_1")
+    plant.start(planted.run, "statistics", job="4712_1")
     assert planted.state().kind == "measuring"
 
 
 def test_a_finished_run_shows_its_class(planted: Planted) -> None:
     planted.run.trained_path.write_text("{}")
     planted.run.statistics_path.write_text("{}")
-    plant_start(planted.run, job="4711_1", ago=900, beat=BEAT, outcome="done")
+    plant.start(planted.run, job="4711_1", ago=900, beat=BEAT, outcome="done")
     assert (planted.state().kind, planted.state().note) == ("done", "")
-    planted.study.summary_path.write_text(summary_json(planted.study))
+    config = planted.study.config()
+    ae, vae = config.runs()
+    summary = summarise(config, [measured_run(ae), measured_run(vae, "diverged")], read_reference())
+    write_model(planted.study.summary_path, summary)
     assert (planted.state().kind, planted.state().note, planted.state().failure) == ("done", "diverged", None)
     planted.study.summary_path.write_text("{}")  # of another version: no class, but the table
     assert planted.state().note == ""
-
-
-def summary_json(study: StudyDir) -> str:
-    data = study.config().data
-    run = {"arm": "vae-tiny", "seed": 0, "class": "diverged"}
-    rest = ("radius_median", "radius_mode", "onset_step", "onset_kind", "ever_diverged", "reconstruction_loss")
-    values = dict.fromkeys((*rest, "kl_loss", "missing_stage", "last_words"))
-    return json.dumps(
-        {
-            "study": "planted",
-            "data": data.model_dump(include={"name", "sha256", "synthetic", "image_size", "num_train"}),
-            "arms": {},
-            "runs": {RUN: run | values},
-            "provisional": False,
-            "control": {},
-            "contrasts": [],
-            "onsets": {},
-            "sensitivity": {},
-            "modes": {},
-            "likeness": {},
-            "deviations": [],
-            "plan_sha256": "0",
-            "provenance": study.config().provenance.model_dump(),
-        }
-    )
 
 
 # Missing
 
 
 def crashed(planted: Planted, status: str = "1", **start: object) -> None:
-    note(planted.train, 1, ("start", ""), ("crash", status), ("given-up", "1 tries after a crash are allowed"))
-    plant_start(planted.run, job="4711_1", ago=1000, seen_ago=200, beat=BEAT | start.pop("beat", {}), **start)  # type: ignore[arg-type]
+    plant.note(planted.train, 1, ("start", ""), ("crash", status), ("given-up", "1 tries after a crash are allowed"))
+    plant.start(planted.run, job="4711_1", ago=1000, seen_ago=200, beat=BEAT | start.pop("beat", {}), **start)  # type: ignore[arg-type]
 
 
 def test_a_crash_says_the_error_and_asks_no_accounting(planted: Planted, clients: Clients) -> None:
@@ -327,8 +309,8 @@ def test_out_of_memory_without_accounting(planted: Planted, clients: Clients, wo
     ],
 )
 def test_what_only_accounting_knows(planted: Planted, clients: Clients, state: str, said: str, advice: str) -> None:
-    note(planted.train, 1, ("start", ""))
-    plant_start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=BEAT)
+    plant.note(planted.train, 1, ("start", ""))
+    plant.start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=BEAT)
     clients.answers("sacct", account("4711_1", state))
     found = planted.state()
     assert (found.kind, found.note, found.node) == ("MISSING", said, "gpu3")
@@ -337,25 +319,25 @@ def test_what_only_accounting_knows(planted: Planted, clients: Clients, state: s
 
 
 def killed(planted: Planted) -> None:
-    plant_start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=BEAT)
+    plant.start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=BEAT)
 
 
 def ended(planted: Planted) -> None:
-    note(planted.train, 1, ("start", ""), ("ended", ""))
+    plant.note(planted.train, 1, ("start", ""), ("ended", ""))
 
 
 def left(planted: Planted) -> None:
-    note(planted.train, 1, ("start", ""), ("left", ""))
-    plant_start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=BEAT, outcome="stopped")
+    plant.note(planted.train, 1, ("start", ""), ("left", ""))
+    plant.start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=BEAT, outcome="stopped")
 
 
 def no_progress(planted: Planted) -> None:
-    note(planted.train, 1, ("start", ""), ("given-up", "no new checkpoint within the time limit"))
-    plant_start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=BEAT, outcome="stopped")
+    plant.note(planted.train, 1, ("start", ""), ("given-up", "no new checkpoint within the time limit"))
+    plant.start(planted.run, job="4711_1", ago=HOUR, seen_ago=1000, beat=BEAT, outcome="stopped")
 
 
 @pytest.mark.parametrize(
-    ("plant", "said"),
+    ("ending", "said"),
     [
         (killed, "killed: its node was lost, or it was ended at once"),
         (ended, "ended by Slurm: cancelled or preempted"),
@@ -365,10 +347,10 @@ def no_progress(planted: Planted) -> None:
     ],
 )
 def test_endings_that_files_tell_without_accounting(
-    planted: Planted, clients: Clients, plant: Callable[[Planted], None], said: str
+    planted: Planted, clients: Clients, ending: Callable[[Planted], None], said: str
 ) -> None:
     clients.fails("sacct", "Problem talking to the database: Connection refused")
-    plant(planted)
+    ending(planted)
     assert (planted.state().kind, planted.state().note) == ("MISSING", said)
 
 
@@ -384,35 +366,35 @@ def test_of_a_pack_the_run_without_an_end_was_killed(planted: Planted) -> None:
 
 def test_statistics_that_failed(planted: Planted) -> None:
     planted.run.trained_path.write_text("{}")
-    plant_start(planted.run, "statistics", job="4712_1", outcome="failed", error="mu.npy is cut off")
+    plant.start(planted.run, "statistics", job="4712_1", outcome="failed", error="mu.npy is cut off")
     state = planted.state()
     assert (state.kind, state.note, state.is_trained) == ("MISSING", "statistics: crashed: mu.npy is cut off", True)
 
 
 def test_a_run_that_is_in_no_array(planted: Planted) -> None:
-    plant_batch(planted.study, "train-0002", [], "4714")
+    plant.batch(planted.study, "train-0002", [], "4714")
     planted.train.record_path.unlink()
     assert (planted.state().kind, planted.state().note) == ("MISSING", "not submitted")
 
 
 def test_the_newest_array_counts(planted: Planted, clients: Clients) -> None:
     crashed(planted, outcome="failed", error="no")
-    plant_batch(planted.study, "train-0002", [[RUN]], "4720", ago=10)
+    plant.batch(planted.study, "train-0002", [[RUN]], "4720", ago=10)
     clients.answers("squeue", pending("4720", "Priority"))
     assert (planted.state().kind, planted.state().note) == ("waiting", "Priority")
 
 
 def test_an_array_that_was_not_accepted_does_not_hide_how_the_last_one_ended(planted: Planted) -> None:
     crashed(planted, outcome="failed", error="no")
-    plant_batch(planted.study, "train-0002", [[RUN]], None, ago=10)
+    plant.batch(planted.study, "train-0002", [[RUN]], None, ago=10)
     assert planted.state().note == "crashed: no"
 
 
 def test_out_of_memory_of_runs_that_share_it(planted: Planted) -> None:
-    plant_batch(planted.study, "train-0002", [["ae-seed000", RUN]], "4720", ago=10, memory_gb=32.0)
+    plant.batch(planted.study, "train-0002", [["ae-seed000", RUN]], "4720", ago=10, memory_gb=32.0)
     batch = BatchDir(planted.study.jobs / "train-0002")
-    note(batch, 0, ("start", ""), ("crash", "137"), ago=1)
-    plant_start(planted.run, job="4720", ago=5, seen_ago=1, beat=BEAT | {"peak_memory_gb": 15.0})
+    plant.note(batch, 0, ("start", ""), ("crash", "137"), ago=1)
+    plant.start(planted.run, job="4720", ago=5, seen_ago=1, beat=BEAT | {"peak_memory_gb": 15.0})
     failure = planted.state().failure
     assert failure is not None
     assert failure.how == "out of memory (peak 15.0 GB, limit 16 GB for each of 2)"
@@ -423,7 +405,7 @@ def test_out_of_memory_of_runs_that_share_it(planted: Planted) -> None:
 
 def test_a_run_that_ends_well_while_the_queue_is_asked_is_not_missing(planted: Planted, clients: Clients) -> None:
     planted.run.trained_path.write_text("{}")
-    plant_start(planted.run, "statistics", job="4712_1")
+    plant.start(planted.run, "statistics", job="4712_1")
     clients._script("sacct", f'touch "{planted.run.statistics_path}"')
     assert planted.state().kind == "done"
 
@@ -439,7 +421,7 @@ def test_events_that_were_cut_off_are_passed_over(planted: Planted, clients: Cli
 
 def test_without_squeue_heartbeats_tell(planted: Planted, clients: Clients) -> None:
     clients.fails("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
-    plant_start(planted.run, job="4711_1", beat=BEAT)
+    plant.start(planted.run, job="4711_1", beat=BEAT)
     state = planted.whole()
     assert state.runs[1].kind == "training"
     assert state.sources == (
@@ -460,7 +442,7 @@ def test_without_squeue_and_heartbeats_accounting_tells(planted: Planted, client
 def test_nothing_answers(planted: Planted, clients: Clients) -> None:
     clients.hangs("squeue")
     clients.hangs("sacct")
-    plant_start(planted.run, job="4711_1", ago=HOUR, seen_ago=1500, beat=BEAT)
+    plant.start(planted.run, job="4711_1", ago=HOUR, seen_ago=1500, beat=BEAT)
     state = planted.whole(0.5)
     assert (state.runs[1].kind, state.runs[1].note) == ("unknown", "no sign of life for 25 min")
     assert state.sources is not None
@@ -484,7 +466,7 @@ def test_accounting_that_is_down_is_said_where_it_was_needed(planted: Planted, c
 @pytest.fixture
 def local(tmp_path: Path) -> Planted:
     """A study that was launched on one machine."""
-    study = write_study(tmp_path / "local", study_config([VAE], {"vae-tiny": 1}))
+    study = plant.study(tmp_path / "local", study_config([VAE]))
     study.jobs.mkdir()
     unused = BatchDir(study.jobs / "none")
     return Planted(study, study.run(RUN), unused, unused)
@@ -512,7 +494,7 @@ def test_a_local_study_asks_nothing_of_slurm(local: Planted, clients: Clients) -
 def test_local_runs_wait_and_train_while_their_processes_live(local: Planted, sleeper: subprocess.Popen[bytes]) -> None:
     launched(local.study, sleeper.pid)
     assert local.state().kind == "waiting"
-    plant_start(local.run, host=HERE, job="77", pid=sleeper.pid, ago=0, beat=BEAT | {"start_step": 0})
+    plant.start(local.run, host=HERE, job="77", pid=sleeper.pid, ago=0, beat=BEAT | {"start_step": 0})
     assert (local.state().kind, local.state().node, local.state().seconds_left) == ("training", HERE, 3.0)
     assert local.state().note == ""
     sleeper.kill()
@@ -523,37 +505,37 @@ def test_local_runs_wait_and_train_while_their_processes_live(local: Planted, sl
 def test_a_local_task_that_was_killed_beside_its_launcher(local: Planted) -> None:
     launched(local.study, os.getppid())
     os.utime(local.study.launcher, (time.time() - 200,) * 2)
-    plant_start(local.run, host=HERE, job="77", pid=4_000_000, ago=100, beat=BEAT)
+    plant.start(local.run, host=HERE, job="77", pid=4_000_000, ago=100, beat=BEAT)
     assert (local.state().kind, local.state().note) == ("MISSING", "killed")
     os.utime(local.study.launcher)  # launched again: it comes to it
     assert local.state().kind == "waiting"
 
 
 def test_a_process_number_that_was_given_to_another(local: Planted, sleeper: subprocess.Popen[bytes]) -> None:
-    plant_start(local.run, host=HERE, job="77", pid=sleeper.pid, ago=HOUR, seen_ago=1, beat=BEAT)
+    plant.start(local.run, host=HERE, job="77", pid=sleeper.pid, ago=HOUR, seen_ago=1, beat=BEAT)
     assert local.state().note == "interrupted"
 
 
 def test_a_local_run_that_failed_or_was_stopped(local: Planted) -> None:
-    plant_start(local.run, host=HERE, job="77", beat=BEAT, outcome="stopped")
+    plant.start(local.run, host=HERE, job="77", beat=BEAT, outcome="stopped")
     assert (local.state().kind, local.state().note) == ("MISSING", "stopped at step 4")
-    plant_start(local.run, host=HERE, job="78", beat=BEAT, outcome="failed", error="no image")
+    plant.start(local.run, host=HERE, job="78", beat=BEAT, outcome="failed", error="no image")
     assert (local.state().note, local.state().restarts) == ("crashed: no image", 1)
 
 
 def test_a_study_that_another_machine_runs(local: Planted) -> None:
     launched(local.study, 7, "elsewhere", "7")
     assert (local.state().kind, local.state().note) == ("unknown", "waiting, if its launcher on elsewhere still runs")
-    plant_start(local.run, host="elsewhere", job="77", beat=BEAT)
+    plant.start(local.run, host="elsewhere", job="77", beat=BEAT)
     assert local.state().kind == "training"
-    plant_start(local.run, host="elsewhere", job="78", ago=HOUR, seen_ago=1500, beat=BEAT)
+    plant.start(local.run, host="elsewhere", job="78", ago=HOUR, seen_ago=1500, beat=BEAT)
     assert (local.state().kind, local.state().note) == ("silent", "no sign of life for 25 min; look on elsewhere")
 
 
 def test_a_study_from_slurm_that_goes_on_here(planted: Planted, sleeper: subprocess.Popen[bytes]) -> None:
     crashed(planted, outcome="failed", error="no")
     launched(planted.study, sleeper.pid)
-    plant_start(planted.run, host=HERE, job="77", pid=sleeper.pid, ago=0, seen_ago=0, beat=BEAT)
+    plant.start(planted.run, host=HERE, job="77", pid=sleeper.pid, ago=0, seen_ago=0, beat=BEAT)
     assert planted.state().kind == "training"
 
 
@@ -572,8 +554,8 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 def test_the_table(planted: Planted, clients: Clients, capsys: pytest.CaptureFixture[str]) -> None:
     clients.answers("squeue", running("4711_1") + pending("4713", "Dependency"))
-    plant_start(planted.run, job="4711_1", beat=BEAT | {"steps_per_second": 0.01})
-    plant_batch(planted.study, "aggregate-0001", [[""]], "4713")
+    plant.start(planted.run, job="4711_1", beat=BEAT | {"steps_per_second": 0.01})
+    plant.batch(planted.study, "aggregate-0001", [[""]], "4713")
     code, out, _ = told(capsys, str(planted.study.path))
     assert code == 0
     assert out.splitlines() == [
@@ -611,8 +593,8 @@ def test_a_study_that_goes_on_has_not_ended_with_missing_runs(
 
 def test_failures_in_one_list(planted: Planted, capsys: pytest.CaptureFixture[str]) -> None:
     crashed(planted, outcome="failed", error="no image", log="\n".join(f"line {i}" for i in range(30)))
-    aggregate = plant_batch(planted.study, "aggregate-0001", [[""]], "4713")
-    note(aggregate, 0, ("start", ""), ("crash", "1"), ("given-up", ""), node="cpu1")
+    aggregate = plant.batch(planted.study, "aggregate-0001", [[""]], "4713")
+    plant.note(aggregate, 0, ("start", ""), ("crash", "1"), ("given-up", ""), node="cpu1")
     (aggregate.path / "4713_0_log.err").write_text("no room\n")
     code, out, _ = told(capsys, str(planted.study.path), "--failures")
     assert code == 3
@@ -640,8 +622,8 @@ def test_the_log_of_a_run(planted: Planted, capsys: pytest.CaptureFixture[str]) 
     assert "has no log yet" in told(capsys, study, "--logs", "--run", RUN)[2]
     (planted.train.path / "4711_1_0_log.err").write_text("no such image\n")
     assert told(capsys, study, "--logs", "--run", RUN)[1].endswith("no such image\n")
-    plant_start(planted.run, log="first\n")
-    plant_start(planted.run, log="".join(f"line {i}\n" for i in range(500)))
+    plant.start(planted.run, log="first\n")
+    plant.start(planted.run, log="".join(f"line {i}\n" for i in range(500)))
     code, out, _ = told(capsys, study, "--logs", "--run", RUN)
     assert (code, out.splitlines()[0], len(out.splitlines())) == (0, f"{planted.run.attempts}/0002/log", 501)
 
@@ -679,7 +661,7 @@ def test_a_study_whose_data_are_still_prepared(
     tmp_path: Path, clients: Clients, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = StudyDir(tmp_path / "new")
-    plant_batch(study, "prepare-0001", [[""]], "50")
+    plant.batch(study, "prepare-0001", [[""]], "50")
     clients.answers("squeue", running("50"))
     assert told(capsys, str(study.path)) == (
         0,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import plant
 from tests.examples import run_config
 from vaehpc.local import sharing
 from vaehpc.local.sharing import measured_sharing, measured_together, multi_process_service, runs_at_once
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Measurement
-from vaehpc.study.files import StudyDir, write_model
 
 
 def together(rates: dict[int, float], asked: list[int] | None = None) -> Callable[[int], Sequence[Measurement]]:
@@ -63,9 +63,7 @@ def test_runs_are_doubled_as_long_as_it_pays(rates: dict[int, float], most: int,
 def test_a_study_measures_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = StudyDir(tmp_path / "study").run("vae-seed003")
-    run.path.mkdir(parents=True)
-    write_model(run.config_path, run_config())
+    run = plant.run(tmp_path / "study" / "vae-seed003", run_config())
     (tmp_path / "study" / "jobs").mkdir()
     asked: list[int] = []
     measured = together({1: 100, 2: 190, 4: 200}, asked)

@@ -1,6 +1,6 @@
 import pytest
-from fake_study import MIXED, make_study
 
+from tests import plant
 from vaehpc.reporting.document import write_report
 from vaehpc.schema.results import StudySummary
 from vaehpc.study.files import StudyDir
@@ -8,7 +8,12 @@ from vaehpc.study.files import StudyDir
 
 @pytest.fixture(scope="session")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyDir, StudySummary]:
-    """A study with synthetic faces and its report; not to be changed."""
-    study, summary = make_study(tmp_path_factory.mktemp("runs") / "mixed", MIXED)
+    """Every class but 'unclassified', and a missing run, on synthetic faces, with its report; not to be changed."""
+    classes: plant.Classes = {
+        "ae": ["regular"] * 8,
+        "vae-tiny": ["regular", "diverged", None, "shifted", "regular", "diverged", "collapsed", "regular"],
+        "vae-eps5": ["regular", "nonfinite"],
+    }
+    study, summary = plant.classed(tmp_path_factory.mktemp("runs") / "mixed", classes)
     write_report(study, summary)
     return study, summary

@@ -4,7 +4,16 @@ import re
 import numpy as np
 import pytest
 
-from tests.reporting.recorded import LAYERS, NUM_STEPS, SPIKE, planted, planted_record, planted_run, planted_trigger
+from tests.examples import (
+    LAYERS,
+    NUM_STEPS,
+    SPIKE,
+    probe_curve,
+    spiked_course,
+    spiked_record,
+    spiked_run,
+    trigger_record,
+)
 from vaehpc.reporting.explanation import (
     ALARM,
     MAX_POINTS,
@@ -32,13 +41,23 @@ from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.study.presets import analysis_plan
 
 
+def explained_run(kind="vae", num_triggers=1, on_purpose=False) -> Explained:
+    """A run with one trigger at SPIKE, or with more of them 100 steps apart, or with none."""
+    run, jumps = spiked_run(kind, on_purpose), num_triggers > 0
+    record = spiked_record(kind, jumps)
+    largest = {} if kind == "vae" else {"largest_log_var_image": None}
+    triggers = [trigger_record(step=SPIKE + 100 * number, **largest) for number in range(num_triggers)]
+    events = [event(number, trigger, record, run.plan) for number, trigger in enumerate(triggers, start=1)]
+    return Explained(run, record, probe_curve(spiked_course(jumps)), events)
+
+
 def plain(text):
     return text.replace(NBSP, " ")
 
 
 @pytest.fixture(scope="module")
 def jumped() -> Explained:
-    return planted(with_spike=True)
+    return explained_run(on_purpose=True)
 
 
 def panels(figure):
@@ -54,7 +73,7 @@ def changed(explained, **signals):
 # Words
 
 
-def test_the_words_tell_the_planted_story(jumped):
+def test_the_words_tell_the_story(jumped):
     trigger, spike, departures, radius, images, noise = map(plain, event_words(jumped.events[0], jumped))
     assert trigger == (
         "Step 1,234 (epoch 50): the trigger was gradient_norm 31,000 (limit 300, 10 times its median over the 200 steps"
@@ -90,17 +109,17 @@ def test_the_words_tell_the_planted_story(jumped):
 
 
 def test_an_image_that_is_the_largest_in_both_is_named_once():
-    said = plain(image_words(planted_trigger(largest_log_var_image=71)))
+    said = plain(image_words(trigger_record(largest_log_var_image=71)))
     assert "image 71 had the largest loss and the largest log_var (" in said
 
 
 def test_an_undisturbed_arm_has_no_spike_in_its_words():
-    explained = planted()
+    explained = explained_run()
     assert not any("On purpose" in said for said in event_words(explained.events[0], explained))
 
 
 def test_an_ae_has_neither_noise_nor_log_var_in_its_words():
-    explained = planted("ae")
+    explained = explained_run("ae")
     said = " ".join(event_words(explained.events[0], explained))
     assert "epsilon" not in said
     assert "log_var" not in said.replace("farthest out: log_var", "")
@@ -116,8 +135,8 @@ def test_an_ae_has_neither_noise_nor_log_var_in_its_words():
     ],
 )
 def test_words_of_each_trigger(signal, expected):
-    trigger = planted_trigger(signal=signal, value=math.nan if signal == "nonfinite" else 31.6, limit=10.0)
-    assert trigger_words(trigger, planted_run()) == f"Step 1,234 (epoch 50): the trigger was {expected}"
+    trigger = trigger_record(signal=signal, value=math.nan if signal == "nonfinite" else 31.6, limit=10.0)
+    assert trigger_words(trigger, spiked_run()) == f"Step 1,234 (epoch 50): the trigger was {expected}"
 
 
 def test_an_epsilon_beyond_its_band_is_named_as_a_warning(jumped):
@@ -146,19 +165,19 @@ def test_values_that_are_not_finite_are_told_once(jumped):
 
 
 def test_an_earlier_trigger_is_mentioned_where_it_spoils_the_bands():
-    far, near = planted(num_triggers=2), planted(num_triggers=1)
+    far, near = explained_run(num_triggers=2), explained_run(num_triggers=1)
     said = plain(departure_words(far.events[1], far.events))
     assert said == (
         "No signal left its band of the reference window, steps 1,085 to 1,284. Trigger 1, step 1,234, lies in that"
         " window and widens its bands."
     )
-    second = event(2, planted_trigger(step=SPIKE + 30), near.record, analysis_plan())
+    second = event(2, trigger_record(step=SPIKE + 30), near.record, analysis_plan())
     said = plain(departure_words(second, [near.events[0], second]))
     assert said.endswith("Trigger 1 was 30 steps before the trigger.")
 
 
 def test_too_few_steps_before_the_trigger_are_said(jumped):
-    short = event(1, planted_trigger(), jumped.record.between(1200, 1499), analysis_plan())
+    short = event(1, trigger_record(), jumped.record.between(1200, 1499), analysis_plan())
     assert plain(departure_words(short, [short])) == (
         "The recorder holds 0 steps of the reference window before step 1,185: too few for bands."
     )
@@ -168,12 +187,12 @@ def test_too_few_steps_before_the_trigger_are_said(jumped):
 
 def test_radius_words_without_a_probe_before_or_after_the_trigger():
     plan = analysis_plan().recorder
-    before = ProbeCurve(np.array([1150, 1200]), np.array([16.0, 16.5]))
-    assert radius_words(planted_trigger(), before, plan) == (
+    before = probe_curve({1150: 16.0, 1200: 16.5})
+    assert radius_words(trigger_record(), before, plan) == (
         "R, the probe's median, was 16.5 after 1,200 steps; no probe followed the trigger."
     )
-    after = ProbeCurve(np.array([1250]), np.array([68.0]))
-    assert radius_words(planted_trigger(), after, plan) == "No probe was taken before the trigger."
+    after = probe_curve({1250: 68.0})
+    assert radius_words(trigger_record(), after, plan) == "No probe was taken before the trigger."
 
 
 def test_the_table_holds_every_departure_with_its_layer(jumped):
@@ -186,7 +205,7 @@ def test_the_table_holds_every_departure_with_its_layer(jumped):
 
 
 def test_the_page_shows_each_trigger_with_its_figure():
-    text = page(planted(num_triggers=2))
+    text = page(explained_run(num_triggers=2))
     assert re.findall(r"^#+ .*|^!.*", text, re.MULTILINE) == [
         "# vae-seed003",
         "![the whole run](overview.svg)",
@@ -200,14 +219,14 @@ def test_the_page_shows_each_trigger_with_its_figure():
 
 
 def test_batch_norm_is_named_where_the_net_has_it():
-    run = planted_run()
+    run = spiked_run()
     without = run.arm.model_copy(update={"model": run.arm.model.model_copy(update={"batch_norm": False})})
     assert "BatchNorm" in method(run)
     assert "BatchNorm" not in method(run.model_copy(update={"arm": without}))
 
 
 def test_a_run_without_triggers_says_what_was_recorded():
-    quiet = planted(num_triggers=0)
+    quiet = explained_run(num_triggers=0)
     expected = (
         "vae-seed003: no trigger in the 1,500 steps from 0 to 1,499 that the recorder holds; the training has 1,500,"
         " and nothing triggers in the first 300."
@@ -271,7 +290,7 @@ def test_a_probe_far_from_the_batch_is_on_the_axis(jumped):
 
 
 def test_an_ae_has_fewer_panels():
-    explained = planted("ae")
+    explained = explained_run("ae")
     titles = set(panels(event_figure(explained.events[0], explained.probe)))
     absent = {PANELS[name] for name in ("epsilon_max", "log_var_max", "kl_loss")}
     assert titles == set(PANELS.values()) - absent
@@ -289,7 +308,7 @@ def test_what_is_not_finite_is_marked_at_the_edge(jumped):
 
 
 def test_a_figure_without_bands_is_drawn(jumped):
-    short = event(1, planted_trigger(), jumped.record.between(1200, 1499), analysis_plan())
+    short = event(1, trigger_record(), jumped.record.between(1200, 1499), analysis_plan())
     for axes in event_figure(short, jumped.probe).axes:
         assert not axes.patches
 
@@ -303,7 +322,7 @@ def test_signals_with_one_value_are_drawn(jumped):
 
 
 def test_the_envelope_loses_no_peak():
-    values = planted_record().signals["gradient_norm"]
+    values = spiked_record().signals["gradient_norm"]
     starts, low, high = envelope(np.arange(NUM_STEPS), values, MAX_POINTS)
     assert len(starts) == len(low) == len(high) == MAX_POINTS
     assert high.max() == values[SPIKE]
@@ -320,11 +339,11 @@ def test_the_envelope_leaves_gaps_where_nothing_is_finite():
 
 
 def test_the_overview_draws_all_steps_and_marks_the_triggers():
-    explained = planted(num_triggers=2)
+    explained = explained_run(num_triggers=2)
     for title, axes in panels(overview_figure(explained)).items():
         assert [set(line.get_xdata()) for line in axes.lines[:2]] == [{SPIKE}, {SPIKE + 100}]
         assert len(axes.collections) == 1, title
         assert axes.get_xlim() == (0, NUM_STEPS)
-    short = Explained(explained.config, planted_record().between(0, MAX_POINTS - 1), explained.probe, ())
+    short = Explained(explained.config, spiked_record().between(0, MAX_POINTS - 1), explained.probe, ())
     for name, axes in zip(PANELS, overview_figure(short).axes, strict=True):
         assert axes.lines[0].get_ydata().tolist() == short.record.signals[name].tolist()

@@ -3,10 +3,11 @@ import math
 import matplotlib as mpl
 import numpy as np
 import pytest
-from fake_study import EPOCHS, ONSET_EPOCH, make_study
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from tests import plant
+from tests.examples import ONSET_EPOCH
 from vaehpc.reporting import figures
 from vaehpc.reporting.document import ended_runs
 from vaehpc.reporting.figures import CLASS_COLOURS, ArmRuns
@@ -20,7 +21,7 @@ def runs(mixed) -> ArmRuns:
 
 @pytest.fixture(scope="module")
 def regular_runs(tmp_path_factory) -> ArmRuns:
-    study, summary = make_study(tmp_path_factory.mktemp("runs") / "regular", {"ae": ["regular"] * 3})
+    study, summary = plant.classed(tmp_path_factory.mktemp("runs") / "regular", {"ae": ["regular"] * 3})
     return ended_runs(study, study.config(), summary)
 
 
@@ -71,7 +72,7 @@ def test_radius_histories_are_the_medians_over_epochs(runs):
         assert len(axes.lines) == len(runs[arm])
         drawn = sorted(str(line.get_ydata().tolist()) for line in axes.lines)
         assert drawn == sorted(str([record.radius_median for record in run.history]) for run in runs[arm])
-        assert all(line.get_xdata().tolist() == list(range(1, EPOCHS + 1)) for line in axes.lines)
+        assert all(line.get_xdata().tolist() == list(range(1, 7)) for line in axes.lines)
 
 
 def test_onsets_are_marked_on_their_run(runs):

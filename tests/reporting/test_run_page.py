@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from fake_study import make_study
 from page import Page, no_requests
 
+from tests import plant
 from vaehpc.reporting import words
 from vaehpc.reporting.run_page import SAMPLE_IMAGES, run_page
 from vaehpc.schema.results import (
@@ -75,9 +75,11 @@ PROBES = {name: AttributeProbe(share=0.5, auc=0.6, balanced_accuracy=0.55) for n
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> tuple[StudyDir, RunSummary]:
     """A study of which vae-tiny-seed000 has everything, ae-seed000 the radii alone, and ae-seed001 nothing."""
-    study, summary = make_study(
+    study, summary = plant.classed(
         tmp_path_factory.mktemp("runs") / "m", {"ae": ["regular", None], "vae-tiny": ["diverged"]}
     )
+    for name in summary.runs:  # as if the recorders were gone
+        study.run(name).probe.unlink(missing_ok=True)
     run_dir = study.run("vae-tiny-seed000")
     cloud = {"gaussian": GAUSSIAN, "dimension": DIMENSION, "inertia": INERTIA, "tsne": tuple(MAPS), "probes": PROBES}
     statistics = run_dir.statistics().model_copy(update=cloud)
@@ -179,7 +181,7 @@ def test_images_lie_in_the_page(measured):
 def test_what_is_gone_is_called_not_measured(measured):
     study, _ = measured
     page = page_of(study, "ae-seed000")
-    assert len(page.of("svg")) == 2  # losses and radius: the planted study has no file of the probe, nor a cloud
+    assert len(page.of("svg")) == 2  # losses and radius: there is no file of the probe, nor a cloud
     assert page.text.count("ot measured") == 9
     missing = page_of(study, "ae-seed001")
     assert "It is missing: there is no result of train." in missing.text
@@ -197,7 +199,7 @@ def test_says_how_to_run_it_again(measured):
 
 def test_pages_drawn_by_processes_are_those_drawn_here(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    study, summary = make_study(tmp_path / "many", {"ae": ["regular", "shifted", None]})
+    study, summary = plant.classed(tmp_path / "many", {"ae": ["regular", "shifted", None]})
     write_pages(study, study.config(), summary)
     here = {path.name: path.read_bytes() for path in study.pages.iterdir()}
     for path in study.pages.iterdir():
@@ -210,7 +212,7 @@ def test_pages_drawn_by_processes_are_those_drawn_here(tmp_path, monkeypatch):
 
 
 def test_a_page_is_written_again_only_if_its_run_has_changed(tmp_path):
-    study, summary = make_study(tmp_path / "again", {"ae": ["regular", "regular"]})
+    study, summary = plant.classed(tmp_path / "again", {"ae": ["regular", "regular"]})
     write_pages(study, study.config(), summary)
     before = {path.name: path.stat().st_mtime_ns for path in study.pages.iterdir()}
     write_pages(study, study.config(), summary)

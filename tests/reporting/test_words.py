@@ -2,8 +2,9 @@ import math
 import re
 
 import pytest
-from fake_study import make_study
 
+from tests import plant
+from tests.examples import run_summary
 from vaehpc.reporting import words
 from vaehpc.schema.results import ArmSummary, Comparison, Contrast, DipTest, PlannedLook, RunClass, RunSummary
 from vaehpc.stats.contrasts import boschloo
@@ -19,10 +20,8 @@ def plain(text: str) -> str:
 
 
 def run(run_class: RunClass | None, *steps: int) -> RunSummary:
-    fields = dict.fromkeys(RunSummary.model_fields) | {"arm": "vae-tiny", "seed": 0, "run_class": run_class}
     triggers = [{"step": step, "signal": "log_var_max"} for step in steps]
-    fields |= {"ever_diverged": run_class == "diverged", "triggers": triggers, "followed_steps": 600, "cloud": {}}
-    return RunSummary.model_validate(fields)
+    return run_summary(run_class, triggers=triggers, followed_steps=600)
 
 
 def arm(*classes: RunClass | None, control: Control = AE) -> ArmSummary:
@@ -124,7 +123,7 @@ def test_unclassified_runs_have_no_rate_and_the_reason_is_given(control, reason)
 
 
 def test_synthetic_demo_says_what_it_is(tmp_path):
-    study, summary = make_study(tmp_path / "demo", {"ae": ["regular"] * 4, "vae-tiny": ["regular"] * 4})
+    study, summary = plant.classed(tmp_path / "demo", {"ae": ["regular"] * 4, "vae-tiny": ["regular"] * 4})
     assert words.caveats(study.config(), summary) == [
         "Built-in synthetic faces: the study shows the machinery and says nothing about CelebA.",
         "The demo preset shows the machinery, not science: a small net, few and small images, few steps.",
@@ -135,7 +134,7 @@ def test_synthetic_demo_says_what_it_is(tmp_path):
 
 def test_a_study_of_the_articles_data_with_enough_controls_has_no_caveat(tmp_path):
     classes = {"ae": ["regular"] * 8, "vae-tiny": ["regular", "diverged"]}
-    study, summary = make_study(tmp_path / "full", classes, synthetic=False, preset="article")
+    study, summary = plant.classed(tmp_path / "full", classes, synthetic=False, preset="article")
     assert words.caveats(study.config(), summary) == []
 
 
@@ -157,7 +156,7 @@ def test_what_came_after_the_launch_is_exploratory(mixed):
 
 
 def test_a_single_arm_classed_by_the_articles_radius(tmp_path):
-    study, summary = make_study(tmp_path / "alone", {"vae-tiny": ["regular"] * 9}, synthetic=False, preset="article")
+    study, summary = plant.classed(tmp_path / "alone", {"vae-tiny": ["regular"] * 9}, synthetic=False, preset="article")
     caveats = words.caveats(study.config(), summary)
     assert any("has no control arm in this study and is classed by the article's radius of 16.75" in c for c in caveats)
     assert not any("difference" in caveat for caveat in caveats)
@@ -225,7 +224,7 @@ def test_triggers_of_a_run(steps, text):
 
 
 def test_where_the_recorder_fired_is_told_by_arm(tmp_path):
-    _, summary = make_study(
+    _, summary = plant.classed(
         tmp_path / "fired", {"ae": ["regular", "regular"], "vae-tiny": ["diverged", "regular", None]}
     )
     assert plain(words.recorded(summary)).startswith("The flight recorder fired in 1 of 4 ended runs: 1 of vae-tiny.")

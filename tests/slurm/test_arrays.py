@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted_jobs import Clients, plant_batch
-from tests.tasks.planted import AE, VAE, arm, study_config, write_study
+from tests import plant
+from tests.examples import AE, VAE, arm_config, study_config
+from tests.slurm.clients import Clients
 from vaehpc.command import UserError
 from vaehpc.machine.processes import process_start
-from vaehpc.schema.config import StudyConfig, VaeConfig
+from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.arrays import (
     Batch,
@@ -43,13 +44,13 @@ EMPTY = Queue({}, {})
 @pytest.fixture
 def config() -> StudyConfig:
     """Two arms with three seeds each."""
-    return study_config([AE, VAE], {"ae": 3, "vae-tiny": 3})
+    return study_config([AE, VAE], 3)
 
 
 @pytest.fixture
 def study(tmp_path: Path, config: StudyConfig) -> StudyDir:
     """The study as it was launched."""
-    return write_study(tmp_path / "study", config)
+    return plant.study(tmp_path / "study", config)
 
 
 def runs_of(batch: Batch) -> list[str]:
@@ -97,9 +98,9 @@ def test_only_what_is_missing(study: StudyDir, config: StudyConfig) -> None:
 
 def test_what_is_queued_is_left_alone(study: StudyDir, config: StudyConfig) -> None:
     names = [run.name for run in config.runs()]
-    plant_batch(study, "train-0001", [[name] for name in names], job="11")
-    plant_batch(study, "statistics-0001", [[name] for name in names], job="12")
-    plant_batch(study, "aggregate-0001", [[""]], job="13")
+    plant.batch(study, "train-0001", [[name] for name in names], job="11")
+    plant.batch(study, "statistics-0001", [[name] for name in names], job="12")
+    plant.batch(study, "aggregate-0001", [[""]], job="13")
     # Elements 2 to 5 still wait or run; those of the first two failed, and their statistics were cancelled.
     elements = in_queue(study, "train-0001", "11", range(2, 6)) + in_queue(study, "statistics-0001", "12", range(2, 6))
     queue = study_queue(study, elements)
@@ -114,7 +115,7 @@ def test_what_is_queued_is_left_alone(study: StudyDir, config: StudyConfig) -> N
 
 def test_launcher_killed_between_two_submissions(study: StudyDir, config: StudyConfig) -> None:
     names = [run.name for run in config.runs()]
-    train = plant_batch(study, "train-0001", [[name] for name in names], job=None)  # killed before it noted the number
+    train = plant.batch(study, "train-0001", [[name] for name in names], job=None)  # killed before it noted the number
     queue = study_queue(study, in_queue(study, "train-0001", "11", range(6)))
     assert train.job() == "11"
     (statistics, aggregate), _ = planned(study, config, SITE, queue, NO_LIMITS, Names(study))
@@ -133,7 +134,7 @@ def test_launcher_killed_between_two_submissions(study: StudyDir, config: StudyC
     assert "#SBATCH --array=2,3,4,5%256" in script(study, batches[1], SITE)
     (study.path / names[0] / "trained.json").unlink()
 
-    plant_batch(study, "statistics-0001", [[name] for name in names], job="12")
+    plant.batch(study, "statistics-0001", [[name] for name in names], job="12")
     elements = in_queue(study, "train-0001", "11", range(6)) + in_queue(study, "statistics-0001", "12", range(6))
     (aggregate,), _ = planned(study, config, SITE, study_queue(study, elements), NO_LIMITS, Names(study))
     assert (aggregate.stage, aggregate.after) == ("aggregate", ("statistics-0001",))
@@ -142,11 +143,11 @@ def test_launcher_killed_between_two_submissions(study: StudyDir, config: StudyC
 def test_a_study_is_known_by_whatever_path(study: StudyDir, config: StudyConfig, tmp_path: Path) -> None:
     """Home folders are often links: what was queued through one is found through another."""
     names = [run.name for run in config.runs()]
-    plant_batch(study, "train-0001", [[name] for name in names], job="11")
+    plant.batch(study, "train-0001", [[name] for name in names], job="11")
     (tmp_path / "link").symlink_to(tmp_path)
     linked = StudyDir(tmp_path / "link" / "study")
     assert study_queue(linked, in_queue(study, "train-0001", "11", range(6))).numbers == {"train-0001": set(range(6))}
-    other = write_study(tmp_path / "other", config)
+    other = plant.study(tmp_path / "other", config)
     assert study_queue(other, in_queue(study, "train-0001", "11", range(6))) == EMPTY
 
 
@@ -168,7 +169,7 @@ def test_another_launcher_is_not_disturbed(
     study: StudyDir, config: StudyConfig, launcher: str, ago: float, job: str | None, is_refused: bool
 ) -> None:
     """One that has claimed an array, and that Slurm has not answered yet."""
-    plant_batch(study, "train-0001", [[run.name] for run in config.runs()], job=job, ago=ago, launcher=launcher)
+    plant.batch(study, "train-0001", [[run.name] for run in config.runs()], job=job, ago=ago, launcher=launcher)
     if not is_refused:
         require_only_submission(study, EMPTY)
         return
@@ -231,9 +232,8 @@ def test_several_trainings_on_a_gpu(study: StudyDir, config: StudyConfig) -> Non
 
 
 def test_runs_that_start_from_others_wait(tmp_path: Path) -> None:
-    from_ae = arm("vae-from-ae", VaeConfig()).model_copy(update={"start_from": "ae"})
-    config = study_config([AE, from_ae], {"ae": 2, "vae-from-ae": 2})
-    study = write_study(tmp_path / "study", config)
+    config = study_config([AE, arm_config("vae", "vae-from-ae", start_from="ae")], 2)
+    study = plant.study(tmp_path / "study", config)
     (first, second, *_), _ = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     assert runs_of(first) == ["ae-seed000", "ae-seed001"]
     assert (runs_of(second), second.after) == (["vae-from-ae-seed000", "vae-from-ae-seed001"], ("train-0001",))

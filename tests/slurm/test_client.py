@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted_jobs import Clients
+from tests.slurm.clients import Clients
 from vaehpc.slurm.client import (
     Association,
     SlurmError,

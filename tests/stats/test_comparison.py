@@ -3,14 +3,39 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from article_runs import AE, ARMS, CELEBA, VAE, measured
+from test_summary import measured as measured_on_celeba
 
+from tests.examples import ARTICLE, CELEBA
 from vaehpc.schema.config import ModelConfig, VaeConfig
+from vaehpc.schema.results import DifferenceCensus, HeadNorms, Histogram, InertiaCurve, RadiusStatistics, TsneResult
 from vaehpc.stats.comparison import Reference, compare, differences, measurements
 from vaehpc.stats.divergence import Control
 from vaehpc.stats.summary import summarise_run
 from vaehpc.study.files import declaration
 
+AE, VAE = ARTICLE.values()
+DIFFERENCE = DifferenceCensus(
+    max_component=0.26,
+    num_in_interval=5,
+    max_abs_radius=0.018045425,
+    mean_abs_radius=0.00094899256,
+    max_rel_radius=0.00072147313,
+    mean_rel_radius=6.1240215e-05,
+    expected_mean_abs_radius=0.00095,
+)
+INERTIA = InertiaCurve(
+    method="subsampled", num_clusters=(2, 4), inertia=(2.0, 1.0), seeds=(1, 2), elbow=None, elbow_factor=1.2
+)
+TSNE = TsneResult(
+    settings="30-12",
+    num_images=20_000,
+    perplexity=30.0,
+    kl_divergence=3.0,
+    neighbour_recall=0.2,
+    neighbour_recall_expected=0.0005,
+    seed=1,
+)
+HEAD = HeadNorms(kernel_norm=4.0, kernel_rms=0.1, bias_norm=16.0, bias_mean=-1.0)
 NO_CONTROL = Control(None, None, num_runs=0)
 
 
@@ -19,10 +44,33 @@ def reference() -> Reference:
     return Reference.model_validate(tomllib.loads(declaration("analysis/reference.toml")))
 
 
+def measured(arm, seed, plan, radius_median=16.1, **given):
+    """A run with the article's numbers, where nothing else is asked for."""
+    radius = RadiusStatistics(
+        median=radius_median,
+        mean=16.283972,
+        min=6.4961233,
+        max=33.10274,
+        mode=16.25,
+        histogram=Histogram(bin_width=0.5, counts=(0,) * 70, overflow=0),
+        shell_shares={"12-24": 0.98, "14-19": 0.7},
+    )
+    statistics = {
+        "radius_mu": radius,
+        "radius_z": radius.model_copy(update={"mean": 16.283989}),
+        "difference": arm.vae and DIFFERENCE,
+        "inertia": INERTIA,
+        "tsne": tuple(TSNE.model_copy(update={"settings": name}) for name in ("30-12", "10-16", "30-12-pca")),
+        "heads": {"mu": HEAD, "log_var": HEAD} if arm.vae else {"mu": HEAD},
+    }
+    seconds = {"seconds_per_epoch": 119.0, "device": "gpu"}
+    return measured_on_celeba(arm, seed, plan, radius_median, statistics=statistics, **seconds, **given)
+
+
 def compared(reference, runs, rates=None, **summary):
     """The comparison of runs of which the study says this; regular ones, where nothing is said."""
     summaries = {run.config.name: summarise_run(run, NO_CONTROL).model_copy(update=summary) for run in runs}
-    return compare(reference, CELEBA, ARMS, runs, summaries, rates or {})
+    return compare(reference, CELEBA, ARTICLE, runs, summaries, rates or {})
 
 
 def measured_of(run):

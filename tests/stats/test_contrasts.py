@@ -2,10 +2,11 @@ import itertools
 
 import numpy as np
 import pytest
-from article_runs import AE, VAE
 from test_rates import CONTROL, runs
-from test_summary import study
+from test_summary import AE as AE_BN
+from test_summary import VAE, study
 
+from tests.examples import ARTICLE
 from vaehpc.schema.config import SpikeConfig
 from vaehpc.stats.contrasts import (
     PlannedContrast,
@@ -21,7 +22,7 @@ from vaehpc.stats.contrasts import (
 from vaehpc.stats.planning import binomial, fisher_greater
 from vaehpc.stats.rates import summarise_arm
 
-AE_BN = VAE.model_copy(update={"name": "ae", "vae": None})
+AE = ARTICLE["ae-nobn"]
 EPS5 = VAE.model_copy(update={"name": "vae-eps5", "vae": VAE.vae.model_copy(update={"epsilon_limit": 5.0})})
 SPIKE = VAE.model_copy(update={"name": "spike", "spike": SpikeConfig(kind="gradient", strength=10, steps_before_end=5)})
 KEY = np.random.SeedSequence(1)

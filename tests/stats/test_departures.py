@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from vaehpc.schema.results import TriggerRecord
+from tests.examples import trigger_record
 from vaehpc.stats.departures import STEPS_AFTER, Band, StepRecord, band, departures, event, signal_bands
 
 NUM_REFERENCE = 200
@@ -18,16 +18,7 @@ def record(first_step=0, **signals):
 
 
 def trigger(step, signal="gradient_norm"):
-    return TriggerRecord(
-        step=step,
-        signal=signal,
-        value=1000.0,
-        limit=100.0,
-        snapshot_step=step - 100,
-        images=(1, 2, 3),
-        largest_loss_image=2,
-        largest_log_var_image=None,
-    )
+    return trigger_record(step=step, signal=signal, largest_log_var_image=None)
 
 
 def test_band_of_a_positive_signal_is_its_range_widened_by_its_ratio():

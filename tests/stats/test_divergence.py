@@ -1,12 +1,11 @@
 import math
 
-import numpy as np
 import pytest
 
-from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig, TrainConfig, VaeConfig
+from tests.examples import ARTICLE, CELEBA, probe_curve
+from vaehpc.schema.config import ModelConfig
 from vaehpc.stats.divergence import (
     ControlScale,
-    ProbeCurve,
     article_scale,
     classify,
     control_scale,
@@ -16,28 +15,19 @@ from vaehpc.stats.divergence import (
     onset,
 )
 
-ARTICLE = ControlScale(centre=16.75, scatter=0.05)
+VAE = ARTICLE["vae-tiny"]
+SCALE = ControlScale(centre=16.75, scatter=0.05)
 STEPS_PER_EPOCH = 100
 LIMIT = 33.5
 
 
-def curve(*radius_medians, first_step=50):
-    steps = first_step + 50 * np.arange(len(radius_medians))
-    return ProbeCurve(steps, np.array(radius_medians, dtype=np.float64))
+def curve(*radius_medians):
+    return probe_curve({50 * number: radius for number, radius in enumerate(radius_medians, start=1)})
 
 
 def settled_curve(*radius_medians):
     """Six probes at R = 16 within the burn-in of 300 steps, then these at 350, 400, ..."""
     return curve(*[16] * 6, *radius_medians)
-
-
-def article_data(**changes):
-    data = {"path": "celeba", "name": "celeba", "sha256": "0", "synthetic": False, "image_size": 96}
-    return DataConfig(**{**data, "num_train": 170_000, "entropy_floor": 4000.0, **changes})
-
-
-def article_arm(**model):
-    return ArmConfig(name="vae-tiny", model=ModelConfig(**model), vae=VaeConfig(), train=TrainConfig())
 
 
 @pytest.mark.parametrize(
@@ -56,11 +46,11 @@ def article_arm(**model):
     ],
 )
 def test_the_articles_radii(radius, expected, plan):
-    assert classify(radius, nonfinite=False, scale=ARTICLE, plan=plan.classes) == expected
+    assert classify(radius, nonfinite=False, scale=SCALE, plan=plan.classes) == expected
 
 
 def test_nonfinite_comes_first_and_no_scale_next(plan):
-    assert classify(66.0, nonfinite=True, scale=ARTICLE, plan=plan.classes) == "nonfinite"
+    assert classify(66.0, nonfinite=True, scale=SCALE, plan=plan.classes) == "nonfinite"
     assert classify(math.nan, nonfinite=True, scale=None, plan=plan.classes) == "nonfinite"
     assert classify(66.0, nonfinite=False, scale=None, plan=plan.classes) == "unclassified"
 
@@ -102,20 +92,21 @@ def test_exploratory_beyond_the_plans_scatter(plan):
 
 
 def test_the_articles_radius_serves_its_own_data_and_net(plan):
-    assert article_scale(article_arm(), article_data(), plan.classes) == ARTICLE
+    assert article_scale(VAE, CELEBA, plan.classes) == SCALE
 
 
 @pytest.mark.parametrize("changes", [{"synthetic": True}, {"image_size": 64}, {"num_train": 20_000}])
 def test_the_articles_radius_serves_no_other_data(changes, plan):
-    assert article_scale(article_arm(), article_data(**changes), plan.classes) is None
+    assert article_scale(VAE, CELEBA.model_copy(update=changes), plan.classes) is None
 
 
 def test_the_articles_radius_serves_no_other_net(plan):
-    assert article_scale(article_arm(z_dim=128), article_data(), plan.classes) is None
+    narrow = VAE.model_copy(update={"model": ModelConfig(z_dim=128)})
+    assert article_scale(narrow, CELEBA, plan.classes) is None
 
 
 def test_limit_is_twice_the_centre(plan):
-    assert divergence_limit(ARTICLE, plan.classes) == LIMIT
+    assert divergence_limit(SCALE, plan.classes) == LIMIT
     assert divergence_limit(None, plan.classes) is None
 
 

@@ -2,9 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from article_runs import VAE, measured
 from scipy import spatial, stats
-from test_summary import AE, study
+from test_summary import AE, VAE, measured, study
 
 from vaehpc.schema.config import SpikeConfig
 from vaehpc.schema.results import PairDistances

@@ -1,6 +1,6 @@
 import pytest
 
-from vaehpc.schema.results import RunSummary
+from tests.examples import run_summary
 from vaehpc.stats.divergence import Control, ControlScale
 from vaehpc.stats.rates import summarise_arm
 
@@ -10,20 +10,7 @@ CONTROL = Control("ae", ControlScale(centre=16.0, scatter=0.05), num_runs=8)
 def runs(*classes, ever=()):
     """One run per class; None is missing; those with an index in `ever` were beyond the limit at some time."""
     return [
-        RunSummary(
-            arm="vae-tiny",
-            seed=seed,
-            run_class=run_class,
-            radius_median=None,
-            radius_mode=None,
-            onset_step=None,
-            onset_kind=None,
-            ever_diverged=seed in ever,
-            reconstruction_loss=None,
-            kl_loss=None,
-            missing_stage="train" if run_class is None else None,
-            last_words=None,
-        )
+        run_summary(run_class, seed, ever_diverged=seed in ever, missing_stage="train" if run_class is None else None)
         for seed, run_class in enumerate(classes)
     ]
 

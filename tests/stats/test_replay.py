@@ -1,11 +1,10 @@
 import math
 
-import numpy as np
 import pytest
 
+from tests.examples import probe_curve
 from vaehpc.schema.config import ReplayConfig
 from vaehpc.schema.results import VARIANTS
-from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.stats.intervals import clopper_pearson
 from vaehpc.stats.replay import (
     CAUSES,
@@ -30,8 +29,9 @@ STEPS_PER_EPOCH = 100
 
 def curve(jumps_at=None, to=66.0, num_probes=40):
     """Probes at 50, 100, ...: R = 16, and from one step on another radius."""
-    steps = 50 * np.arange(1, num_probes + 1)
-    return ProbeCurve(steps, np.where(steps >= (jumps_at or math.inf), to, 16.0))
+    return probe_curve(
+        {step: to if step >= (jumps_at or math.inf) else 16.0 for step in range(50, 50 * num_probes + 1, 50)}
+    )
 
 
 def replay(calm=16.0, jumped=64.0):
@@ -95,11 +95,6 @@ def test_the_probe_before_an_onset_is_calm_and_it_is_followed_for_a_hundred_step
 # Jumps
 
 
-def probe_of(**radii):
-    """Probes by step, such as at_950=16.0."""
-    return ProbeCurve(np.array([int(step[3:]) for step in radii]), np.array(list(radii.values())))
-
-
 AROUND = Window(calm_step=950, calm_radius=16.0, until_step=1100)
 
 
@@ -118,7 +113,7 @@ AROUND = Window(calm_step=950, calm_radius=16.0, until_step=1100)
 )
 def test_a_jump_goes_as_far_as_the_farthest_probe(radii, expected):
     first, second, third = radii
-    found = probe_of(at_900=99.0, at_950=16.0, at_1000=first, at_1050=second, at_1100=third, at_1150=99.0)
+    found = probe_curve({900: 99.0, 950: 16.0, 1000: first, 1050: second, 1100: third, 1150: 99.0})
     assert farthest_radius(found, AROUND.calm_step, AROUND.calm_radius, AROUND.until_step) == expected
 
 

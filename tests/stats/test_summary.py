@@ -1,29 +1,31 @@
 import pytest
-from article_runs import CELEBA, PROVENANCE, VAE, measured
 
+from tests.examples import ARTICLE, CELEBA, epoch_record, measured_run, run_config, study_config
 from vaehpc.schema.config import ArmConfig, StudyConfig
 from vaehpc.stats.comparison import Reference
 from vaehpc.stats.divergence import Control, ControlScale
-from vaehpc.stats.runs import MissingRun
+from vaehpc.stats.runs import MeasuredRun, MissingRun
 from vaehpc.stats.summary import find_control, summarise
 
+VAE = ARTICLE["vae-tiny"]
 AE = VAE.model_copy(update={"name": "ae", "vae": None})
 SLOWER_VAE = VAE.model_copy(update={"name": "vae-slow", "train": VAE.train.model_copy(update={"learning_rate": 1e-4})})
 NO_REFERENCE = Reference(trained={"any": {}, "ae": {}, "vae": {}}, quantities=(), footnotes=())
 
 
 def study(plan, *arms: ArmConfig, num_seeds=4, **data) -> StudyConfig:
-    return StudyConfig(
-        name="s",
-        preset="article",
-        root_seed=0,
-        data=CELEBA.model_copy(update=data),
-        plan=plan,
-        plan_sha256=plan.sha256,
-        arms={arm.name: arm for arm in arms},
-        seeds={arm.name: tuple(range(num_seeds)) for arm in arms},
-        provenance=PROVENANCE,
-    )
+    return study_config(arms, num_seeds, plan, data=CELEBA.model_copy(update=data))
+
+
+def measured(arm, seed, plan, radius_median=16.1, total_loss=4555.6604, epochs=1, **given) -> MeasuredRun:
+    """A run on the article's data; before the last epoch its losses were far larger."""
+    run = run_config(arm=arm, seed=seed, data=CELEBA, plan=plan)
+    history = []
+    for epoch in range(1, epochs + 1):
+        loss, kl_loss = total_loss if epoch == epochs else 9999.0, 0.0178 if arm.vae else 0.0
+        losses = {"total_loss": loss, "reconstruction_loss": loss - kl_loss}
+        history.append(epoch_record(run, epoch, radius_median, **losses))
+    return measured_run(run, radius=radius_median, course={}, history=history, **given)
 
 
 def test_the_control_is_the_ae_that_is_equal_otherwise(plan):

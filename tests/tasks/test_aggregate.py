@@ -1,20 +1,19 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_probe, write_study
 from readers_check import unexplained
 from scipy import stats
 
+from tests import plant
+from tests.examples import AE, VAE, Course, quick_plan, study_config, trigger_record
 from vaehpc.command import UserError
-from vaehpc.schema.results import TriggerRecord
 from vaehpc.stats.quantities import QUANTITIES
 from vaehpc.stats.runs import MeasuredRun
-from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import RunDir, StudyDir, write_model
 from vaehpc.tasks import aggregate, statistics
 from vaehpc.tasks.recorded import read_probe
@@ -39,38 +38,34 @@ SEEDS = {what: f"vae-tiny-seed{seed:03d}" for seed, what in enumerate(VAE_RADII)
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory) -> StudyDir:
     """An AE arm of eight runs around R = 16, and a VAE arm with one run of each kind."""
-    config = study_config([AE, VAE], {"ae": len(CONTROL_RADII), "vae-tiny": len(VAE_RADII)})
-    study = write_study(tmp_path_factory.mktemp("studies") / "planted", config)
-    runs = {run.name: run for run in config.runs()}
+    config = study_config([AE, VAE], {"ae": len(CONTROL_RADII), "vae-tiny": len(VAE_RADII)}, quick_plan())
+    study = plant.study(tmp_path_factory.mktemp("studies") / "planted", config)
     for seed, radius in enumerate(CONTROL_RADII):
-        name = f"ae-seed{seed:03d}"
-        train(study.run(name), runs[name], points_on_a_sphere(radius))
-        statistics.run(str(study.run(name).path))
+        measure(study.run(f"ae-seed{seed:03d}"), radius)
     for what, radius in VAE_RADII.items():
-        run_dir, run = study.run(SEEDS[what]), runs[SEEDS[what]]
         if what == "untrained":
-            crash(run_dir)
-            continue
-        mu = np.full((NUM_TRAIN, Z_DIM), np.nan, np.float32) if radius is None else points_on_a_sphere(radius)
-        train(run_dir, run, mu, nonfinite_step=7 if what == "nonfinite in training" else None, probe=PROBES.get(what))
-        if what != "unmeasured":
-            statistics.run(str(run_dir.path))
-    write_probe(study.run(SEEDS["untrained"]).probe, settled(16, 16))
-    for step in (701, 349):
-        write_trigger(study.run(SEEDS["diverged"]), step)
+            crash(study.run(SEEDS[what]))
+        elif what == "unmeasured":
+            plant.trained(study.run(SEEDS[what]), course={}, mu=plant.sphere(radius))
+        else:
+            measure(study.run(SEEDS[what]), radius, course=PROBES.get(what, {}), **GIVEN.get(what, {}))
+    plant.probe(study.run(SEEDS["untrained"]).probe, settled(16, 16))
     return study
 
 
-def write_trigger(run_dir: RunDir, step: int) -> None:
-    """The record of a trigger."""
-    folder = run_dir.triggers / f"step-{step:09d}"
-    folder.mkdir(parents=True)
-    facts = {"signal": "gradient_norm", "value": 1e4, "limit": 400.0, "images": [], "largest_log_var_image": None}
-    record = TriggerRecord.model_validate({"step": step, "snapshot_step": 300, "largest_loss_image": 0, **facts})
-    write_model(folder / "trigger.json", record)
+GIVEN = {
+    "nonfinite in training": {"nonfinite_step": 7},
+    "diverged": {"triggers": [trigger_record(step=step) for step in (701, 349)]},
+}
 
 
-def settled(*medians: float) -> Mapping[int, float]:
+def measure(run_dir: RunDir, radius: float, **given: Any) -> None:
+    """A run with all its points at this radius, measured."""
+    plant.trained(run_dir, mu=plant.sphere(math.nan if radius is None else radius), **{"course": {}} | given)
+    statistics.run(str(run_dir.path))
+
+
+def settled(*medians: float) -> Course:
     """Probes at R = 16 for 300 steps, then these at 350, 400, ..."""
     return dict(zip(range(50, 10_000, 50), [16.0] * 6 + list(medians), strict=False))
 
@@ -84,8 +79,8 @@ PROBES = {
 
 def crash(run_dir: RunDir) -> None:
     """Two attempts at a training, the last with a long log."""
-    Attempt.start(run_dir, "train").log.write_text("an older attempt\n")
-    Attempt.start(run_dir, "train").log.write_text("".join(f"line {n}\n" for n in range(40)) + "MemoryError\n")
+    plant.start(run_dir, log="an older attempt\n")
+    plant.start(run_dir, log="".join(f"line {n}\n" for n in range(40)) + "MemoryError\n")
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +216,7 @@ def test_summary_has_the_keys_that_others_rely_on(summary):
     run = summary["runs"]["vae-tiny-seed001"]
     assert (run["arm"], run["seed"], run["class"]) == ("vae-tiny", 1, "shifted")
     assert run["radius_median"] == pytest.approx(19.5, rel=1e-6)
-    assert run["reconstruction_loss"] == 500.0
+    assert run["reconstruction_loss"] == 420.25
     assert summary["runs"][SEEDS["nonfinite latents"]]["radius_median"] is None
 
 
@@ -241,7 +236,7 @@ def test_summary_can_be_read_back(planted, summary):
 def test_compares_with_the_article_and_says_what_differs(summary):
     comparison = summary["comparison"]
     (loss,) = [row for row in comparison["rows"] if row["quantity"] == "AE: total loss"]
-    assert loss["measured"] == {f"ae-seed{seed:03d}": 500.0 for seed in range(8)}
+    assert loss["measured"] == {f"ae-seed{seed:03d}": 420 + seed / 4 for seed in range(8)}
     assert "synthetic images, not CelebA" in comparison["differences"]["ae"]
 
 
@@ -255,7 +250,7 @@ def test_runs_table_has_one_row_per_run(planted, summary):
     diverged = by_run[SEEDS["diverged"]]
     assert diverged["radius_max"] == pytest.approx(66, rel=1e-6)
     assert diverged["offset"] ** 2 + diverged["spread"] ** 2 == pytest.approx(66**2, rel=1e-6)
-    assert (diverged["radius_mode"], diverged["log_var_mean"], diverged["device"]) == (math.inf, -14, "cpu")
+    assert (diverged["radius_mode"], diverged["log_var_mean"], diverged["device"]) == (math.inf, -14, "CPU")
     assert diverged["num_triggers"] == 2
     assert [mark["step"] for mark in summary["runs"][SEEDS["diverged"]]["triggers"]] == [349, 701]
     without_data_and_checkpoint = {"best_attribute", "best_auc", "head_kernel_ratio"} | {
@@ -395,11 +390,9 @@ def test_main_statistics_are_those_of_the_runs(planted, summary):
 @pytest.fixture
 def small(tmp_path) -> StudyDir:
     """Two AE runs at R = 16 and 16.5, and a VAE run at R = 17, all measured."""
-    config = study_config([AE, VAE], {"ae": 2, "vae-tiny": 1})
-    study = write_study(tmp_path / "small", config)
-    for run, radius in zip(config.runs(), [16.0, 16.5, 17.0], strict=True):
-        train(study.run(run.name), run, points_on_a_sphere(radius))
-        statistics.run(str(study.run(run.name).path))
+    study = plant.study(tmp_path / "small", study_config([AE, VAE], {"ae": 2, "vae-tiny": 1}, quick_plan()))
+    for run, radius in zip(study.config().runs(), [16.0, 16.5, 17.0], strict=True):
+        measure(study.run(run.name), radius)
     return study
 
 
@@ -418,7 +411,7 @@ def test_few_controls_are_provisional(small):
 
 
 def test_a_study_of_which_nothing_ended(tmp_path):
-    study = write_study(tmp_path / "new", study_config([AE, VAE], {"ae": 2, "vae-tiny": 2}))
+    study = plant.study(tmp_path / "new", study_config([AE, VAE], 2))
     aggregate.run(str(study.path))
     arm = study.summary().arms["vae-tiny"]
     assert (arm.num_runs, arm.num_missing, arm.rate, arm.control) == (2, 2, None, "ae")
@@ -471,7 +464,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
 
 def test_a_probe_that_was_cut_off_is_read_up_to_there(tmp_path):
     path = tmp_path / "recorder" / "probe.arrow"
-    write_probe(path, {50: 16.0, 100: 17.0, 150: 18.0})
+    plant.probe(path, {50: 16.0, 100: 17.0, 150: 18.0})
     whole = path.read_bytes()
     lengths = set()
     for size in range(len(whole)):

@@ -7,28 +7,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests import plant
 from tests.examples import arm_config, run_config
 from vaehpc.command import UserError
-from vaehpc.schema.config import DataConfig, ForkConfig, RunConfig
-from vaehpc.study.files import RunDir, write_model
+from vaehpc.schema.config import DataConfig, ForkConfig
+from vaehpc.study.files import RunDir
 from vaehpc.tasks.train import run as train
 from vaehpc.training.checkpoint import read_checkpoint
 
 START, END = 6, 10  # the state after 2 epochs of 3 steps, and where forks end inside the fourth
 
 
-def new_run(path: Path, config: RunConfig) -> RunDir:
-    folder = RunDir(path)
-    folder.path.mkdir(parents=True)
-    write_model(folder.config_path, config)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def source(faces: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A VAE of 5 epochs that keeps all its checkpoints."""
     config = run_config("vae", data=faces, train={"epochs": 5, "keep_every_epochs": 1})
-    folder = new_run(tmp_path_factory.mktemp("study") / config.name, config)
+    folder = plant.run(tmp_path_factory.mktemp("study") / config.name, config)
     train(str(folder.path))
     return folder
 
@@ -38,7 +32,7 @@ def forked(source: RunDir, path: Path, seed: int = 0, **fork: Any) -> RunDir:
     state = source.checkpoints / f"step-{START:09d}"
     found = ForkConfig(source="s/r", seed=config.seed, checkpoint=str(state), step=START, until_step=END, **fork)
     arm = config.arm.model_copy(update={"name": "fork", "fork": found})
-    folder = new_run(path / f"fork-seed{seed:03d}", config.model_copy(update={"arm": arm, "seed": seed}))
+    folder = plant.run(path / f"fork-seed{seed:03d}", config.model_copy(update={"arm": arm, "seed": seed}))
     train(str(folder.path))
     return folder
 
@@ -102,17 +96,17 @@ def test_a_fork_without_its_start_says_so(source: RunDir, tmp_path: Path) -> Non
     gone = config.arm.fork.model_copy(update={"checkpoint": str(tmp_path / "gone")})
     arm = config.arm.model_copy(update={"fork": gone})
     with pytest.raises(UserError, match=r"gone/checkpoint\.json does not exist"):
-        train(str(new_run(tmp_path / "fork", config.model_copy(update={"arm": arm})).path))
+        train(str(plant.run(tmp_path / "fork", config.model_copy(update={"arm": arm})).path))
 
 
 def test_a_vae_starts_from_the_weights_of_its_ae(faces: DataConfig, tmp_path: Path) -> None:
     ae = run_config("ae", data=faces, train={"epochs": 1})
-    arm = arm_config("vae", "vae-from-ae", train={"epochs": 1}).model_copy(update={"start_from": "ae"})
-    vae = run_config("vae", data=faces).model_copy(update={"arm": arm})
-    folder = new_run(tmp_path / vae.name, vae)
+    arm = arm_config("vae", "vae-from-ae", train={"epochs": 1}, start_from="ae")
+    vae = run_config(data=faces, arm=arm)
+    folder = plant.run(tmp_path / vae.name, vae)
     with pytest.raises(UserError, match="starts from the weights of ae-seed003, which is not trained yet"):
         train(str(folder.path))
-    of_ae = new_run(tmp_path / ae.name, ae)
+    of_ae = plant.run(tmp_path / ae.name, ae)
     train(str(of_ae.path))
     train(str(folder.path))
     _, trained = read_checkpoint(of_ae.checkpoints / "step-000000003")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import AE, NUM_TRAIN, VAE, Z_DIM, points_on_a_sphere, study_config, train, write_study
 
+from tests import plant
+from tests.examples import AE, VAE, quick_plan, run_config, study_config
 from vaehpc.command import UserError
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ATTRIBUTES, Manifest, Preprocessing, Split
@@ -16,15 +17,16 @@ from vaehpc.study.attempts import Attempt, all_attempts
 from vaehpc.study.files import RunDir, write_model
 from vaehpc.tasks import statistics
 
+NUM_TRAIN, Z_DIM = 40, VAE.model.z_dim
+
 
 @pytest.fixture
 def make_run(tmp_path) -> Callable[..., RunDir]:
     """A trained run of an arm, with these mu or those on a sphere of R = 16."""
 
-    def make(arm=VAE, mu=None) -> RunDir:
-        config = study_config([arm], {arm.name: 1})
-        run_dir = write_study(tmp_path / "study", config).run(f"{arm.name}-seed000")
-        train(run_dir, config.runs()[0], points_on_a_sphere(16) if mu is None else mu)
+    def make(arm=VAE, mu=None, seed=0) -> RunDir:
+        run_dir = plant.run(tmp_path / f"{arm.name}-seed{seed:03d}", run_config(arm=arm, seed=seed, plan=quick_plan()))
+        plant.trained(run_dir, mu=plant.sphere(16) if mu is None else mu)
         return run_dir
 
     return make
@@ -106,7 +108,7 @@ def test_an_untrained_run_is_refused(make_run):
 
 
 def test_components_that_are_not_finite_are_counted(make_run):
-    mu = points_on_a_sphere(16)
+    mu = plant.sphere(16)
     mu[0, 0], mu[1] = np.nan, np.inf
     run_dir = make_run(mu=mu)
     statistics.run(str(run_dir.path))
@@ -138,7 +140,7 @@ DAMAGES = {
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
     "a web page": (lambda path: path.write_text("<html>not found</html>" * 20), "cannot be read"),
     "a zip": (lambda path: path.write_bytes(b"PK\x03\x04" * 50), "cannot be read"),
-    "too few images": (save(points_on_a_sphere(16, NUM_TRAIN - 1)), r"\(39, 4\), not the run's float32 \(40, 4\)"),
+    "too few images": (save(plant.sphere(16, NUM_TRAIN - 1)), r"\(39, 4\), not the run's float32 \(40, 4\)"),
     "another z_dim": (save(np.zeros((NUM_TRAIN, 3), np.float32)), r"\(40, 3\)"),
     "another type": (save(np.zeros((NUM_TRAIN, Z_DIM))), "float64"),
 }
@@ -189,22 +191,19 @@ def cloud() -> np.ndarray:
     return (np.random.default_rng(8).standard_normal((NUM_TRAIN, Z_DIM)) * [1, 2, 3, 4] + 3).astype(np.float32)
 
 
-def test_only_the_plans_seeds_are_embedded_in_large_sizes(tmp_path):
-    config = study_config([VAE], {VAE.name: 2})
-    study = write_study(tmp_path / "study", config)
+def test_only_the_plans_seeds_are_embedded_in_large_sizes(make_run):
     sizes = []
-    for run in config.runs():
-        run_dir = study.run(run.name)
-        train(run_dir, run, cloud())
+    for seed in (0, 1):
+        run_dir = make_run(mu=cloud(), seed=seed)
         statistics.run(str(run_dir.path))
         sizes.append(sorted({found.num_images for found in run_dir.statistics().tsne}))
     assert sizes == [[30, 35], [30]]
 
 
 def test_a_second_measurement_is_equal_and_another_seed_is_not(tmp_path):
-    config = study_config([VAE], {VAE.name: 2})
+    first, second = study_config([VAE], 2, quick_plan()).runs()
     found = []
-    for folder, run in [("one", config.runs()[0]), ("again", config.runs()[0]), ("other", config.runs()[1])]:
+    for folder, run in [("one", first), ("again", first), ("other", second)]:
         fields, arrays = statistics.cloud_statistics(run, cloud(), None, 1)
         found.append((fields["inertia"].seeds, fields["dimension"].two_nn_surrogate, arrays["tsne_30_images"].tolist()))
         coordinates = arrays["tsne_30_10-16"]
@@ -248,18 +247,16 @@ def test_a_flat_or_collapsed_cloud_is_measured(make_run):
     assert (gaussian.rank, gaussian.num_active) == (2, 2)
 
 
-def write_checkpoint(run_dir: RunDir, step: int, heads: dict[str, float]) -> Path:
-    path = run_dir.checkpoints / f"step-{step:09d}"
-    path.mkdir(parents=True)
+def plant_heads(run_dir: RunDir, step: int, heads: dict[str, float]) -> Path:
+    """A checkpoint with heads whose kernels hold this value each."""
     weights = {f"{head}/kernel": np.full((2, Z_DIM), size, np.float32) for head, size in heads.items()}
-    np.savez(path / "variables.npz", **weights, **{f"{head}/bias": np.full(Z_DIM, -1.0) for head in heads})
-    return path / "variables.npz"
+    return plant.checkpoint(run_dir, step, **weights, **{f"{head}/bias": np.full(Z_DIM, -1.0) for head in heads})
 
 
 def test_heads_are_those_of_the_newest_checkpoint(make_run):
     run_dir = make_run()
-    write_checkpoint(run_dir, 5, {"mu": 9, "log_var": 9})
-    write_checkpoint(run_dir, 10, {"mu": 2, "log_var": 1})
+    plant_heads(run_dir, 5, {"mu": 9, "log_var": 9})
+    plant_heads(run_dir, 10, {"mu": 2, "log_var": 1})
     statistics.run(str(run_dir.path))
     heads = run_dir.statistics().heads
     assert heads is not None
@@ -271,14 +268,14 @@ def test_heads_are_those_of_the_newest_checkpoint(make_run):
 def test_without_a_checkpoint_there_are_no_heads_and_an_ae_has_one(make_run):
     run_dir = make_run(arm=AE)
     assert statistics.load_heads(run_dir, run_dir.config()) is None
-    write_checkpoint(run_dir, 10, {"mu": 2})
+    plant_heads(run_dir, 10, {"mu": 2})
     assert (statistics.load_heads(run_dir, run_dir.config()) or {}).keys() == {"mu"}
 
 
 @pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("no zip"), Path.unlink])
 def test_a_damaged_checkpoint_is_named(make_run, damage):
     run_dir = make_run()
-    damage(path := write_checkpoint(run_dir, 10, {"mu": 2, "log_var": 1}))
+    damage(path := plant_heads(run_dir, 10, {"mu": 2, "log_var": 1}))
     with pytest.raises(UserError, match="go without its norms") as raised:
         statistics.run(str(run_dir.path))
     assert str(raised.value).startswith(str(path))
@@ -314,7 +311,7 @@ def run_on_data(config: RunConfig, path: Path, held: np.ndarray) -> RunConfig:
         splits={"train": Split(first_image=0, num_images=NUM_TRAIN, entropy_floor=1.0)},
         shards=(),
         sidecars={},
-        sha256="0",
+        sha256=config.data.sha256,
     )
     write_model(path / "manifest.json", manifest)
     return config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})

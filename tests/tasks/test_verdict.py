@@ -2,8 +2,9 @@ import json
 from collections.abc import Mapping
 
 import pytest
-from planted import AE, VAE, study_config, write_marker, write_probe, write_study
 
+from tests import plant
+from tests.examples import AE, VAE, Course, study_config
 from vaehpc.command import UserError
 from vaehpc.schema.config import ArmConfig, ForkConfig, ReplayConfig, TrainConfig, VaeConfig
 from vaehpc.schema.results import ReplayResult
@@ -45,7 +46,7 @@ def forks(tmp_path) -> "Forks":
 
 
 class Forks:
-    """A study of forks whose ends are planted."""
+    """A study of forks that ended in one way or another."""
 
     def __init__(self, folder) -> None:
         self._folder = folder
@@ -53,23 +54,21 @@ class Forks:
     def plant(self, jumps=None, missing=(), seeds=ALL, replay=REPLAY, arms=ARMS) -> StudyDir:
         """Of each variant so many forks jump, every one of those that are not named; these runs have not ended."""
         named = [arms[name].model_copy(update={"name": name}) for name in seeds]
-        config = study_config(named, seeds).model_copy(update={"replay": replay})
-        study = write_study(self._folder / "forks", config)
-        write_probe(study.path / "start" / "probe.arrow", OF_SOURCE)
-        for run in config.runs():
+        study = plant.study(self._folder / "forks", study_config(named, seeds, replay=replay))
+        plant.probe(study.path / "start" / "probe.arrow", OF_SOURCE)
+        for run in study.config().runs():
             if run.name not in missing:
                 jumped = run.seed < (jumps or {}).get(run.arm.name, seeds[run.arm.name])
                 end(study.run(run.name), JUMPED if jumped else CALM)
         return study
 
-    def judged(self, **planted) -> ReplayResult:
-        return verdict.judged(self.plant(**planted))
+    def judged(self, **given) -> ReplayResult:
+        return verdict.judged(self.plant(**given))
 
 
-def end(run_dir: RunDir, probe: Mapping[int, float], state: str = "0", nonfinite_step: int | None = None) -> None:
+def end(run_dir: RunDir, probe: Course, state: str = "0", nonfinite_step: int | None = None) -> None:
     """What a fork leaves: the marker, and the probe with the source run's records before its start."""
-    write_probe(run_dir.probe, probe)
-    write_marker(run_dir, step=1100, state_sha256=state, nonfinite_step=nonfinite_step)
+    plant.trained(run_dir, course=probe, state_sha256=state, nonfinite_step=nonfinite_step)
 
 
 def outcomes(result: ReplayResult) -> dict[str, str]:
@@ -91,7 +90,7 @@ def outcomes(result: ReplayResult) -> dict[str, str]:
         ({"noise": 4}, "not decided"),
     ],
 )
-def test_planted_jumps_give_the_verdict(forks, jumps, expected):
+def test_jumps_give_the_verdict(forks, jumps, expected):
     assert forks.judged(jumps=jumps).verdict == expected
 
 
@@ -207,7 +206,7 @@ def test_a_damaged_fork_is_missing(forks, damage):
     if damage == "marker":
         run_dir.trained_path.write_text("{}")
     else:
-        write_probe(run_dir.probe, {900: 16.0, 1050: 70.0})
+        plant.probe(run_dir.probe, {900: 16.0, 1050: 70.0})
     clipped = next(of for of in verdict.judged(study).variants if of.variant == "clipped")
     assert (clipped.num_missing, clipped.outcome) == (1, "undecided")
 
@@ -236,6 +235,6 @@ def test_an_ae_is_judged_by_what_it_has(forks):
 
 
 def test_another_study_is_refused(tmp_path):
-    study = write_study(tmp_path / "plain", study_config([AE], {"ae": 1}))
+    study = plant.study(tmp_path / "plain", study_config([AE]))
     with pytest.raises(UserError, match="is no replay"):
         verdict.run(str(study.path))
