@@ -12,6 +12,7 @@ from vaehpc.schema.config import (
     DataConfig,
     ModelConfig,
     Provenance,
+    ReplayConfig,
     RunConfig,
     SpikeConfig,
     StudyConfig,
@@ -33,7 +34,7 @@ from vaehpc.stats.departures import StepRecord
 from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.stats.radius import radius_statistics
 from vaehpc.stats.runs import MeasuredRun
-from vaehpc.study.presets import analysis_plan
+from vaehpc.study.presets import Settings, analysis_plan, configured_arms, named_arms
 
 # Settings
 
@@ -68,10 +69,7 @@ def data_config(path: Path = Path("/nowhere"), num_train: int = 40, image_size: 
 AE = arm_config("ae", model={"z_dim": 4}, train={"batch_size": 8})
 VAE = arm_config("vae", "vae-tiny", model={"z_dim": 4}, train={"batch_size": 8})
 """On data_config()'s images 5 steps an epoch, 10 in all."""
-ARTICLE = {
-    "ae-nobn": ArmConfig(name="ae-nobn", model=ModelConfig(batch_norm=False), vae=None, train=TrainConfig()),
-    "vae-tiny": ArmConfig(name="vae-tiny", model=ModelConfig(), vae=VaeConfig(), train=TrainConfig()),
-}
+ARTICLE = configured_arms(named_arms(("ae-nobn", "vae-tiny")), Settings())
 """The article's own arms."""
 CELEBA = data_config(num_train=170_000, image_size=96, name="CelebA", synthetic=False, entropy_floor=4400.0)
 
@@ -96,6 +94,18 @@ def run_config(
         "provenance": PROVENANCE,
     }
     return RunConfig(seed=seed, **fields | changes)
+
+
+REPLAY = ReplayConfig(
+    source="demo/vae-tiny-seed007",
+    started_from="trigger 1",
+    step=900,
+    until_step=1100,
+    calm_step=950,
+    calm_radius=16.0,
+    jumped_radius=64.0,
+    deterministic=True,
+)
 
 
 def study_config(
@@ -155,17 +165,11 @@ def measured_run(
     statistics: Mapping[str, Any] | None = None,
     **trained: Any,
 ) -> MeasuredRun:
-    """A run that ended with its class's radius, or another one.
+    """A run that ended, as what it is beside regular AEs.
 
-    Args:
-        run: its settings.
-        run_class: what it is beside regular AEs.
-        radius: median R at the end; by default the class's, and a tenth more with each seed.
-        course: by default R settles, and goes to its end's at ONSET_EPOCH, or in the last epoch.
-        history: by default as the course goes.
-        triggers: of its flight recorder.
-        statistics: what is otherwise in its statistics.
-        trained: what is otherwise in its marker.
+    By default the median R at the end, `radius`, is the class's and a tenth more with each seed; the course settles and
+    goes to it at ONSET_EPOCH, or in the last epoch; the history follows the course. `statistics` and `trained` are
+    fields of its statistics and of its marker that are otherwise.
     """
     radius = RADII[run_class] + 0.1 * run.seed if radius is None else radius
     course = settling(run, radius) if course is None else course
@@ -208,15 +212,13 @@ def epoch_record(run: RunConfig, epoch: int, radius: float = RADII["regular"], *
         "kl_loss": kl_loss,
         "excess_loss": excess,
         "radius_median": radius,
-        "radius_mean": radius,
+        "radius_mean": 1.01 * radius,
         "radius_max": 2 * radius,
         "offset": 0.7 * radius,
         "spread": 0.7 * radius,
-        "log_var_min": None,
-        "log_var_mean": None,
-        "log_var_max": None,
         "state_sha256": SHA256,
     }
+    fields |= dict.fromkeys(("log_var_min", "log_var_mean", "log_var_max"))
     return EpochRecord(epoch=epoch, step=epoch * run.steps_per_epoch, **fields | changes)
 
 
@@ -239,9 +241,9 @@ def trained_record(run: RunConfig, **changes: Any) -> TrainedRecord:
 
 
 def latent_statistics(run: RunConfig, radius: float = RADII["regular"], **changes: Any) -> LatentStatistics:
-    """Radii of 4001 images with exactly this median, scattered by 13 %; all that is not a radius as in the article."""
-    scatter = np.random.default_rng(run.seed).normal(0, 0.13, 2000)
-    found = radius_statistics(radius * (1 + np.concatenate([scatter, [0], -scatter])), run.plan.radius)
+    """Radii of 4001 images with exactly this median, scattered more above than below it; log_var as the article's."""
+    scatter = abs(np.random.default_rng(run.seed).normal(0, 0.13, 2000))
+    found = radius_statistics(radius * (1 + np.concatenate([-0.8 * scatter, [0], scatter])), run.plan.radius)
     fields = {
         "num_images": 4001,
         "z_dim": run.arm.model.z_dim,

@@ -13,13 +13,14 @@ from PIL import Image
 
 from tests.examples import CELEBA, Course, data_config, measured_run, study_config, trained_record, trigger_record
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
-from vaehpc.schema.config import ArmConfig, ModelConfig, RunConfig, StudyConfig, TrainConfig, VaeConfig
+from vaehpc.schema.config import RunConfig, StudyConfig, TrainConfig
 from vaehpc.schema.results import BatchRecord, PairDistances, RunClass, StudySummary, TriggerRecord
 from vaehpc.stats.departures import NOT_SIGNALS, StepRecord
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.runs import FoundRun, MeasuredRun
 from vaehpc.stats.summary import summarise
 from vaehpc.study.files import BatchDir, RunDir, StudyDir, write_model
+from vaehpc.study.presets import Settings, configured_arms, named_arms
 from vaehpc.tasks.aggregate import read_reference, read_run
 
 HOUR = 3600.0
@@ -167,13 +168,13 @@ def variables(folder: Path, **arrays: np.ndarray) -> Path:
 # A whole study by the classes of its runs
 
 Classes = Mapping[str, Sequence[RunClass | None]]
-"""Class of each run of each arm, seed by seed; None: missing. Arms whose name begins with 'ae' are AEs."""
+"""Class of each run of arms known by name, seed by seed; None: missing."""
 
 
 def classed(
     path: Path, classes: Classes, synthetic: bool = True, preset: str = "demo"
 ) -> tuple[StudyDir, StudySummary]:
-    """The article's arms with 6 epochs, of 100 steps each where the data are synthetic; all but figures and report."""
+    """Arms with 6 epochs, of 100 steps each where the data are synthetic; but for figures and report."""
     found = study(path, classed_config(path.name, classes, synthetic, preset))
     config = found.config()
     for of_run in config.runs():
@@ -191,17 +192,10 @@ def classed(
 
 
 def classed_config(name: str, classes: Classes, synthetic: bool = True, preset: str = "demo") -> StudyConfig:
-    data = CELEBA
-    if synthetic:
-        data = data_config(num_train=12_800, image_size=48, entropy_floor=CELEBA.entropy_floor)
-    train = TrainConfig(epochs=6)
-    arms = [ArmConfig(name=name, model=ModelConfig(), vae=vae_config(name), train=train) for name in classes]
-    seeds = {name: len(of_arm) for name, of_arm in classes.items()}
-    return study_config(arms, seeds, name=name, data=data, preset=preset)
-
-
-def vae_config(arm: str) -> VaeConfig | None:
-    return None if arm.startswith("ae") else VaeConfig(epsilon_limit=5 if "eps5" in arm else None)
+    data = data_config(num_train=12_800, image_size=48, entropy_floor=CELEBA.entropy_floor) if synthetic else CELEBA
+    arms = configured_arms(named_arms(tuple(classes)), Settings(train=TrainConfig(epochs=6)))
+    seeds = {arm: len(of_arm) for arm, of_arm in classes.items()}
+    return study_config(tuple(arms.values()), seeds, name=name, data=data, preset=preset)
 
 
 def pair_distances(config: StudyConfig, runs: Sequence[FoundRun]) -> list[PairDistances]:

@@ -2,8 +2,7 @@ import math
 
 import pytest
 
-from tests.examples import probe_curve
-from vaehpc.schema.config import ReplayConfig
+from tests.examples import REPLAY, probe_curve
 from vaehpc.schema.results import VARIANTS
 from vaehpc.stats.intervals import clopper_pearson
 from vaehpc.stats.replay import (
@@ -35,16 +34,7 @@ def curve(jumps_at=None, to=66.0, num_probes=40):
 
 
 def replay(calm=16.0, jumped=64.0):
-    return ReplayConfig(
-        source="demo/vae-tiny-seed007",
-        started_from="trigger 1",
-        step=900,
-        until_step=1100,
-        calm_step=950,
-        calm_radius=calm,
-        jumped_radius=jumped,
-        deterministic=True,
-    )
+    return REPLAY.model_copy(update={"calm_radius": calm, "jumped_radius": jumped})
 
 
 # When the source run jumped

@@ -3,24 +3,15 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests import plant
+from tests import examples, plant
 from tests.examples import AE, VAE, Course, study_config
 from vaehpc.command import UserError
-from vaehpc.schema.config import ArmConfig, ForkConfig, ReplayConfig, TrainConfig, VaeConfig
+from vaehpc.schema.config import ArmConfig, ForkConfig, TrainConfig, VaeConfig
 from vaehpc.schema.results import ReplayResult
 from vaehpc.study.files import RunDir, StudyDir
 from vaehpc.tasks import verdict
 
-REPLAY = ReplayConfig(
-    source="demo/vae-tiny-seed007",
-    started_from="trigger 1",
-    step=900,
-    until_step=1100,
-    calm_step=950,
-    calm_radius=16.0,
-    jumped_radius=81.0,
-    deterministic=True,
-)
+REPLAY = examples.REPLAY.model_copy(update={"jumped_radius": 81.0})
 FORK = ForkConfig(source=REPLAY.source, seed=7, checkpoint="start", step=900, until_step=1100)
 OF_SOURCE = {900: 16.0, 950: 16.0, 1000: 20.0, 1050: 81.0, 1100: 64.0, 1150: 60.0}
 JUMPED = {step: OF_SOURCE[step] for step in (900, 950, 1000, 1050, 1100)}
