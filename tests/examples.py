@@ -241,9 +241,9 @@ def trained_record(run: RunConfig, **changes: Any) -> TrainedRecord:
 
 
 def latent_statistics(run: RunConfig, radius: float = RADII["regular"], **changes: Any) -> LatentStatistics:
-    """Radii of 4001 images with exactly this median, scattered more above than below it; log_var as the article's."""
+    """Radii of 4001 images with exactly this median, scattered more below than above it; log_var as the article's."""
     scatter = abs(np.random.default_rng(run.seed).normal(0, 0.13, 2000))
-    found = radius_statistics(radius * (1 + np.concatenate([-0.8 * scatter, [0], scatter])), run.plan.radius)
+    found = radius_statistics(radius * (1 + np.concatenate([-scatter, [0], 0.8 * scatter])), run.plan.radius)
     fields = {
         "num_images": 4001,
         "z_dim": run.arm.model.z_dim,
