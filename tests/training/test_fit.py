@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,6 +68,22 @@ def test_adam_is_that_of_keras(beta_2: float, clipnorm: float | None) -> None:
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     assert np.abs(found[0][0] - start[0]).max() > 0.05  # that is, it has moved
+
+
+@pytest.mark.parametrize("option", [{"amsgrad": True}, {"weight_decay": 0.1}, {"use_ema": True}, {"clipvalue": 1.0}])
+def test_adam_refuses_an_option_that_it_does_not_have(option: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        FusedAdam(0.01, **option)
+
+
+def test_adam_is_made_again_from_its_configuration() -> None:
+    adam = FusedAdam(0.25, beta_2=0.5, global_clipnorm=2.0)
+    scaled = keras.optimizers.LossScaleOptimizer(adam, name="loss_scale")
+    with keras.saving.custom_object_scope({"FusedAdam": FusedAdam}):
+        again = keras.optimizers.LossScaleOptimizer.from_config(scaled.get_config()).inner_optimizer
+    assert isinstance(again, FusedAdam)
+    assert again.get_config() == adam.get_config()
+    assert (float(again.learning_rate), again.beta_2, again.global_clipnorm, again.name) == (0.25, 0.5, 2.0, "adam")
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])

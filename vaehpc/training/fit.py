@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,7 +44,25 @@ class TrainedBlock:
 
 
 class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
-    """Adam by TensorFlow's own kernel: one pass over weights, moments and gradients in place of Keras' twelve."""
+    """Adam by TensorFlow's own kernel: one pass over weights, moments and gradients in place of Keras' twelve.
+
+    It has no other option than these, above all none that the kernel would pass over, such as amsgrad.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        beta_2: float = 0.999,
+        global_clipnorm: float | None = None,
+        # Keras numbers unnamed ones, and checkpoints find the variables by their names.
+        name: str = "adam",
+    ) -> None:
+        super().__init__(learning_rate, beta_2=beta_2, global_clipnorm=global_clipnorm, name=name)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        config = super().get_config()
+        return {option: config[option] for option in ("learning_rate", "beta_2", "global_clipnorm", "name")}
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Change one variable and its moments."""
@@ -65,8 +84,7 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
 
 def build_optimizer(train: TrainConfig, net: Net) -> keras.optimizers.Optimizer:
     """Adam with its variables made; with loss scaling in float16, whose smallest gradients would vanish otherwise."""
-    # Named, because Keras numbers unnamed ones, and checkpoints find the variables by their names.
-    optimizer = FusedAdam(train.learning_rate, beta_2=train.beta_2, global_clipnorm=train.clipnorm, name="adam")
+    optimizer = FusedAdam(train.learning_rate, beta_2=train.beta_2, global_clipnorm=train.clipnorm)
     if train.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(net.trainable_variables)
