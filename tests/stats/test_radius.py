@@ -147,16 +147,7 @@ def test_without_a_finite_image_everything_is_nan(plan):
 @pytest.mark.parametrize("component", [3e38, 1e19, 1e-14, 3e-23, 1e-45])
 def test_squares_neither_overflow_nor_vanish(component):
     points = np.array([[1] * 64, [component] * 64], dtype=np.float32)
-    assert radii(points).tolist() == pytest.approx([8, 8 * float(np.float32(component))], rel=2e-7, abs=0)
-
-
-@pytest.mark.parametrize("z_dim", [2, 64, 256, 1024])
-@pytest.mark.parametrize("centre", [0, 3, 1000])
-def test_float32_sums_are_as_exact_as_promised(z_dim, centre):
-    points = normal_points(num_images=20_000, z_dim=z_dim) + np.float32(centre)
-    exact = np.linalg.norm(points.astype(np.float64), axis=1)
-    assert np.abs(radii(points) / exact - 1).max() < 2e-7
-    assert radii(points).mean() == pytest.approx(exact.mean(), rel=5e-9)
+    assert radii(points).tolist() == pytest.approx([8, 8 * float(np.float32(component))], rel=1e-14, abs=0)
 
 
 def test_memory_mapped_points_are_read_in_blocks(tmp_path):
