@@ -141,12 +141,13 @@ def test_identical_forks_with_other_bits_are_not_reproducible(forks):
     assert "not bitwise the run" in found.explanation
 
 
-def test_identical_forks_with_another_radius_than_the_run_are_not_reproducible(forks):
+@pytest.mark.parametrize(("radius", "is_the_same"), [(20.00001, False), (20.000002, True)])
+def test_identical_forks_with_another_radius_than_the_run_are_not_reproducible(forks, radius, is_the_same):
     study = forks.plant()
     for seed in range(3):
-        end(study.run(f"identical-seed{seed:03d}"), JUMPED | {1000: 20.000001})
-    assert verdict.judged(study).repeats_source is False
-    assert verdict.judged(study).verdict == "not reproducible"
+        end(study.run(f"identical-seed{seed:03d}"), JUMPED | {1000: radius})
+    assert verdict.judged(study).repeats_source is is_the_same
+    assert (verdict.judged(study).verdict == "not reproducible") is not is_the_same
 
 
 def test_bits_are_not_asked_where_none_are_promised(forks):
