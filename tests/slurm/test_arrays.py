@@ -387,3 +387,22 @@ def test_slurm_is_asked_about_all_before_one_is_claimed_and_each_is_claimed_befo
     assert noted.read_text().splitlines() == asked
     assert {path.name for path in study.jobs.iterdir()} == left
     assert {batch.name for batch in study.batches() if batch.job() == "11"} == left
+
+
+def test_sbatch_sees_nothing_that_would_win_over_the_scripts_lines(
+    study: StudyDir, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clusters' modules set SBATCH_ variables, and a job leaves SLURM_ ones to what it submits."""
+    clients = Clients(tmp_path / "bin")
+    clients.answers("sbatch", "Submitted batch job 11")
+    (clients.folder / "sbatch").write_text(f'#!/bin/sh\nenv > {tmp_path}/seen\necho "Submitted batch job 11"\n')
+    monkeypatch.setenv("PATH", clients.path())
+    for name in ("SBATCH_OUTPUT", "SBATCH_JOB_NAME", "SLURM_JOB_ID", "SLURM_CONF", "SBATCH_DEBUG", "OUTPUT"):
+        monkeypatch.setenv(name, "of the shell")
+    batches, _ = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    (study.jobs / batches[0].name).mkdir(parents=True)
+    array(study, batches[0], SITE).submitted()
+    seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
+    kept = {"SLURM_CONF", "SBATCH_DEBUG", "OUTPUT"}
+    assert seen & {"SBATCH_OUTPUT", "SBATCH_JOB_NAME", "SLURM_JOB_ID", *kept} == kept
+    assert os.environ["SBATCH_OUTPUT"] == "of the shell"

@@ -107,9 +107,10 @@ def _as_from_a_shell() -> Iterator[None]:
     """
     before = dict(os.environ)
     for name in before:
+        kind, _, option = name.partition("_")
         if (
-            (name.startswith("SLURM_") and name != "SLURM_CONF")
-            or name.removeprefix("SBATCH_").lower().replace("_", "-") in OWN_OPTIONS
+            (kind == "SLURM" and name != "SLURM_CONF")
+            or (kind == "SBATCH" and option.lower().replace("_", "-") in OWN_OPTIONS)
             or (own_image() is not None and name not in KEPT_VARIABLES)
         ):
             del os.environ[name]
