@@ -4,9 +4,11 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.examples import run_config
@@ -21,6 +23,7 @@ from vaehpc.study.files import (
     gigabytes,
     read_model,
     require_space,
+    write_array,
     write_model,
     write_text,
 )
@@ -149,6 +152,19 @@ def test_writing_leaves_nothing_else_behind(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "one")
     write_text(tmp_path / "a", "two")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "two")]
+
+
+@pytest.mark.parametrize(
+    ("write", "new"), [(write_text, "\ud800"), (write_array, np.array([object()]))], ids=["text", "array"]
+)
+def test_writing_that_fails_leaves_what_was_there(
+    tmp_path: Path, write: Callable[[Path, object], None], new: object
+) -> None:
+    """Half a surrogate is no text, and an object no number: both are found out after the file was opened."""
+    write_text(tmp_path / "a", "whole")
+    with pytest.raises(ValueError, match=r"surrogates not allowed|Object arrays cannot be saved"):
+        write(tmp_path / "a", new)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "whole")]
 
 
 def test_too_little_space_says_how_much_is_needed(tmp_path: Path) -> None:

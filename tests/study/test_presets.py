@@ -41,6 +41,8 @@ def test_an_arm_differs_from_its_base_in_what_it_says_only(name: str) -> None:
     ("name", "expected"),
     [
         ("vae-tiny-nobn", {"model.batch_norm": False}),
+        ("vae-eps5", {"vae.epsilon_limit": 5.0}),
+        ("vae-eps2", {"vae.epsilon_limit": 2.0}),
         ("vae-eps-anyscale", {"vae.epsilon_limit": 5.0, "vae.epsilon_limit_on": "tensor"}),
         ("vae-eps0", {"vae.epsilon_factor": 0.0}),
         ("logvar-clamp", {"vae.log_var_limit": 5.0}),
