@@ -275,6 +275,8 @@ def test_out_of_memory_by_the_accounting(planted: Planted, clients: Clients) -> 
     assert (state.kind, state.note) == ("MISSING", "out of memory (peak 15.8 GB, limit 16 GB)")
     assert state.failure is not None
     assert state.failure.advice == "memory_gb = 21 in [jobs.train] of the site file, then the same launch line"
+    clients.answers("sacct", account("4711_1", "OUT_OF_MEMORY", f"{2 * 2**20}K"))  # sampled before the last allocation
+    assert planted.state().note == "out of memory (peak 2.0 GB, limit 16 GB)"
 
 
 def test_out_of_memory_where_slurm_says_no_more_than_killed(planted: Planted, clients: Clients) -> None:
