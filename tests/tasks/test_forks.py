@@ -27,12 +27,16 @@ def source(faces: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDi
     return folder
 
 
-def forked(source: RunDir, path: Path, seed: int = 0, **fork: Any) -> RunDir:
+def new_fork(source: RunDir, path: Path, seed: int = 0, **fork: Any) -> RunDir:
     config = source.config()
-    state = source.checkpoints / f"step-{START:09d}"
-    found = ForkConfig(source="s/r", seed=config.seed, checkpoint=str(state), step=START, until_step=END, **fork)
+    start = {"checkpoint": str(source.checkpoints / f"step-{START:09d}"), "step": START, "until_step": END}
+    found = ForkConfig(source="s/r", seed=config.seed, **{**start, **fork})
     arm = config.arm.model_copy(update={"name": "fork", "fork": found})
-    folder = plant.run(path / f"fork-seed{seed:03d}", config.model_copy(update={"arm": arm, "seed": seed}))
+    return plant.run(path / f"fork-seed{seed:03d}", config.model_copy(update={"arm": arm, "seed": seed}))
+
+
+def forked(source: RunDir, path: Path, seed: int = 0, **fork: Any) -> RunDir:
+    folder = new_fork(source, path, seed, **fork)
     train(str(folder.path))
     return folder
 
@@ -90,13 +94,9 @@ def test_fresh_moments_start_adam_anew(source: RunDir, tmp_path: Path) -> None:
 
 
 def test_a_fork_without_its_start_says_so(source: RunDir, tmp_path: Path) -> None:
-    fork = forked(source, tmp_path / "once")
-    config = fork.config()
-    assert config.arm.fork is not None
-    gone = config.arm.fork.model_copy(update={"checkpoint": str(tmp_path / "gone")})
-    arm = config.arm.model_copy(update={"fork": gone})
+    fork = new_fork(source, tmp_path, checkpoint=str(tmp_path / "gone"))
     with pytest.raises(UserError, match=r"gone/checkpoint\.json does not exist"):
-        train(str(plant.run(tmp_path / "fork", config.model_copy(update={"arm": arm})).path))
+        train(str(fork.path))
 
 
 def test_a_vae_starts_from_the_weights_of_its_ae(faces: DataConfig, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import tensorflow as tf
 from tests.examples import run_config
 from vaehpc.schema.config import ModelConfig, RunConfig, TrainConfig
 from vaehpc.study.presets import Settings, configured_arms, named_arms
-from vaehpc.training.checkpoint import Progress, state_arrays, state_hash
+from vaehpc.training.checkpoint import state_arrays, state_hash
 from vaehpc.training.encode import noise_key
-from vaehpc.training.fit import Signals, build_optimizer, train_blocks
+from vaehpc.training.fit import build_optimizer, compiled_block
 from vaehpc.training.losses import draw_epsilon
 from vaehpc.training.models import build_net, layer_seeds
+from vaehpc.training.pipeline import batch_of_step, batches
+from vaehpc.training.signals import signal_names
 
 LIMIT = 5.0
 BATCH_SIZE, Z_DIM = 128, 256
@@ -26,7 +28,7 @@ IMAGES = np.random.default_rng(0).integers(256, size=(4 * BATCH_SIZE, 16, 16, 3)
 class Step:
     """A step, and the state after it."""
 
-    signals: Signals
+    signals: dict[str, np.float32]
     epsilon_max: float
     state_sha256: str
 
@@ -35,14 +37,13 @@ Pair = tuple[list[Step], list[Step]]
 
 
 def paired_run(arm: str, seed: int) -> RunConfig:
-    """A run of an arm as presets name it, on a small net; a probe after each step ends its block."""
+    """A run of an arm as presets name it, on a small net."""
     settings = Settings(
         model=ModelConfig(z_dim=Z_DIM, filters=(4, 4, 8, 8)),
-        train=TrainConfig(epochs=4, batch_size=BATCH_SIZE, eval_images=BATCH_SIZE),
+        train=TrainConfig(epochs=4, batch_size=BATCH_SIZE),
     )
     run = run_config(seed=seed, num_train=len(IMAGES))
-    plan = run.plan.model_copy(update={"probe": run.plan.probe.model_copy(update={"every_steps": 1})})
-    return run.model_copy(update={"arm": configured_arms(named_arms([arm]), settings)[arm], "plan": plan})
+    return run.model_copy(update={"arm": configured_arms(named_arms([arm]), settings)[arm]})
 
 
 def epsilon_max(run: RunConfig, step: int) -> float:
@@ -68,13 +69,14 @@ def trained(arm: str, seed: int, last_step: int) -> list[Step]:
     run = paired_run(arm, seed)
     net = build_net(run.arm, 16, layer_seeds(run.key("initialisation")))
     optimizer = build_optimizer(run.arm.train, net)
+    block, names = compiled_block(run, net, optimizer), signal_names(run.arm, net)
     steps = []
-    for block in train_blocks(run, IMAGES, net, optimizer, Progress()):
-        state = state_hash(state_arrays([*net.variables, *optimizer.variables]), block.progress.step)
-        signals = {name: values[-1] for name, values in block.signals.items()}
+    for step in range(last_step + 1):
+        batch = iter(batches(IMAGES, batch_of_step(run, step), BATCH_SIZE))
+        (values,) = block(batch, tf.constant(step, tf.int64), tf.constant(1, tf.int64)).numpy()
+        signals = dict(zip(names, values, strict=True))
+        state = state_hash(state_arrays([*net.variables, *optimizer.variables]), step)
         steps.append(Step(signals, epsilon_max=float(signals["epsilon_max"]), state_sha256=state))
-        if block.progress.step > last_step:
-            break
     return steps
 
 
