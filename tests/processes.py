@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from vaehpc.local.starting import started
@@ -21,7 +21,7 @@ class Running:
     """A call in a process of its own; what it says is dropped, as attempts keep logs of their own."""
 
     def __init__(self, work: Callable[..., None], *arguments: object) -> None:
-        self.process: ForkServerProcess = started(_silently, work, *arguments, environment=THREADS)
+        self.process: BaseProcess = started(_silently, work, *arguments, environment=THREADS)
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process.pid is not None

@@ -144,6 +144,13 @@ def test_new_processes_have_tensorflow_and_have_touched_no_device(tmp_path: Path
     assert (tmp_path / "found").read_text() == "True False None"
 
 
+def test_tasks_start_where_a_socket_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder for temporary files of a cluster's job may be deep, or closed."""
+    monkeypatch.setattr("vaehpc.local.starting.get_temp_dir", lambda: f"/{100 * 'x'}")
+    assert run_pool(tasks_in(tmp_path, 1), PROCESSORS, {"THREADS": "1"}, tmp_path) == []
+    assert (tmp_path / "0" / "seen").exists()
+
+
 def test_an_interrupted_pool_leaves_no_task(tmp_path: Path) -> None:
     started = tmp_path / "started"
 

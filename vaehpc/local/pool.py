@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from vaehpc.local.sharing import multi_process_service, runs_at_once
@@ -86,7 +86,7 @@ def run_pool(
         KeyboardInterrupt: after every task was stopped. Checkpoints and results are safe at any moment.
     """
     waiting, free, failed = deque(tasks), list(slots), list[str]()
-    running: dict[ForkServerProcess, tuple[Task, Slot]] = {}
+    running: dict[BaseProcess, tuple[Task, Slot]] = {}
     try:
         while waiting or running:
             while waiting and free:
@@ -105,7 +105,7 @@ def run_pool(
     return failed
 
 
-def _started(task: Task, slot: Slot, environment: Mapping[str, str], logs: Path | None) -> ForkServerProcess:
+def _started(task: Task, slot: Slot, environment: Mapping[str, str], logs: Path | None) -> BaseProcess:
     own = {**environment, **os.environ, "CUDA_VISIBLE_DEVICES": slot.gpu or ""}
     log = None if logs is None else str(logs / task.log)
     return started(_run, task, own, log, environment=environment)

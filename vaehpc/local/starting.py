@@ -11,21 +11,34 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import get_temp_dir
 from types import ModuleType
 from typing import Any
 
 PRELOADED = "vaehpc.local.preloaded"
+LONGEST_FOLDER = 88
+"""Characters: a socket's path has at most 107, and its name takes the rest."""
 
 
-def fork_server() -> ForkServerContext:
-    """Python's fork server, one for each process; it is started with the first process that is asked of it."""
+def fork_server() -> ForkServerContext | SpawnContext:
+    """Python's fork server, one for each process; it is started with the first process that is asked of it.
+
+    Where the folder for temporary files cannot hold its socket, processes that import everything anew.
+    """
+    try:
+        holds_socket = len(os.fsencode(get_temp_dir())) <= LONGEST_FOLDER
+    except OSError:
+        holds_socket = False
+    if not holds_socket:
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
     return context
 
 
-def started(target: Callable[..., None], *arguments: Any, environment: Mapping[str, str]) -> ForkServerProcess:
+def started(target: Callable[..., None], *arguments: Any, environment: Mapping[str, str]) -> BaseProcess:
     """A new process that calls the target.
 
     Args:
