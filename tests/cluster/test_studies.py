@@ -156,8 +156,8 @@ def test_node_lost_while_its_orphan_goes_on(place: Place, undisturbed: Results) 
     with place.held(RUN, 50):
         (node,) = place.nodes("train-0001")
         place.cluster.lose_node(node)
-    with place.held(RUN, 50, attempt=2):
-        assert "resumed at step" in place.status()
+        with place.held(RUN, 50, attempt=2):
+            assert "resumed at step" in place.status()
     place.wait_until_ended()
     assert place.nodes("train-0001")[0] == node
     assert place.nodes("train-0001")[1] != node

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -54,10 +56,13 @@ def wait_to_be_told(directory: str) -> None:
         time.sleep(0.05)
 
 
+def note_tensorflow(directory: str) -> None:
+    """A task that notes whether TensorFlow is imported."""
+    Path(directory).write_text(str("tensorflow" in sys.modules))
+
+
 def look_at_tensorflow(directory: str) -> None:
     """A task that notes whether TensorFlow is imported, and whether it has looked for devices."""
-    import sys
-
     imported = "tensorflow" in sys.modules
     from tensorflow.python.eager import context
 
@@ -196,6 +201,15 @@ def test_a_pack_runs_all_its_tasks_whatever_becomes_of_one(tmp_path: Path, monke
 def test_tasks_of_a_pack_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     run_pack("tests.local.test_pool:meet", 2, [str(tmp_path / "met-0"), str(tmp_path / "met-1")])
+
+
+def test_a_pack_has_loaded_what_its_own_tasks_need(tmp_path: Path) -> None:
+    """An element of statistics asks for little memory, and TensorFlow holds much of it."""
+    files = [str(tmp_path / "a"), str(tmp_path / "b")]
+    code = f"from vaehpc.local.pool import run_pack; run_pack('tests.local.test_pool:note_tensorflow', 1, {files})"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [Path(file).read_text() for file in files] == ["False", "False"]
 
 
 def test_a_pack_waits_for_tasks_that_are_told_to_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

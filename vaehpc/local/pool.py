@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from vaehpc.local.sharing import multi_process_service, runs_at_once
-from vaehpc.local.starting import started
+from vaehpc.local.starting import added, started
 from vaehpc.machine.hardware import visible_gpus
 from vaehpc.schema.site import JobConfig
 
@@ -134,7 +134,8 @@ def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None
         tasks[0]()
         return
     gpu = next(iter(visible_gpus()), None)
-    with _ignoring_sigterm(), contextlib.ExitStack() as stack:
+    needed = {"VAEHPC_PRELOADED": entry_point.partition(":")[0]}
+    with _ignoring_sigterm(), added(needed), contextlib.ExitStack() as stack:
         if gpu is not None and at_once > 1:
             stack.enter_context(multi_process_service())
             at_once = runs_at_once(directories[0], at_once)

@@ -1,5 +1,6 @@
 """What a fork server imports: TensorFlow, Keras and the statistics, imported but not used, take seconds only once.
 
+VAEHPC_PRELOADED names other modules, where tasks need less: TensorFlow alone holds 700 MB.
 What they say of themselves meanwhile is dropped; what is wrong with one is said by the task that needs it.
 """
 
@@ -8,12 +9,14 @@ import importlib
 import os
 import signal
 
+ALL = "vaehpc.tasks.train vaehpc.tasks.statistics vaehpc.tasks.aggregate"
+
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where Slurm ends a job every process is told; this one outlives its own
 said = os.dup(1), os.dup(2)
 nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(nowhere, 1)
 os.dup2(nowhere, 2)
-for name in ("vaehpc.tasks.train", "vaehpc.tasks.statistics", "vaehpc.tasks.aggregate"):
+for name in os.environ.get("VAEHPC_PRELOADED", ALL).split():
     with contextlib.suppress(Exception):
         importlib.import_module(name)
 os.dup2(said[0], 1)
