@@ -19,7 +19,7 @@ from vaehpc.schema.config import (
     TrainConfig,
     VaeConfig,
 )
-from vaehpc.schema.plan import PlanConfig
+from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.schema.results import (
     EpochRecord,
     LatentStatistics,
@@ -93,7 +93,8 @@ def run_config(
         "plan": analysis_plan(),
         "provenance": PROVENANCE,
     }
-    return RunConfig(seed=seed, **fields | changes)
+    fields |= changes
+    return RunConfig(seed=seed, **{"plan_sha256": text_sha256(fields["plan"].text)} | fields)
 
 
 REPLAY = ReplayConfig(
@@ -123,7 +124,7 @@ def study_config(
         "seeds": {name: tuple(range(count)) for name, count in num_seeds.items()},
         "provenance": PROVENANCE,
     }
-    return StudyConfig(plan=plan, plan_sha256=plan.sha256, **fields | changes)
+    return StudyConfig(plan=plan, plan_text=plan.text, plan_sha256=text_sha256(plan.text), **fields | changes)
 
 
 def quick_plan() -> PlanConfig:
@@ -234,6 +235,7 @@ def trained_record(run: RunConfig, **changes: Any) -> TrainedRecord:
         "seconds": 60.0,
         "seconds_per_epoch": 10.0,
         "device": "CPU",
+        "device_kind": "cpu",
         "threads": 1,
         "provenance": PROVENANCE,
     }
@@ -255,7 +257,7 @@ def latent_statistics(run: RunConfig, radius: float = RADII["regular"], **change
         "log_var": run.arm.vae and LogVarCensus(min=-24.660698, max=-2.0205276, mean=-13.682616, num_in_interval=2),
         "difference": None,
     }
-    return LatentStatistics(run=run.name, plan_sha256=run.plan.sha256, **fields | changes)
+    return LatentStatistics(run=run.name, plan_sha256=run.plan_sha256, **fields | changes)
 
 
 def run_summary(run_class: RunClass | None, seed: int = 0, **changes: Any) -> RunSummary:

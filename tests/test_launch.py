@@ -10,10 +10,13 @@ import pytest
 from rich.console import Console
 
 import vaehpc.launch
-from vaehpc.launch import main, parsed, say_what_it_can_show, show_arms
+from vaehpc.launch import made_on_nodes, main, parsed, say_what_it_can_show, show_arms
 from vaehpc.schema.config import DataConfig
+from vaehpc.schema.site import SiteConfig
 from vaehpc.study.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
-from vaehpc.study.study import planned_study
+from vaehpc.study.provenance import code_version, sources
+from vaehpc.study.sites import resolved
+from vaehpc.study.study import in_image, planned_study
 
 
 @pytest.fixture(autouse=True)
@@ -222,3 +225,14 @@ def test_the_launcher_imports_no_tensorflow_and_no_scipy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_of_nodes_the_launcher_knows_the_code_or_else_the_image(faces: DataConfig) -> None:
+    config = planned_study("s", "demo", faces, configured_arms(named_arms(("ae",)), Settings()), 1)
+    bare = resolved(SiteConfig.model_validate({"executor": "slurm"}))
+    (code,) = made_on_nodes(config, bare).values()
+    assert [key for key, _ in code] == [sources()] and code_version() in code[0][1]
+    image = {"runtime": "podman", "image": "train"}
+    with_image = resolved(SiteConfig.model_validate({"executor": "slurm", "container": image}))
+    assert made_on_nodes(config, with_image) == {}  # it could not be looked into
+    assert made_on_nodes(in_image(config, "sha256:1"), with_image) == {"image": (("sha256:1", "in sha256:1"),)}

@@ -21,9 +21,11 @@ from rich.table import Table
 from vaehpc.command import UserError, exit_code, nearest, say
 from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
-from vaehpc.machine.hardware import computes_bfloat16, cpu_model, has_slurm, visible_gpus
+from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
 from vaehpc.monitoring.shown import show_results
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.plan import agrees, values_of
+from vaehpc.schema.results import Made
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.queueing import (
     line_path,
@@ -33,7 +35,9 @@ from vaehpc.slurm.queueing import (
     scripts_folder,
     write_scripts,
 )
+from vaehpc.stats.making import Facets, facets, otherwise, usual
 from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none, power
+from vaehpc.study.attempts import starts_of
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.presets import (
     DEMO_IMAGE_SIZE,
@@ -45,10 +49,11 @@ from vaehpc.study.presets import (
     configured_arms,
     named_arms,
     overridden,
+    plan_text,
     read_toml,
 )
-from vaehpc.study.provenance import own_image
-from vaehpc.study.sites import Executor, chosen_site, job_config, resolved
+from vaehpc.study.provenance import own_image, provenance
+from vaehpc.study.sites import Executor, Site, chosen_site, job_config, resolved
 from vaehpc.study.study import (
     controls,
     create_study,
@@ -215,6 +220,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         for arm in named:
             say(console, f"  {arm}: {named[arm].question}")
         show_arms({**present, **arms}, console)
+        say_code(study, facets([made_here()]), console)
         return _describe(study, arms, num_seeds, console)
     data, request = _wanted_data(asked)
     if request is not None and executor == "slurm" and not data.manifest_path.exists():
@@ -229,6 +235,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
     if executor == "slurm":
         return _launch_on_slurm(study, config, site, asked, console)
+    say_code(study, facets([made_here()]), console)
     config = _begun(study, config, console)
     say_what_is_emulated(config, console)
     claim(study)
@@ -249,9 +256,11 @@ def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, a
         say(console, "Slurm's client is not in this image: the scripts are written for the host.")
         folder = scripts_folder(study)
     if asked.dry_run or folder is not None:
+        say_code(study, made_on_nodes(config, site), console)
         config = _allowed(study, config)
         return write_scripts(study, config, site, None if asked.dry_run else folder, console)
     config = in_image(config, require_package(site))
+    say_code(study, made_on_nodes(config, site), console)
     return queue_study(study, _begun(study, config, console), site, asked.wait, console, show_results)
 
 
@@ -262,6 +271,43 @@ def _begun(study: StudyDir, config: StudyConfig, console: Console) -> StudyConfi
     show_arms(config.arms, console)
     say_what_it_can_show(config, console)
     return config
+
+
+def made_here() -> Made:
+    """What trains on this machine."""
+    device = gpu_name() if visible_gpus() else cpu_model()
+    return Made(stage="train", provenance=provenance(), device=device, driver=gpu_driver())
+
+
+def made_on_nodes(config: StudyConfig, site: Site) -> Facets:
+    """What is known here of what trains there: the image's digest, or else this code, which the nodes see too."""
+    names = ("image",) if site.container.runtime != "none" else ("code",)
+    found = facets([Made(stage="train", provenance=config.provenance)])
+    return {name: found[name] for name in names if (name, config.provenance.image_digest) != ("image", None)}
+
+
+def say_code(study: StudyDir, now: Facets, console: Console) -> None:
+    """Which code this is; and, before anything is trained, in what it differs from what made the study's first runs."""
+    say(console, f"Code: vaehpc {provenance().code_version}.")
+    if not study.config_path.exists():
+        return
+    config = study.config()
+    if config.plan_text != plan_text() and not agrees(values_of(plan_text()), config.plan.model_dump(mode="json")):
+        say(console, "The study keeps the analysis plan of its first launch; analysis/plan.toml says otherwise today.")
+    first = usual(facets(starts) for arm in config.arms if (starts := _first_starts(study, config, arm)))
+    if other := otherwise(now, first):
+        say(
+            console,
+            f"What is trained from now on is made {', '.join(other)}; the runs that are there"
+            f" {', '.join(otherwise(first, now))}. The report will name it as a deviation, and its tests exploratory.",
+        )
+
+
+def _first_starts(study: StudyDir, config: StudyConfig, arm: str) -> list[Made]:
+    """Of the first run of an arm that says what made it; of thousands, one is read."""
+    runs = (study.run(run_name(arm, seed)) for seed in config.seeds[arm])
+    every = (starts_of(run, run.trained() if run.trained_path.exists() else None) for run in runs)
+    return next((starts for starts in every if starts), [])
 
 
 def say_what_is_emulated(config: StudyConfig, console: Console) -> None:

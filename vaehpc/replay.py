@@ -31,8 +31,6 @@ LIMIT = 5.0
 """Of |epsilon|, the article's remedy, and of log_var."""
 GRADIENT_FACTOR = 10.0
 """The gradient's norm is limited to this times its median before the jump."""
-GPU_NAMES = re.compile("nvidia|tesla|geforce|quadro|titan|grid|radeon|instinct", re.IGNORECASE)
-"""Devices other than processors, as TensorFlow names them."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +260,7 @@ def observed_jump(run: RunDir, config: RunConfig, start: Start, trained: Trained
         calm_step=found.calm_step,
         calm_radius=found.calm_radius,
         jumped_radius=jumped,
-        deterministic=trained.threads == 1 and GPU_NAMES.search(trained.device) is None,
+        deterministic=trained.threads == 1 and trained.device_kind == "cpu",
     )
 
 

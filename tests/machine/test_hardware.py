@@ -43,6 +43,7 @@ case "$*" in
   "--query-gpu=name --format=csv,noheader,nounits --id=0") echo NVIDIA H200 ;;
   "--query-gpu=memory.total --format=csv,noheader,nounits --id=0") echo 143771 ;;
   "--query-gpu=memory.total --format=csv,noheader,nounits --id=1") echo '[N/A]' ;;
+  "--query-gpu=driver_version --format=csv,noheader,nounits --id=0") echo 550.54.15 ;;
   *) echo "wrong: $*"; exit 6 ;;
 esac
 """
@@ -62,12 +63,13 @@ def test_gpus_are_those_of_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.visible_gpus() == ["0", "1"]
     assert (hardware.gpu_name(), hardware.gpu_name("1")) == ("NVIDIA H200", "NVIDIA A100")
     assert hardware.gpu_memory() == 143771 * 2**20
+    assert hardware.gpu_driver() == "550.54.15"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert hardware.visible_gpus() == ["1"]
     assert hardware.gpu_name() == "NVIDIA A100"
     assert hardware.gpu_memory() == 0  # not known
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert hardware.gpu_name() == "GPU"
+    assert (hardware.gpu_name(), hardware.gpu_driver()) == ("GPU", None)
 
 
 def test_no_gpu_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,22 +34,17 @@ GAUSSIAN = GaussianStatistics(
     kurtosis=NOTHING,
     ks=NOTHING,
     correlation_max=0.25,
-    correlation_rms=0.1,
     rank=3,
     participation_ratio=2.345,
     num_active=3,
     mahalanobis_ks=0.0123,
-    mardia=MardiaStatistics(
-        skewness=1, skewness_expected=1, skewness_images=9, kurtosis=15, kurtosis_expected=15, kurtosis_z=0
-    ),
+    mardia=MardiaStatistics(skewness=1, skewness_expected=1, skewness_images=9, kurtosis=15, kurtosis_expected=15),
     radius_mean=16,
     radius_mean_expected=16.1,
     radius_sd=2.111,
     radius_sd_expected=2.222,
 )
-DIMENSION = DimensionStatistics(
-    num_images=99, num_neighbours=10, two_nn=2.9, two_nn_surrogate=3.1, distance=1, distance_ratio=0.9
-)
+DIMENSION = DimensionStatistics(num_images=99, num_neighbours=10, two_nn=2.9, two_nn_surrogate=3.1, distance_ratio=0.9)
 INERTIA = InertiaCurve(
     method="subsampled", num_clusters=(2, 4, 6), inertia=(9e4, 5e4, 4e4), seeds=(1, 2, 3), elbow=4, elbow_factor=3.5
 )

@@ -35,7 +35,7 @@ TSNE = TsneResult(
     neighbour_recall_expected=0.0005,
     seed=1,
 )
-HEAD = HeadNorms(kernel_norm=4.0, kernel_rms=0.1, bias_norm=16.0, bias_mean=-1.0)
+HEAD = HeadNorms(kernel_norm=4.0, bias_norm=16.0, bias_mean=-1.0)
 NO_CONTROL = Control(None, None, num_runs=0)
 
 

@@ -1,18 +1,36 @@
 """Named arms differ in what they say and nothing else; a file's own arms are checked as strictly as settings are."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vaehpc.command import UserError
 from vaehpc.schema.config import ArmConfig, SpikeConfig
-from vaehpc.study.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
+from vaehpc.schema.frozen import Frozen
+from vaehpc.study.presets import ARMS, PRESETS, Settings, analysis_plan, configured_arms, named_arms
 from vaehpc.study.study import controls, differences
 
 ALL = configured_arms(ARMS, Settings())
 OWN_AE = [name for name in ARMS if f"ae-{name.removeprefix('vae-')}" in ARMS]
 """VAEs with an AE of their own."""
+
+
+def defaults(part: Frozen) -> Iterator[tuple[str, object, object]]:
+    """Name, default and value of what may be left out of the plan's file."""
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if isinstance(value, Frozen):
+            yield from defaults(value)
+        elif not field.is_required():
+            yield name, field.default, value
+
+
+def test_defaults_of_the_plan_are_those_of_its_file() -> None:
+    found = list(defaults(analysis_plan()))
+    assert "looks" in [name for name, _, _ in found]
+    assert [name for name, default, value in found if default != value] == []
 
 
 def said_of(name: str) -> dict[str, object]:

@@ -75,11 +75,13 @@ def test_runs_follow_a_data_set_that_was_moved(tmp_path: Path) -> None:
     assert folder.run("ae-seed000").config().data.path == "/elsewhere"
 
 
-def test_another_plan_is_refused() -> None:
+def test_a_study_keeps_its_own_plan() -> None:
     config = study("ae")
-    plan = config.plan.model_copy(update={"level": 0.9})
-    with pytest.raises(UserError, match=r"study\.plan\.level: it has 0\.95, asked for 0\.9"):
-        widened(config, config.model_copy(update={"plan": plan}))
+    of_study = config.plan.model_copy(update={"level": 0.9})
+    kept = config.model_copy(update={"plan": of_study, "plan_text": "level = 0.9", "plan_sha256": "0" * 64})
+    wider = widened(kept, study("ae", num_seeds=3))
+    assert (wider.plan, wider.plan_text, wider.plan_sha256) == (of_study, "level = 0.9", "0" * 64)
+    assert wider.seeds == {"ae": (0, 1, 2)}
 
 
 def test_missing_runs_come_seed_by_seed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.examples import AE, VAE, Course, quick_plan, study_config, trigger_re
 from vaehpc.command import UserError
 from vaehpc.stats.quantities import QUANTITIES
 from vaehpc.stats.runs import MeasuredRun
-from vaehpc.study.files import RunDir, StudyDir, write_model
+from vaehpc.study.files import RunDir, StudyDir, record_text, write_model
 from vaehpc.tasks import aggregate, statistics
 from vaehpc.tasks.recorded import read_probe
 
@@ -230,7 +230,7 @@ def test_missing_runs_say_what_they_lack_and_their_last_words(summary):
 
 
 def test_summary_can_be_read_back(planted, summary):
-    assert json.loads(planted.summary().model_dump_json()) == summary
+    assert json.loads(record_text(planted.summary())) == summary
 
 
 def test_compares_with_the_article_and_says_what_differs(summary):
@@ -437,10 +437,14 @@ def test_what_was_not_planned_is_told(small):
     write_model(small.config_path, config.model_copy(update=changed))
     measured = small.run("ae-seed001").statistics_path
     measured.write_text(measured.read_text().replace(config.plan_sha256, "0" * 64))
+    other = small.run("vae-tiny-seed000")
+    by_other = other.trained().provenance.model_copy(update={"code_version": "2"})
+    write_model(other.trained_path, other.trained().model_copy(update={"provenance": by_other}))
     aggregate.run(str(small.path))
     assert small.summary().deviations == (
         "the analysis plan in study.json is not the one that was hashed at the launch",
         "measured under another analysis plan: ae-seed001",
+        "seed 0 of vae-tiny by 2, of 1",
         "1 of 2 seeds of ae were added after the first launch",
         "the arm vae-tiny was added after the first launch",
     )

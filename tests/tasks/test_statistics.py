@@ -51,7 +51,7 @@ def test_measures_what_training_left(make_run):
     assert (measured.log_var.min, measured.log_var.max) == (-14, -14)
     assert measured.difference is not None
     assert measured.difference.max_component == pytest.approx(0.001, rel=1e-2)
-    assert measured.plan_sha256 == run_dir.config().plan.sha256
+    assert measured.plan_sha256 == run_dir.config().plan_sha256
     assert outcomes(run_dir) == ["done"]
 
 

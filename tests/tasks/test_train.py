@@ -22,9 +22,10 @@ from PIL import Image
 
 from tests.examples import run_config
 from tests.processes import TIMEOUT, Running
+from vaehpc.machine.hardware import cpu_model
 from vaehpc.schema.config import DataConfig, ModelConfig, TrainConfig
 from vaehpc.study import attempts
-from vaehpc.study.attempts import all_attempts
+from vaehpc.study.attempts import all_attempts, made_of, starts_of
 from vaehpc.study.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.study.study import data_config
 from vaehpc.tasks.train import kept_programs
@@ -99,6 +100,9 @@ def interrupted(faces: DataConfig, tmp_path: Path) -> Iterator[RunDir]:
 def test_a_vae_leaves_what_the_next_stages_read(undisturbed: RunDir) -> None:
     config, record = undisturbed.config(), undisturbed.trained()
     assert (record.step, record.epochs, record.nonfinite_step, record.num_attempts) == (120, 40, None, 1)
+    assert (record.device, record.device_kind, record.device_kind_is_guessed) == (cpu_model(), "cpu", False)
+    assert (record.driver, record.capability) == (None, None)
+    assert starts_of(undisturbed, None) == [made_of(record)]
     shape = (config.data.num_train, config.arm.model.z_dim)
     mu, log_var, z = (np.load(path) for path in (undisturbed.mu, undisturbed.log_var, undisturbed.z))
     assert {(array.shape, str(array.dtype)) for array in (mu, log_var, z)} == {(shape, "float32")}

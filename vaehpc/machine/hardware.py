@@ -49,6 +49,11 @@ def gpu_name(gpu: str | None = None) -> str:
     return next(iter(_asked("name", gpu)), "GPU")
 
 
+def gpu_driver() -> str | None:
+    """Version of the driver of the first GPU that this process sees; None where there is none, or nobody knows."""
+    return next(iter(_asked("driver_version", None)), None)
+
+
 def gpu_memory() -> int:
     """Bytes of memory of the first GPU that this process sees; 0 where there is none."""
     mebibytes = next(iter(_asked("memory.total", None)), "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from vaehpc.machine.processes import process_stat, running_launcher
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import BatchRecord, StudySummary
 from vaehpc.slurm.client import AccountedElement, QueuedElement
-from vaehpc.study.attempts import Attempt, all_attempts
+from vaehpc.study.attempts import Attempt, all_attempts, read_json
 from vaehpc.study.files import BatchDir, Event, RunDir, StudyDir
 
 # What the files say
@@ -103,15 +102,6 @@ class RunFiles:
         if newest is None:
             return {}
         return newest.beat or (self.before.beat if self.before else {})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small record; empty if it is missing or damaged."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def read_run(path: Path, config: RunConfig) -> RunFiles:

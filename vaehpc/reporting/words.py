@@ -533,6 +533,11 @@ def seeds(found: Sequence[int]) -> str:
     return enumeration([str(seed) for seed in found]) if found else "none"
 
 
+def plan_defaults(summary: StudySummary) -> str:
+    """Limits that the study's plan does not name."""
+    return f"The study's plan does not name these, so that this release's hold: {'; '.join(summary.plan_defaults)}."
+
+
 def rerun(name: str) -> list[str]:
     """Commands that train one run again, beside the study's directory, and show the hash of its final state."""
     return [

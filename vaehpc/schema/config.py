@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.frozen import Frozen, Result
 from vaehpc.schema.plan import PlanConfig
 
 ArmKind = Literal["ae", "vae"]
@@ -212,7 +212,7 @@ class DataConfig(Frozen):
     """H(x) of the training split in nats per pixel x pixels, the least reconstruction loss possible."""
 
 
-class ImageRecord(Frozen):
+class ImageRecord(Result):
     """What an image of containers/Dockerfile says of itself."""
 
     target: Literal["train", "analysis"]
@@ -222,10 +222,13 @@ class ImageRecord(Frozen):
     """'sha256:...' of its files: the same for an archive, a sandbox and a SIF made of one image."""
 
 
-class Provenance(Frozen):
+class Provenance(Result):
     """What code, image and packages something was made with."""
 
     code_version: str
+    """'0.2.0+g1a2b3c4d5e6f': release and commit; of a changed checkout with '.dirty' and the start of `sources`."""
+    sources: str | None = None
+    """SHA-256 of the package's Python files, which no commit and no git is needed for; None: made by 0.1.0."""
     image_digest: str | None
     packages: dict[str, str]
 
@@ -242,6 +245,8 @@ class RunConfig(Frozen):
     root_seed: Annotated[int, Field(ge=0)]
     data: DataConfig
     plan: PlanConfig
+    plan_sha256: str
+    """Of the text that the study keeps."""
     provenance: Provenance
 
     @property
@@ -295,7 +300,10 @@ class StudyConfig(Frozen):
     root_seed: Annotated[int, Field(ge=0)]
     data: DataConfig
     plan: PlanConfig
+    plan_text: str
+    """As it was when the study was first launched: TOML, or the JSON that 0.1.0 hashed. A study keeps its own."""
     plan_sha256: str
+    """Of that text."""
     arms: dict[str, ArmConfig]
     seeds: dict[str, tuple[int, ...]]
     """Seeds of each arm, sorted."""
@@ -324,6 +332,7 @@ class StudyConfig(Frozen):
                 root_seed=self.root_seed,
                 data=self.data,
                 plan=self.plan,
+                plan_sha256=self.plan_sha256,
                 provenance=self.provenance,
             )
             for arm in self.arms.values()

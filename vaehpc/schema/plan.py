@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import tomllib
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
@@ -191,6 +194,39 @@ class PlanConfig(Frozen):
     attributes: AttributePlan
 
     @property
-    def sha256(self) -> str:
-        """Hash of the plan's values."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+    def text(self) -> str:
+        """The values as JSON, for a plan that was not read from a file."""
+        return self.model_dump_json()
+
+
+def text_sha256(text: str) -> str:
+    """Hash of a plan's text, which is the plan's identity."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def values_of(text: str) -> dict[str, Any]:
+    """What a plan's text says: TOML, or JSON."""
+    values: dict[str, Any] = json.loads(text) if text.startswith("{") else tomllib.loads(text)
+    return values
+
+
+def agrees(said: Any, taken: Any) -> bool:
+    """Whether what a plan's text says is in the plan's values as JSON has them; either may have keys of its own."""
+    if isinstance(said, dict) and isinstance(taken, dict):
+        return all(agrees(said[key], taken[key]) for key in said.keys() & taken.keys())
+    if isinstance(said, list) and isinstance(taken, list):
+        return len(said) == len(taken) and all(map(agrees, said, taken))
+    return bool(said == taken)
+
+
+def defaults_of(said: dict[str, Any], plan: Frozen, prefix: str = "") -> Iterator[str]:
+    """'contrasts.looks = ()' for each limit that a text does not name, as a study's does not where the limit is newer.
+
+    None is no limit, which TOML cannot write.
+    """
+    for name, value in plan:
+        if name not in said:
+            if value is not None:
+                yield f"{prefix}{name} = {value}"
+        elif isinstance(value, Frozen):
+            yield from defaults_of(said[name], value, f"{prefix}{name}.")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from vaehpc.schema.config import Provenance, ReplayConfig
-from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.frozen import Result
 from vaehpc.schema.plan import Alternative
 
 RunClass = Literal["nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified"]
@@ -27,7 +27,7 @@ ATTRIBUTES = (
 """CelebA's 40 attributes: the columns of attributes.npy, in the order of list_attr_celeba.txt."""
 
 
-class Shard(Frozen):
+class Shard(Result):
     """One TFRecord file: the images first_image ... first_image + num_images - 1 of the set."""
 
     file: str
@@ -37,7 +37,7 @@ class Shard(Frozen):
     sha256: str
 
 
-class Split(Frozen):
+class Split(Result):
     """Images first_image ... first_image + num_images - 1 of the set; `entropy_floor` is the mean H(x) of an image."""
 
     first_image: int
@@ -45,7 +45,7 @@ class Split(Frozen):
     entropy_floor: float
 
 
-class Preprocessing(Frozen):
+class Preprocessing(Result):
     """How pixels were made; part of the data's identity."""
 
     version: int
@@ -58,7 +58,7 @@ class Preprocessing(Frozen):
     images_per_shard: int
 
 
-class Manifest(Frozen):
+class Manifest(Result):
     """manifest.json of a data set, written last. `sha256` covers everything in it but `name` and `source`."""
 
     name: str
@@ -77,7 +77,7 @@ class Manifest(Frozen):
 # One run
 
 
-class EpochRecord(Frozen):
+class EpochRecord(Result):
     """A line of history.jsonl: losses as float64 means over the epoch's images (nats per image), R = ||mu||_2."""
 
     epoch: int
@@ -102,7 +102,7 @@ class EpochRecord(Frozen):
     """Of weights, optimizer and step: where two histories part, it differs."""
 
 
-class ProbeRecord(Frozen):
+class ProbeRecord(Result):
     """A row of recorder/probe.arrow: ||mu||_2 of the probe images after `step` steps."""
 
     step: int
@@ -115,7 +115,7 @@ class ProbeRecord(Frozen):
 TriggerSignal = Literal["gradient_norm", "gradient_rms", "log_var_max", "probe_radius", "nonfinite"]
 
 
-class TriggerRecord(Frozen):
+class TriggerRecord(Result):
     """trigger.json: what made the flight recorder dump its last steps, beside steps.arrow and snapshot/."""
 
     step: int
@@ -131,7 +131,10 @@ class TriggerRecord(Frozen):
     largest_log_var_image: int | None
 
 
-class TrainedRecord(Frozen):
+DeviceKind = Literal["cpu", "gpu"]
+
+
+class TrainedRecord(Result):
     """trained.json: the marker of a finished training."""
 
     run: str
@@ -148,11 +151,28 @@ class TrainedRecord(Frozen):
     seconds_per_epoch: float
     """Mean wall time of that attempt's epochs, with their evaluation and checkpoints; NaN if it trained none."""
     device: str
+    device_kind: DeviceKind
+    device_kind_is_guessed: bool = False
+    """From the name alone: of 0.1.0 no more is known."""
+    driver: str | None = None
+    """Version of the GPU's driver; None: no GPU, or not known, as the next."""
+    capability: str | None = None
+    """Compute capability of the GPU, '9.0'."""
     threads: int
     provenance: Provenance
 
 
-class Histogram(Frozen):
+class Made(Result):
+    """A start of a run that left something of its result: what it was made with."""
+
+    stage: Literal["train", "statistics"]
+    provenance: Provenance
+    device: str | None = None
+    """None: not known, as the next; or that of statistics."""
+    driver: str | None = None
+
+
+class Histogram(Result):
     """Counts in [i w, (i + 1) w), i = 0 ... num_bins - 1, and beyond."""
 
     bin_width: float
@@ -165,7 +185,7 @@ class Histogram(Frozen):
         return [self.bin_width * (i + 0.5) for i in range(len(self.counts))]
 
 
-class RadiusStatistics(Frozen):
+class RadiusStatistics(Result):
     """Distribution of R = ||.||_2 over the images."""
 
     median: float
@@ -179,7 +199,7 @@ class RadiusStatistics(Frozen):
     """Share of images with low < R < high, keyed 'low-high'."""
 
 
-class LogVarCensus(Frozen):
+class LogVarCensus(Result):
     """All num_images x z_dim components of log_var."""
 
     min: float
@@ -188,7 +208,7 @@ class LogVarCensus(Frozen):
     num_in_interval: int
 
 
-class DifferenceCensus(Frozen):
+class DifferenceCensus(Result):
     """z against mu: components, and radii."""
 
     max_component: float
@@ -204,17 +224,16 @@ class DifferenceCensus(Frozen):
 Head = Literal["mu", "log_var"]
 
 
-class HeadNorms(Frozen):
+class HeadNorms(Result):
     """Weights of the dense layer of mu or of log_var."""
 
     kernel_norm: float
     """Frobenius."""
-    kernel_rms: float
     bias_norm: float
     bias_mean: float
 
 
-class Spread(Frozen):
+class Spread(Result):
     """Of a statistic over the latent axes; NaN where no axis has it."""
 
     min: float
@@ -222,7 +241,7 @@ class Spread(Frozen):
     max: float
 
 
-class MardiaStatistics(Frozen):
+class MardiaStatistics(Result):
     """Mardia's multivariate skewness and kurtosis, each beside what a normal distribution gives."""
 
     skewness: float
@@ -231,11 +250,9 @@ class MardiaStatistics(Frozen):
     """A random sample of the images."""
     kurtosis: float
     kurtosis_expected: float
-    kurtosis_z: float
-    """In standard errors under normality."""
 
 
-class GaussianStatistics(Frozen):
+class GaussianStatistics(Result):
     """mu beside the normal distribution with its mean and covariance. Arrays lie in statistics/."""
 
     num_images: int
@@ -248,7 +265,6 @@ class GaussianStatistics(Frozen):
     """Kolmogorov-Smirnov distance of an axis from the normal of its mean and sd."""
     correlation_max: float
     """Largest absolute correlation of two axes."""
-    correlation_rms: float
     rank: int
     """Principal axes with any variance."""
     participation_ratio: float
@@ -264,20 +280,18 @@ class GaussianStatistics(Frozen):
     radius_sd_expected: float
 
 
-class DimensionStatistics(Frozen):
+class DimensionStatistics(Result):
     """Nearest neighbours of a random sample of mu, and of as many points of the normal with its mean and covariance."""
 
     num_images: int
     num_neighbours: int
     two_nn: float
     two_nn_surrogate: float
-    distance: float
-    """Median distance to the last of the neighbours."""
     distance_ratio: float
     """To that of the surrogate: below 1, the points lie closer together than normal ones."""
 
 
-class InertiaCurve(Frozen):
+class InertiaCurve(Result):
     """Within-cluster sums of squares of mu over numbers of clusters."""
 
     method: Literal["subsampled", "minibatch"]
@@ -291,7 +305,7 @@ class InertiaCurve(Frozen):
     """Largest ratio of the log-log slopes on the two sides of a number of clusters."""
 
 
-class TsneResult(Frozen):
+class TsneResult(Result):
     """One embedding, whose coordinates lie in statistics/."""
 
     settings: str
@@ -306,7 +320,7 @@ class TsneResult(Frozen):
     """openTSNE's random_state."""
 
 
-class AttributeProbe(Frozen):
+class AttributeProbe(Result):
     """A linear probe of one attribute, judged on images that it was not fitted on; NaN where all or none have it."""
 
     share: float
@@ -317,7 +331,7 @@ class AttributeProbe(Frozen):
     """Mean of sensitivity and specificity; 0.5 is useless."""
 
 
-class LatentStatistics(Frozen):
+class LatentStatistics(Result):
     """statistics.json of a run; needs no other run."""
 
     run: str
@@ -346,7 +360,7 @@ class LatentStatistics(Frozen):
 # The study
 
 
-class Interval(Frozen):
+class Interval(Result):
     """Two-sided confidence interval of a proportion."""
 
     low: float
@@ -355,14 +369,14 @@ class Interval(Frozen):
     method: str
 
 
-class TriggerMark(Frozen):
+class TriggerMark(Result):
     """That the flight recorder fired, at which step, counted from 0, and by which signal."""
 
     step: int
     signal: TriggerSignal
 
 
-class RunSummary(Frozen):
+class RunSummary(Result):
     """One run in summary.json. A run without results is missing: class and radius are None."""
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
@@ -388,7 +402,7 @@ class RunSummary(Frozen):
     """How its latent points lie: the quantities that are `shown` in vaehpc/stats/quantities.py; empty if missing."""
 
 
-class ArmSummary(Frozen):
+class ArmSummary(Result):
     """Counts over the runs of an arm, and the rate of divergence among those that ended."""
 
     num_runs: int
@@ -420,7 +434,7 @@ class ArmSummary(Frozen):
     """s of ln R over these."""
 
 
-class Contrast(Frozen):
+class Contrast(Result):
     """The rates of two arms, tested: x of n runs against y of m, where x and y diverged and n and m ended."""
 
     arm: str
@@ -458,7 +472,7 @@ class Contrast(Frozen):
     """That were drawn; 0: all were enumerated, or there was no onset."""
 
 
-class PlannedLook(Frozen):
+class PlannedLook(Result):
     """The counts of the plan's reference arm and of its control, judged after as many seeds as the plan says."""
 
     arm: str
@@ -482,7 +496,7 @@ class PlannedLook(Frozen):
         return self.number == len(self.looks)
 
 
-class OnsetCurve(Frozen):
+class OnsetCurve(Result):
     """Kaplan-Meier estimate of the share of an arm's runs without an onset, at each step at which one was last seen."""
 
     num_runs: int
@@ -504,7 +518,7 @@ class OnsetCurve(Frozen):
     method: str
 
 
-class SensitivityRow(Frozen):
+class SensitivityRow(Result):
     """Counts of an arm with other limits of the classes; non-finite and missing runs are what they are."""
 
     diverged_factor: float
@@ -517,7 +531,7 @@ class SensitivityRow(Frozen):
     interval: Interval
 
 
-class DipTest(Frozen):
+class DipTest(Result):
     """Hartigan's dip of ln R over the finite runs of an arm: 0 for one mode; p is that of a uniform distribution."""
 
     num_runs: int
@@ -525,7 +539,7 @@ class DipTest(Frozen):
     p: float
 
 
-class PairDistances(Frozen):
+class PairDistances(Result):
     """Two runs: how far their latent radii and latent points are apart. Signed values are first minus second."""
 
     first: str
@@ -553,7 +567,7 @@ class PairDistances(Frozen):
         return None if self.cka is None else 1 - self.cka
 
 
-class PairedEffect(Frozen):
+class PairedEffect(Result):
     """Mean over the seeds of a quantity of PairDistances, with intervals of that mean."""
 
     num_pairs: int
@@ -564,7 +578,6 @@ class PairedEffect(Frozen):
     bootstrap_low: float | None
     """BCa bootstrap; None with fewer than 3 pairs or no scatter."""
     bootstrap_high: float | None
-    null_pairs: int
     null_mean: float | None
     """Of AEs of different seeds; None for a signed quantity and without two AEs."""
     excess: float | None
@@ -573,7 +586,7 @@ class PairedEffect(Frozen):
     excess_high: float | None
 
 
-class LikenessToControl(Frozen):
+class LikenessToControl(Result):
     """A VAE arm beside its AE, seed by seed."""
 
     control: str
@@ -591,7 +604,7 @@ class LikenessToControl(Frozen):
     """AEs of different seeds."""
 
 
-class DataSummary(Frozen):
+class DataSummary(Result):
     """What the study was trained on."""
 
     name: str
@@ -601,14 +614,14 @@ class DataSummary(Frozen):
     num_train: int
 
 
-class ArticleValue(Frozen):
+class ArticleValue(Result):
     """A number as the article prints it, and under which of its headings."""
 
     text: str
     where: str
 
 
-class ComparisonRow(Frozen):
+class ComparisonRow(Result):
     """One line of the table 'article / measured'."""
 
     quantity: str
@@ -624,7 +637,7 @@ class ComparisonRow(Frozen):
     """Files under RUN/latents/images that show it, where it is no number."""
 
 
-class Comparison(Frozen):
+class Comparison(Result):
     """The table 'article / measured', and how far it compares like with like."""
 
     rows: tuple[ComparisonRow, ...]
@@ -633,7 +646,7 @@ class Comparison(Frozen):
     footnotes: tuple[str, ...]
 
 
-class StudySummary(Frozen):
+class StudySummary(Result):
     """summary.json."""
 
     study: str
@@ -659,12 +672,14 @@ class StudySummary(Frozen):
     """By VAE arm."""
     deviations: tuple[str, ...]
     """What was not as planned before the launch: tests are exploratory if there is any."""
+    plan_defaults: tuple[str, ...] = ()
+    """Limits that the study's own plan does not name, with what this release takes."""
 
 
 # Before the launch
 
 
-class Measurement(Frozen):
+class Measurement(Result):
     """What a short training of an arm showed."""
 
     run: str
@@ -682,7 +697,7 @@ class Measurement(Frozen):
     """Held by the process for itself; of a GPU's memory it tells nothing."""
 
 
-class Sharing(Frozen):
+class Sharing(Result):
     """What was measured of several runs on one GPU."""
 
     gpu: str
@@ -730,7 +745,7 @@ Verdict = Literal[
 ]
 
 
-class ForkResult(Frozen):
+class ForkResult(Result):
     """How a fork ended."""
 
     run: str
@@ -741,7 +756,7 @@ class ForkResult(Frozen):
     jumped: bool
 
 
-class VariantResult(Frozen):
+class VariantResult(Result):
     """The forks of one variant."""
 
     variant: Variant
@@ -756,7 +771,7 @@ class VariantResult(Frozen):
     """Those that ended, in the order of their seeds."""
 
 
-class ReplayResult(Frozen):
+class ReplayResult(Result):
     """replay.json."""
 
     study: str
@@ -772,7 +787,7 @@ class ReplayResult(Frozen):
     provenance: Provenance
 
 
-class BatchRecord(Frozen):
+class BatchRecord(Result):
     """An array of one stage, written before it is submitted."""
 
     stage: str

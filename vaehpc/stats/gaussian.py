@@ -216,13 +216,12 @@ def qq_of_chi2(squares: Float64Array, degrees: int) -> Float64Array:
     return np.array([stats.chi2.ppf(QQ_LEVELS, degrees), np.quantile(squares, QQ_LEVELS)])
 
 
-def mardia_kurtosis(squares: Float64Array, degrees: int) -> tuple[float, float]:
-    """Mardia's kurtosis, the mean of the fourth powers of the Mahalanobis distances, and its z-score under normality.
+def mardia_kurtosis(squares: Float64Array) -> float:
+    """Mardia's kurtosis, the mean of the fourth powers of the Mahalanobis distances.
 
-    Source: Mardia (1970), Biometrika 57, 519: mean p (p + 2), variance 8 p (p + 2) / N.
+    Source: Mardia (1970), Biometrika 57, 519: under normality mean p (p + 2), variance 8 p (p + 2) / N.
     """
-    kurtosis, expected = float(np.square(squares).mean()), degrees * (degrees + 2)
-    return kurtosis, (kurtosis - expected) / math.sqrt(8 * expected / len(squares))
+    return float(np.square(squares).mean())
 
 
 def mardia_skewness(points: FloatArray) -> tuple[float, float]:

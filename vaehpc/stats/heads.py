@@ -17,7 +17,6 @@ def head_norms(kernel: FloatArray, bias: FloatArray) -> HeadNorms:
     wide_kernel, wide_bias = kernel.astype(np.float64), bias.astype(np.float64)
     return HeadNorms(
         kernel_norm=float(np.linalg.norm(wide_kernel)),
-        kernel_rms=float(np.sqrt(np.mean(np.square(wide_kernel)))),
         bias_norm=float(np.linalg.norm(wide_bias)),
         bias_mean=float(wide_bias.mean()),
     )

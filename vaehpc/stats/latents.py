@@ -66,7 +66,6 @@ def gaussian_statistics(
     squares = squared_mahalanobis(points, normal)
     images = sample(len(points), plan.skewness_images, config.key("gaussian"))
     skewness, skewness_expected = mardia_skewness(points[images])
-    kurtosis, kurtosis_z = mardia_kurtosis(squares, normal.rank)
     radius = radii(points)
     radius_mean_expected, radius_sd_expected = radius_moments(normal)
     found = GaussianStatistics(
@@ -76,7 +75,6 @@ def gaussian_statistics(
         kurtosis=spread(axes.kurtosis),
         ks=spread(axes.ks),
         correlation_max=float(np.abs(of_pairs).max(initial=0)),
-        correlation_rms=float(np.sqrt(np.mean(np.square(of_pairs)))) if len(of_pairs) else 0.0,
         rank=normal.rank,
         participation_ratio=participation_ratio(normal.variances),
         num_active=num_active_axes(np.diag(covariance), plan.active_variance),
@@ -85,9 +83,8 @@ def gaussian_statistics(
             skewness=skewness,
             skewness_expected=skewness_expected,
             skewness_images=len(images),
-            kurtosis=kurtosis,
+            kurtosis=mardia_kurtosis(squares),
             kurtosis_expected=normal.rank * (normal.rank + 2),
-            kurtosis_z=kurtosis_z,
         ),
         radius_mean=float(radius.mean()),
         radius_mean_expected=radius_mean_expected,
@@ -127,7 +124,6 @@ def dimension_statistics(points: FloatArray, normal: Normal, config: RunConfig) 
         num_neighbours=num_neighbours,
         two_nn=two_nn_dimension(distances),
         two_nn_surrogate=two_nn_dimension(of_surrogate),
-        distance=float(np.median(distances[:, -1])),
         distance_ratio=neighbour_ratio(distances, of_surrogate),
     )
 

@@ -212,7 +212,6 @@ def paired_effect(
         high=interval and interval[1],
         bootstrap_low=resampled and resampled[0],
         bootstrap_high=resampled and resampled[1],
-        null_pairs=len(of_null),
         null_mean=float(np.mean([value for _, value in of_null])) if quantity in DISTANCES and of_null else None,
         excess=float(excess.mean()) if len(excess) else None,
         excess_low=beyond and beyond[0],

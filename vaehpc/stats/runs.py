@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vaehpc.schema.config import RunConfig
-from vaehpc.schema.results import EpochRecord, LatentStatistics, TrainedRecord, TriggerMark
+from vaehpc.schema.results import EpochRecord, LatentStatistics, Made, TrainedRecord, TriggerMark
 from vaehpc.stats.divergence import ProbeCurve
 
 
@@ -21,6 +21,7 @@ class MeasuredRun:
     history: Sequence[EpochRecord]
     probe: ProbeCurve
     triggers: Sequence[TriggerMark] = ()
+    starts: Sequence[Made] = ()
 
     @property
     def is_nonfinite(self) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.schema.config import ArmConfig, DataConfig, StudyConfig, control_of
+from vaehpc.schema.plan import agrees, defaults_of, text_sha256, values_of
 from vaehpc.schema.results import (
     DataSummary,
     LikenessToControl,
@@ -27,6 +28,7 @@ from vaehpc.stats.divergence import (
     ever_diverged,
     onset,
 )
+from vaehpc.stats.making import mixed
 from vaehpc.stats.modes import dip_tests
 from vaehpc.stats.pairs import likeness
 from vaehpc.stats.quantities import QUANTITIES, measure
@@ -76,6 +78,7 @@ def summarise(
         ),
         likeness=likenesses(config, summaries, distances),
         deviations=tuple(deviations(config, measured)),
+        plan_defaults=tuple(defaults_of(values_of(config.plan_text), config.plan)),
     )
 
 
@@ -110,11 +113,13 @@ def likenesses(
 def deviations(config: StudyConfig, runs: Sequence[MeasuredRun]) -> list[str]:
     """What was not decided before the first launch, in words."""
     found = []
-    if config.plan.sha256 != config.plan_sha256:
+    said = values_of(config.plan_text)
+    if text_sha256(config.plan_text) != config.plan_sha256 or not agrees(said, config.plan.model_dump(mode="json")):
         found.append("the analysis plan in study.json is not the one that was hashed at the launch")
     elsewise = [run.config.name for run in runs if run.statistics.plan_sha256 != config.plan_sha256]
     if elsewise:
         found.append(f"measured under another analysis plan: {', '.join(elsewise)}")
+    found += mixed(runs)
     if config.first_seeds is None:
         return found
     looks = config.plan.contrasts.looks

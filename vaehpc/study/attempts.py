@@ -15,8 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaehpc.schema.frozen import Frozen
+import pydantic
+
+from vaehpc.schema.frozen import STORED, Frozen
+from vaehpc.schema.results import Made, TrainedRecord
+from vaehpc.schema.upgrades import ATTEMPT_SCHEMA, SCHEMA
 from vaehpc.study.files import RunDir, entries, write_model, write_text
+from vaehpc.study.provenance import provenance
 
 
 class SupersededError(Exception):
@@ -64,7 +69,8 @@ class Attempt:
         attempt = cls(run, path)
         node, gpus = os.environ.get("SLURMD_NODENAME"), os.environ.get("CUDA_VISIBLE_DEVICES")
         started = {"stage": stage, "host": socket.gethostname(), "pid": os.getpid(), "job": job_id()}
-        write_record(attempt.start_path, started | {"node": node, "cuda_visible_devices": gpus})
+        made = {"node": node, "cuda_visible_devices": gpus, "provenance": provenance().model_dump()}
+        write_record(attempt.start_path, started | made)
         return attempt
 
     def __enter__(self) -> Attempt:
@@ -163,7 +169,40 @@ def output_to(path: Path) -> Iterator[None]:
 
 def write_record(path: Path, value: dict[str, Any]) -> None:
     """A small record of an attempt, with the time."""
-    write_text(path, json.dumps({"time": time.time(), **value}, indent=2) + "\n")
+    write_text(path, json.dumps({SCHEMA: ATTEMPT_SCHEMA, "time": time.time(), **value}, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small record; empty if it is missing or damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def starts_of(run: RunDir, trained: TrainedRecord | None) -> list[Made]:
+    """Trainings that left a checkpoint, the finished one, and the newest statistics, where they said what made them.
+
+    Args:
+        run: its directory.
+        trained: its marker; None where it has none yet.
+    """
+    found = [] if trained is None else [made_of(trained)]
+    for attempt in reversed(all_attempts(run)):
+        start, beat = read_json(attempt.start_path), read_json(attempt.heartbeat_path)
+        stage, by = start.get("stage"), start.get("provenance")
+        measured = stage == "statistics" and not any(made.stage == stage for made in found)
+        if by is not None and (measured or (stage == "train" and "checkpoint_step" in beat)):
+            made = {"stage": stage, "provenance": by, "device": beat.get("device"), "driver": beat.get("driver")}
+            with contextlib.suppress(pydantic.ValidationError):
+                found.append(Made.model_validate(made, context=STORED))
+    return found[::-1]
+
+
+def made_of(trained: TrainedRecord) -> Made:
+    """What finished a training."""
+    return Made(stage="train", provenance=trained.provenance, device=trained.device, driver=trained.driver)
 
 
 def resources_used() -> dict[str, float]:

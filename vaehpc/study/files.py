@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pydantic
+import pydantic_core
 
+from vaehpc import __version__
 from vaehpc.command import UserError, explained
 from vaehpc.schema.config import RunConfig, StudyConfig
-from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.frozen import STORED, Frozen
 from vaehpc.schema.results import (
     BatchRecord,
     EpochRecord,
@@ -31,6 +33,7 @@ from vaehpc.schema.results import (
     TrainedRecord,
     TriggerRecord,
 )
+from vaehpc.schema.upgrades import SCHEMA, NewerError, lifted, schema_number
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -70,24 +73,57 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
         np.save(file, array, allow_pickle=False)
 
 
+def record_text(value: Frozen, indent: int | None = None) -> str:
+    """A record as JSON, with the number of its schema first."""
+    number = f'"{SCHEMA}":{schema_number(type(value))},'
+    if indent is not None:
+        number = f"\n{' ' * indent}{number.replace(':', ': ')}"
+    return value.model_dump_json(indent=indent).replace("{", f"{{{number}", 1)
+
+
+def parsed_record(text: bytes | str, model: type[Model]) -> Model:
+    """A record of this or an older release; keys that nobody knows are kept in a result, and refused in settings.
+
+    Raises:
+        NewerError: it is of a later release.
+        ValueError: it is no such record; a pydantic.ValidationError says where.
+    """
+    value = pydantic_core.from_json(text)
+    if not isinstance(value, dict):
+        raise ValueError("it is not a table")
+    return model.model_validate(lifted(model, value), context=STORED)
+
+
 def write_model(path: Path, value: Frozen) -> None:
     """Write a configuration or result as indented JSON."""
-    write_text(path, value.model_dump_json(indent=2) + "\n")
+    write_text(path, record_text(value, indent=2) + "\n")
 
 
 def read_model(path: Path, model: type[Model]) -> Model:
     """Read a configuration or result; UserError if the file is missing or is not such a value."""
     try:
-        return model.model_validate_json(path.read_bytes())
+        return parsed_record(path.read_bytes(), model)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+    except NewerError as error:
         raise UserError(
-            f"{path} is not a valid {model.__name__}: {where}: {first['msg']}. It was damaged, edited, or written by"
-            " another version of vaehpc: restore it, or delete its folder and launch again."
+            f"{path} was written by a later release of vaehpc than {__version__}: {error}. Read it with that one."
         ) from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # an upgrade may meet anything
+        raise UserError(
+            f"{path} is not a valid {model.__name__}: {_first_error(error)}. It was damaged or edited: restore it, or"
+            " move its folder away and launch again."
+        ) from None
+
+
+def _first_error(error: Exception) -> str:
+    if not isinstance(error, pydantic.ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    if first["type"] == "extra_forbidden":
+        return f"vaehpc {__version__} has no setting {where}"
+    return f"{where}: {first['msg']}"
 
 
 def sha256_of_file(path: Path) -> str:
@@ -208,7 +244,7 @@ class RunDir:
         """One record per finished epoch."""
         if not self.history_path.exists():
             return []
-        return [EpochRecord.model_validate_json(line) for line in self.history_path.read_text().splitlines()]
+        return [parsed_record(line, EpochRecord) for line in self.history_path.read_text().splitlines()]
 
     def trigger_records(self) -> list[TriggerRecord]:
         """The flight recorder's triggers in the order of their steps."""

@@ -156,7 +156,12 @@ DEMO_IMAGE_SIZE = 48
 
 def analysis_plan() -> PlanConfig:
     """analysis/plan.toml."""
-    return PlanConfig.model_validate(tomllib.loads(declaration("analysis/plan.toml")))
+    return PlanConfig.model_validate(tomllib.loads(plan_text()))
+
+
+def plan_text() -> str:
+    """Its text, whose hash is the plan's identity."""
+    return declaration("analysis/plan.toml")
 
 
 def named_arms(asked: Sequence[str]) -> dict[str, Arm]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from vaehpc.command import UserError, nearest
 from vaehpc.schema.config import ArmConfig, DataConfig, RunConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.frozen import STORED
+from vaehpc.schema.plan import text_sha256
 from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
-from vaehpc.study.presets import analysis_plan
+from vaehpc.study.presets import analysis_plan, plan_text
 from vaehpc.study.provenance import provenance
 
 ROOT_SEED = 20221127
@@ -51,14 +53,15 @@ def planned_study(
     name: str, preset: str, data: DataConfig, arms: Mapping[str, ArmConfig], num_seeds: int
 ) -> StudyConfig:
     """Arms x seeds 0 ... num_seeds - 1 under the analysis plan."""
-    plan = analysis_plan()
+    text = plan_text()
     return StudyConfig(
         name=name,
         preset=preset,
         root_seed=ROOT_SEED,
         data=data,
-        plan=plan,
-        plan_sha256=plan.sha256,
+        plan=analysis_plan(),
+        plan_text=text,
+        plan_sha256=text_sha256(text),
         arms=dict(arms),
         seeds={arm: tuple(range(num_seeds)) for arm in arms},
         first_seeds={arm: tuple(range(num_seeds)) for arm in arms},
@@ -95,13 +98,13 @@ def data_config(data: DataDir) -> DataConfig:
 
 
 def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
-    """The existing study with the arms and seeds that are asked for and new.
+    """The existing study with the arms and seeds that are asked for and new. It keeps its own analysis plan.
 
     Raises:
         UserError: anything else differs; shows what.
     """
     common = set(existing.arms) & set(asked.arms)
-    own = {"arms", "seeds", "first_seeds", "provenance"}
+    own = {"arms", "seeds", "first_seeds", "provenance", "plan", "plan_text", "plan_sha256"}
     _require_equal(
         f"study '{existing.name}'",
         {"study": existing.model_dump(exclude=own)} | {arm: existing.arms[arm].model_dump() for arm in common},
@@ -110,7 +113,9 @@ def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
     )
     arms = existing.arms | asked.arms
     seeds = {arm: (*existing.seeds.get(arm, ()), *asked.seeds.get(arm, ())) for arm in arms}
-    return StudyConfig.model_validate(existing.model_dump() | {"data": asked.data, "arms": arms, "seeds": seeds})
+    return StudyConfig.model_validate(
+        existing.model_dump() | {"data": asked.data, "arms": arms, "seeds": seeds}, context=STORED
+    )
 
 
 def differences(arms: Mapping[str, ArmConfig]) -> dict[str, dict[str, Any]]:
@@ -204,7 +209,7 @@ def create_study(study: StudyDir, config: StudyConfig) -> None:
     require_space(study.path, sum(expected_bytes(run) for run in missing), 30 * len(missing))
     for run in config.runs():
         if run.name in present:
-            has, asked = (settings.model_dump(exclude={"provenance"}) for settings in (present[run.name], run))
+            has, asked = (settings.model_dump(exclude={"provenance", "plan"}) for settings in (present[run.name], run))
             _require_equal(str(study.path / run.name), has, asked, "Move it away, or use another --study.")
     study.path.mkdir(parents=True, exist_ok=True)
     write_model(study.config_path, config)

@@ -26,7 +26,7 @@ from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.summary import summarise
-from vaehpc.study.attempts import all_attempts, tail
+from vaehpc.study.attempts import all_attempts, starts_of, tail
 from vaehpc.study.files import RunDir, StudyDir, declaration, write_model, write_text
 from vaehpc.tasks.pages import write_pages
 from vaehpc.tasks.recorded import read_probe
@@ -88,11 +88,12 @@ def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
     try:
         return MeasuredRun(
             config=config,
-            trained=run_dir.trained(),
+            trained=(trained := run_dir.trained()),
             statistics=run_dir.statistics(),
             history=run_dir.history(),
             probe=read_probe(run_dir.probe),
             triggers=[TriggerMark(step=record.step, signal=record.signal) for record in run_dir.trigger_records()],
+            starts=starts_of(run_dir, trained),
         )
     except UserError as damage:
         return MissingRun(config, "statistics", str(damage), read_probe(run_dir.probe))

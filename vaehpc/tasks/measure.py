@@ -67,7 +67,7 @@ def measure(run: RunConfig, seconds: float) -> Measurement:
         latents = _seconds(lambda: write_latents(attempt.path / "latents", run, net, first, attempt.still_alive))
     return Measurement(
         run=run.name,
-        device=device,
+        device=device.name,
         start_seconds=started,
         step_seconds=took / num_steps,
         image_seconds=of_image,

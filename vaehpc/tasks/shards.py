@@ -17,7 +17,7 @@ from vaehpc.images.celeba import FaceImages, open_images
 from vaehpc.images.preprocess import preprocess
 from vaehpc.images.splits import ShardImages
 from vaehpc.images.workers import run_in_workers
-from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.frozen import Result
 from vaehpc.schema.results import Shard
 from vaehpc.study.files import read_model, sha256_of_file, write_model
 
@@ -40,7 +40,7 @@ class ShardJob:
     resize: Literal["area", "distort"]
 
 
-class ShardRecord(Frozen):
+class ShardRecord(Result):
     """.prepare/SHARD.json: a finished shard."""
 
     shard: Shard

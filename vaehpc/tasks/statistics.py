@@ -159,7 +159,7 @@ def latent_statistics(
         log_var=census,
         difference=difference,
         heads=heads,
-        plan_sha256=plan.sha256,
+        plan_sha256=config.plan_sha256,
     )
     arrays = {"radius_mu": radius_mu.astype(np.float32), "radius_z": radius_z.astype(np.float32)}
     measurable = np.flatnonzero(radius_mu < LARGEST_RADIUS)

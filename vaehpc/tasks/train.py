@@ -12,15 +12,16 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from vaehpc.command import UserError
-from vaehpc.machine.hardware import cpu_model, gpu_name, instruction_sets
+from vaehpc.machine.hardware import cpu_model, gpu_driver, gpu_name, instruction_sets
 from vaehpc.schema.config import RunConfig, run_name
-from vaehpc.schema.results import TrainedRecord
+from vaehpc.schema.results import DeviceKind, TrainedRecord
 from vaehpc.study.attempts import Attempt, StoppedError
 from vaehpc.study.files import RunDir, StudyDir
 from vaehpc.study.provenance import provenance
@@ -78,11 +79,11 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
         first = first_state(run, attempt.run, net, optimizer)
         if run.arm.fork is None:  # so that there is a last good state whatever happens; a fork's is its start
             save_checkpoint(attempt, variables, first)
-    logger.info("%s starts at step %d on %s", run.name, first.step, device)
+    logger.info("%s starts at step %d on %s", run.name, first.step, device.name)
     nonfinite_step = None
     begun = time.monotonic()
     try:
-        progress = _fit(run, attempt, stop_asked, images, net, optimizer, first)
+        progress = _fit(run, attempt, stop_asked, device, images, net, optimizer, first)
     except NonFiniteError as error:
         logger.warning("%s: %s; the last good state is kept", run.name, error)
         nonfinite_step = error.step
@@ -106,7 +107,10 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
         num_attempts=attempt.number,
         seconds=time.monotonic() - started,
         seconds_per_epoch=seconds_of_epochs / epochs_here if epochs_here else float("nan"),
-        device=device,
+        device=device.name,
+        device_kind=device.kind,
+        driver=device.driver,
+        capability=device.capability,
         threads=run.arm.train.threads,
         provenance=provenance(),
     )
@@ -145,6 +149,7 @@ def _fit(
     run: RunConfig,
     attempt: Attempt,
     stop_asked: threading.Event,
+    device: Device,
     images: Images,
     net: Net,
     optimizer: keras.optimizers.Optimizer,
@@ -153,7 +158,8 @@ def _fit(
     """Go through the blocks: record them, say how far the run is, checkpoint when due, leave when asked to."""
     progress = first
     variables = [*net.variables, *optimizer.variables]
-    states = {"start_step": first.step, "start_sha256": state_hash(state_arrays(variables), first.step)}
+    states = {"device": device.name, "driver": device.driver, "start_step": first.step}
+    states |= {"start_sha256": state_hash(state_arrays(variables), first.step)}
     begun, saved = time.monotonic(), time.monotonic()
     kept_epochs = range(0, run.arm.train.epochs + 1, run.arm.train.keep_every_epochs)
     kept_steps = [] if run.arm.fork else [epoch * run.steps_per_epoch for epoch in kept_epochs]
@@ -207,8 +213,18 @@ def stop_asked_by_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def configure_tensorflow(threads: int) -> str:
-    """Thread counts, GPU memory growth and determinism of this process; its device in words.
+@dataclass(frozen=True)
+class Device:
+    """What a process trains on."""
+
+    name: str
+    kind: DeviceKind
+    driver: str | None = None
+    capability: str | None = None
+
+
+def configure_tensorflow(threads: int) -> Device:
+    """Thread counts, GPU memory growth and determinism of this process; its device.
 
     On a CPU only one thread repeats to the bit, whatever TensorFlow's determinism switch says.
     """
@@ -216,11 +232,13 @@ def configure_tensorflow(threads: int) -> str:
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
         tf.config.experimental.enable_op_determinism()
-        return str(tf.config.experimental.get_device_details(gpus[0])["device_name"])
+        details = tf.config.experimental.get_device_details(gpus[0])
+        capability = ".".join(map(str, details.get("compute_capability", ()))) or None
+        return Device(str(details["device_name"]), "gpu", gpu_driver(), capability)
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:  # refused once TensorFlow has started
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-    return cpu_model()
+    return Device(cpu_model(), "cpu")
 
 
 @contextlib.contextmanager

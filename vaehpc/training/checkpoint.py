@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.command import UserError, explained
-from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.frozen import Result
 from vaehpc.schema.results import EpochRecord, ProbeRecord
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import RunDir, read_model, write_model
@@ -45,7 +45,7 @@ class NonFiniteError(Exception):
         self.order = np.empty(0, np.int64) if order is None else order
 
 
-class Progress(Frozen):
+class Progress(Result):
     """How far a training is, beside its variables: everything that the rest of the run depends on."""
 
     step: int = 0
@@ -56,7 +56,7 @@ class Progress(Frozen):
     probe: tuple[ProbeRecord, ...] = ()
 
 
-class Checkpoint(Frozen):
+class Checkpoint(Result):
     """checkpoint.json beside variables.npz."""
 
     progress: Progress

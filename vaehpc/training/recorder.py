@@ -22,7 +22,7 @@ from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ProbeRecord, TriggerRecord
 from vaehpc.stats.triggers import Trigger, first_trigger, probe_trigger
 from vaehpc.study.attempts import Attempt
-from vaehpc.study.files import write_model
+from vaehpc.study.files import record_text, write_model
 from vaehpc.study.streams import read_stream
 from vaehpc.training.checkpoint import Arrays, NonFiniteError, Progress, checkpoint_name, state_arrays, write_checkpoint
 from vaehpc.training.encode import noise_key
@@ -52,7 +52,7 @@ def publish_record(attempt: Attempt, progress: Progress) -> None:
     Raises:
         SupersededError: a newer attempt exists; nothing was published.
     """
-    lines = "".join(epoch.model_dump_json() + "\n" for epoch in progress.epochs)
+    lines = "".join(record_text(epoch) + "\n" for epoch in progress.epochs)
     attempt.publish_text(lines, attempt.run.history_path)
     aside = attempt.path / attempt.run.probe.name
     with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, PROBE_SCHEMA) as stream:
