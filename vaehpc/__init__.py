@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # TensorFlow decides by the processor whether it uses oneDNN, and results differ in the last bits. Always on: the same
 # numbers on more machines, and 1.4 times the speed on those where TensorFlow would leave it off. Here, because

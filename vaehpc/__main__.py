@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vaehpc.command import nearest
+from vaehpc.study.provenance import code_version
 
 VERBS = {
     "plan": "say how many seeds a study needs, and what they cannot show",
@@ -24,8 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command named by the first argument."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: vaehpc VERB ...\n\n" + "\n".join(f"  {verb:9} {does}" for verb, does in VERBS.items()))
+        verbs = "\n".join(f"  {verb:9} {does}" for verb, does in VERBS.items())
+        print(f"usage: vaehpc VERB ...\n       vaehpc --version\n\n{verbs}")
         return 0 if arguments else 2
+    if arguments == ["--version"]:
+        print(f"vaehpc {code_version()}")
+        return 0
     verb = arguments.pop(0)
     if verb not in VERBS:
         print(f"vaehpc: unknown verb '{verb}'{nearest(verb, VERBS)}. Verbs: {', '.join(VERBS)}", file=sys.stderr)
