@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from vaehpc import doctor, explain, plan, prepare, report, status
+from vaehpc import __version__, doctor, explain, plan, prepare, report, status
 from vaehpc.launch import Launch, parsed
 from vaehpc.replay import Replay
 
@@ -51,3 +51,11 @@ def test_links_and_pictures_exist() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_changelog_and_citation_are_of_this_version() -> None:
+    changes = re.findall(r"^## (\S+) \((\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = (ROOT / "CITATION.cff").read_text()
+    version, date = changes[0]
+    assert version == __version__
+    assert f"\nversion: {version}\ndate-released: {date}\n" in citation
