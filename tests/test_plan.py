@@ -117,7 +117,7 @@ def test_a_run_takes_the_sum_of_its_parts():
 
 
 def test_a_forecast_adds_up(monkeypatch):
-    monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot(None)] * 2)
+    monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot("")] * 2)
     config = forecast_study(epochs=5000)
     slow = SPEED.model_copy(update={"step_seconds": 0.2})
     of_ae, of_vae = (run_seconds(config.runs()[0], speed) / 3600 for speed in (SPEED, slow))
@@ -129,7 +129,7 @@ def test_a_forecast_adds_up(monkeypatch):
 
 
 def test_an_arm_is_measured_on_this_machine(faces, monkeypatch):
-    monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot(None)])
+    monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot("")])
     config = planned_study("m", "demo", faces, {"vae": arm_config("vae")}, 2)
     (speed,) = measured_arms(config, 0.2).values()
     assert speed.run == "vae-seed000"

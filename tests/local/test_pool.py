@@ -16,7 +16,7 @@ from vaehpc.local.pool import OnChange, Slot, Task, local_slots, run_debug, run_
 from vaehpc.machine.hardware import visible_gpus
 from vaehpc.study.sites import job_config
 
-PROCESSORS = (Slot(None), Slot(None))
+PROCESSORS = (Slot(""), Slot(""))
 
 
 def record(directory: str) -> None:
@@ -116,10 +116,17 @@ def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3, GPU-8f")
     assert [slot.gpu for slot in local_slots(job_config("train"))] == ["2", "3", "GPU-8f"]
     assert Counter(slot.gpu for slot in local_slots(job_config("train"), 2)) == {"2": 2, "3": 2, "GPU-8f": 2}
-    assert {slot.gpu for slot in local_slots(job_config("statistics"), 2)} == {None}
+    assert {slot.gpu for slot in local_slots(job_config("statistics"), 2)} == {""}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
     assert len(local_slots(job_config("train"))) == len(os.sched_getaffinity(0))
+
+
+def test_a_slot_of_no_known_gpu_hides_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a pack in a container without nvidia-smi, to which Slurm gave the whole node."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    run_pool(tasks_in(tmp_path, 1), [Slot(None)], {"THREADS": "1"}, tmp_path)
+    assert seen(tmp_path, 0)[3] == "'3'"
 
 
 def test_a_task_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

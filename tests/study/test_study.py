@@ -208,12 +208,12 @@ def test_runs_that_start_from_others_wait_for_them(tmp_path: Path, monkeypatch: 
     [
         ("0,1", "train", 6, ["0", "1"] * 3),
         ("0,1", "train", 3, ["0", "1"]),
-        ("", "train", 6, [None] * 4),
-        ("0,1", "statistics", 6, [None] * 4),
+        ("", "train", 6, [""] * 4),
+        ("0,1", "statistics", 6, [""] * 4),
     ],
 )
 def test_runs_share_a_gpu_of_this_machine_as_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, stage: str, num_seeds: int, slots: list[str | None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, stage: str, num_seeds: int, slots: list[str]
 ) -> None:
     config = planned_study("small", "demo", data_config(), {"ae": arm_config("ae")}, num_seeds)
     folder = StudyDir(tmp_path / "small")

@@ -52,7 +52,7 @@ def forecast(config: StudyConfig, speeds: Mapping[str, Measurement]) -> Iterator
     """Time, memory and disk of each arm's runs and of the whole study, in words."""
     runs = list(config.runs())
     slots = local_slots(job_config("train"))
-    unit = "GPU" if slots[0].gpu is not None else "processor"
+    unit = "GPU" if slots[0].gpu else "processor"
     for arm, speed in speeds.items():
         run = next(run for run in runs if run.arm.name == arm)
         rate = run.arm.train.batch_size / speed.step_seconds

@@ -46,13 +46,13 @@ class Slot:
     """Room for one task: a processor, or a GPU."""
 
     gpu: str | None
-    """As CUDA_VISIBLE_DEVICES names it, the only one that the task sees."""
+    """CUDA_VISIBLE_DEVICES of the task: the only one that it sees; empty: none; None: what this process sees."""
 
 
 def local_slots(job: JobConfig, per_gpu: int = 1) -> list[Slot]:
     """Slots on each GPU for jobs that use one, where this machine has any; else one per processor."""
     gpus = visible_gpus() if job.gpus else []
-    return [Slot(gpu) for _ in range(per_gpu) for gpu in gpus] or [Slot(None)] * len(os.sched_getaffinity(0))
+    return [Slot(gpu) for _ in range(per_gpu) for gpu in gpus] or [Slot("")] * len(os.sched_getaffinity(0))
 
 
 def run_debug(tasks: Sequence[Task], on_change: OnChange) -> None:
@@ -106,7 +106,7 @@ def run_pool(
 
 
 def _started(task: Task, slot: Slot, environment: Mapping[str, str], logs: Path | None) -> BaseProcess:
-    own = {**environment, **os.environ, "CUDA_VISIBLE_DEVICES": slot.gpu or ""}
+    own = {**environment, **os.environ} | ({} if slot.gpu is None else {"CUDA_VISIBLE_DEVICES": slot.gpu})
     log = None if logs is None else str(logs / task.log)
     return started(_run, task, own, log, environment=environment)
 
