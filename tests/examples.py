@@ -1,5 +1,6 @@
 """Records that tests share: settings and results whose defaults fit together, with any field otherwise by its name."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from vaehpc.schema.results import (
     TriggerRecord,
 )
 from vaehpc.stats.departures import StepRecord
-from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.radius import radius_statistics
 from vaehpc.stats.runs import MeasuredRun
 from vaehpc.study.presets import Settings, analysis_plan, configured_arms, named_arms
@@ -228,7 +229,7 @@ def trained_record(run: RunConfig, **changes: Any) -> TrainedRecord:
     fields = {
         "step": run.num_steps,
         "epochs": run.arm.train.epochs,
-        "state_sha256": SHA256,
+        "state_sha256": hashlib.sha256(run.name.encode()).hexdigest(),
         "latents_sha256": {},
         "nonfinite_step": None,
         "num_attempts": 1,

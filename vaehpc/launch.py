@@ -23,7 +23,7 @@ from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
 from vaehpc.monitoring.shown import show_results
-from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, run_name
 from vaehpc.schema.plan import agrees, values_of
 from vaehpc.schema.results import Made
 from vaehpc.schema.site import SiteConfig
@@ -55,7 +55,6 @@ from vaehpc.study.presets import (
 from vaehpc.study.provenance import own_image, provenance
 from vaehpc.study.sites import Executor, Site, chosen_site, job_config, resolved
 from vaehpc.study.study import (
-    controls,
     create_study,
     data_config,
     differences,
@@ -219,7 +218,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         say(console, f"Settings: {asked.settings.model_dump()}")
         for arm in named:
             say(console, f"  {arm}: {named[arm].question}")
-        show_arms({**present, **arms}, console)
+        show_arms({**present, **arms}, {}, console)
         say_code(study, facets([made_here()]), console)
         return _describe(study, arms, num_seeds, console)
     data, request = _wanted_data(asked)
@@ -268,7 +267,7 @@ def _begun(study: StudyDir, config: StudyConfig, console: Console) -> StudyConfi
     """The study with what it has already, written; says how its arms differ and what it can show."""
     config = _allowed(study, config)
     create_study(study, config)
-    show_arms(config.arms, console)
+    show_arms(config.arms, {arm: config.control_of(arm) for arm in config.arms}, console)
     say_what_it_can_show(config, console)
     return config
 
@@ -374,11 +373,11 @@ def _prepare(data: DataDir, request: dict[str, object], console: Console) -> Non
     say(console, f"Data: {data.path}")
 
 
-def show_arms(arms: Mapping[str, ArmConfig], console: Console) -> None:
+def show_arms(arms: Mapping[str, ArmConfig], controls: Mapping[str, str | None], console: Console) -> None:
     """One table of how the arms of a study differ and which is whose control."""
     rows = differences(arms)
     shown = {setting: {arm: _in_words(value) for arm, value in row.items()} for setting, row in rows.items()}
-    control = {arm: "itself" if other == arm else other or "none" for arm, other in controls(arms).items()}
+    control = {arm: "itself" if other == arm else other or "none" for arm, other in controls.items()}
     table = _table_of_settings(control, shown)
     if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum > console.width:
         table = _table_of_exceptions(control, shown)
@@ -425,7 +424,7 @@ def say_what_it_can_show(config: StudyConfig, console: Console) -> None:
     for arm, seeds in config.seeds.items():
         upper = highest_rate_of_none(len(seeds), config.plan.level)
         said = f"  {arm}: {len(seeds)} seeds; 0 diverged of {len(seeds)} would still allow a rate up to {upper:.1%}"
-        control = control_of(config.arms[arm], config.arms)
+        control = config.control_of(arm)
         if control not in (None, arm) and len(seeds) <= MOST_SEEDS:
             found = power(len(seeds), len(config.seeds[control]), plan.rate, plan.versus, alpha)
             said += (

@@ -37,7 +37,7 @@ from vaehpc.reporting.explanation import (
 from vaehpc.reporting.figures import INK, svg
 from vaehpc.reporting.words import NBSP
 from vaehpc.stats.departures import StepRecord, event
-from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.course import ProbeCurve
 from vaehpc.study.presets import analysis_plan
 
 

@@ -12,14 +12,15 @@ from vaehpc.stats.contrasts import (
     PlannedContrast,
     boschloo,
     boschloo_if_missing,
-    contrast,
     contrasts,
+    endpoint_tests,
     fisher,
     holm,
     planned_contrasts,
     planned_look,
 )
-from vaehpc.stats.planning import binomial, fisher_greater
+from vaehpc.stats.divergence import Control
+from vaehpc.stats.planning import binomial, fisher_greater, power
 from vaehpc.stats.rates import summarise_arm
 
 AE = ARTICLE["ae-nobn"]
@@ -84,74 +85,162 @@ def test_each_arm_is_tested_against_its_control_and_the_reference(plan):
     assert planned_contrasts(study(plan, AE, VAE)) == []
 
 
-def of_arm(name, classes, plan):
+def of_arm(name, classes, plan, control=CONTROL):
     """Summary of an arm and its runs by name."""
     found = [run.model_copy(update={"arm": name}) for run in runs(*classes)]
-    return summarise_arm(found, CONTROL, plan), {f"{name}-seed{run.seed:03d}": run for run in found}
+    return summarise_arm(found, control, plan), {f"{name}-seed{run.seed:03d}": run for run in found}
 
 
 def made(plan, arm_classes, reference_classes, alternative="greater"):
+    """The tests of vae-tiny against ae."""
     arm, of_vae = of_arm("vae-tiny", arm_classes, plan)
     reference, of_ae = of_arm("ae", reference_classes, plan)
     planned = PlannedContrast("vae-tiny", "ae", True, alternative)
-    return contrast(planned, {"vae-tiny": arm, "ae": reference}, of_vae | of_ae, plan, KEY)
+    return endpoint_tests(planned, {"vae-tiny": arm, "ae": reference}, of_vae | of_ae)
+
+
+def of_study(plan, arms, *configured, look=None, is_as_planned=True, num_seeds=8):
+    """Contrasts of a study with these classes of the runs of each arm."""
+    summaries, found = {}, {}
+    for name, classes in arms.items():
+        summaries[name], of_name = of_arm(name, classes, plan)
+        found |= of_name
+    config = study(plan, *(configured or (AE_BN, VAE)), num_seeds=num_seeds)
+    return contrasts(config, summaries, found, look, is_as_planned)
 
 
 def test_the_articles_one_of_four_shows_nothing(plan):
-    found = made(plan, ["diverged", *["regular"] * 3], ["regular"] * 4)
-    assert (found.num_diverged, found.num_ended, found.reference_diverged, found.reference_ended) == (1, 4, 0, 4)
-    assert found.boschloo == pytest.approx(boschloo(1, 4, 0, 4, "greater"))
-    assert found.fisher == pytest.approx(0.5)
-    assert found.boschloo > 0.2
+    (found,) = of_study(plan, {"ae": ["regular"] * 4, "vae-tiny": ["diverged", *["regular"] * 3]}, num_seeds=4)
+    test = found.tests["diverged"]
+    assert (test.count, test.num_ended, test.reference_count, test.reference_ended) == (1, 4, 0, 4)
+    assert test.boschloo == pytest.approx(boschloo(1, 4, 0, 4, "greater"))
+    assert test.fisher == pytest.approx(0.5)
+    assert test.boschloo > 0.2
     assert found.power < 0.1
     assert found.logrank is None
 
 
 def test_eight_against_none_is_found(plan):
-    found = made(plan, ["diverged"] * 8, ["regular"] * 8)
-    assert found.boschloo == found.least_p < 1e-3
-    assert (found.only_arm, found.only_reference, found.num_pairs) == (8, 0, 8)
-    assert found.mcnemar == pytest.approx(1 / 256)
+    (found,) = of_study(plan, {"ae": ["regular"] * 8, "vae-tiny": ["diverged"] * 8})
+    test = found.tests["diverged"]
+    assert test.boschloo == found.least_p < 1e-3
+    assert (test.only_arm, test.only_reference, found.num_pairs) == (8, 0, 8)
+    assert test.mcnemar == pytest.approx(1 / 256)
+
+
+def test_nan_counts_for_the_second_endpoint_alone(plan):
+    """Three of three NaN against none: p = 1 and 1 / 64."""
+    (found,) = of_study(plan, {"ae": ["regular"] * 3, "vae-tiny": ["nonfinite"] * 3}, num_seeds=3)
+    first, second = found.tests["diverged"], found.tests["diverged or nonfinite"]
+    assert (first.count, first.boschloo, first.holm) == (0, 1, 1)
+    assert (second.count, second.boschloo) == (3, pytest.approx(1 / 64))
+    assert second.holm == second.holm_if_missing == pytest.approx(2 / 64)
+    assert (second.only_arm, first.only_arm) == (3, 0)
 
 
 def test_pairs_are_seeds_that_ended_in_both_arms(plan):
-    found = made(plan, ["diverged", None, "regular", "diverged"], ["diverged", "regular", "diverged"])
-    assert (found.num_pairs, found.only_arm, found.only_reference, found.mcnemar) == (2, 0, 1, 1.0)
+    test = made(plan, ["diverged", None, "regular", "diverged"], ["diverged", "regular", "diverged"])["diverged"]
+    assert (test.only_arm, test.only_reference, test.mcnemar) == (0, 1, 1.0)
 
 
 @pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
-def test_missing_runs_leave_a_range_of_p(alternative, plan):
-    arm, _ = of_arm("vae-tiny", ["diverged", "diverged", "regular", None, None], plan)
-    reference, _ = of_arm("ae", ["regular", "regular", "regular", "diverged", None], plan)
-    every = [boschloo(2 + a, 5, 1 + b, 5, alternative) for a in range(3) for b in range(2)]
-    assert boschloo_if_missing(arm, reference, alternative) == (min(every), max(every))
+@pytest.mark.parametrize(
+    ("arm", "reference"),
+    [
+        ((2, 3, 2), (1, 4, 1)),
+        ((0, 4, 5), (3, 4, 5)),
+        ((5, 9, 4), (4, 6, 3)),
+        ((3, 3, 0), (0, 2, 6)),
+        ((1, 7, 9), (2, 5, 8)),
+    ],
+)
+def test_missing_runs_leave_a_range_of_p(arm, reference, alternative):
+    (x, n, missing), (y, m, of_reference) = arm, reference
+    every = [
+        boschloo(x + a, n + missing, y + b, m + of_reference, alternative)
+        for a in range(missing + 1)
+        for b in range(of_reference + 1)
+    ]
+    assert boschloo_if_missing(arm, reference, alternative) == pytest.approx((min(every), max(every)), rel=1e-6)
 
 
 def test_without_missing_runs_p_is_what_it_is(plan):
-    found = made(plan, ["diverged"] * 3 + ["regular"], ["regular"] * 4)
-    assert found.boschloo_if_missing == (found.boschloo, found.boschloo)
+    test = made(plan, ["diverged"] * 3 + ["regular"], ["regular"] * 4)["diverged"]
+    assert test.boschloo_if_missing == (test.boschloo, test.boschloo)
 
 
-def test_holm_runs_over_all_contrasts_and_arms_without_a_rate_are_left_out(plan):
-    config = study(plan, AE_BN, VAE, EPS5, num_seeds=8)
-    arms, found = {}, {}
-    for name, classes in (
-        ("ae", ["regular"] * 8),
-        ("vae-tiny", ["diverged"] * 5 + ["regular"] * 3),
-        ("vae-eps5", ["diverged"] * 2 + ["regular"] * 6),
-    ):
-        arms[name], of_name = of_arm(name, classes, plan)
-        found |= of_name
-    tested = contrasts(config, arms, found)
-    assert [(each.arm, each.reference) for each in tested] == [
+THREE_ARMS = {
+    "ae": ["regular"] * 8,
+    "vae-tiny": ["diverged"] * 5 + ["nonfinite"] + ["regular"] * 2,
+    "vae-eps5": ["diverged"] * 2 + ["regular"] * 6,
+}
+
+
+def test_holm_runs_over_both_endpoints_of_all_contrasts(plan):
+    found = of_study(plan, THREE_ARMS, AE_BN, VAE, EPS5)
+    assert [(each.arm, each.reference) for each in found] == [
         ("vae-tiny", "ae"),
         ("vae-eps5", "ae"),
         ("vae-eps5", "vae-tiny"),
     ]
-    assert [each.holm for each in tested] == holm([each.boschloo for each in tested])
-    arms["vae-eps5"] = arms["vae-eps5"].model_copy(update={"rate": None})
-    (alone,) = contrasts(config, arms, found)
-    assert alone.holm == alone.boschloo
+    tests = [test for each in found for test in each.tests.values()]
+    assert {each.family for each in found} == {6} == {len(tests)}
+    assert [test.holm for test in tests] == holm([test.boschloo for test in tests])
+    assert found[0].power == pytest.approx(power(8, 8, 0.25, 0, 0.05 / 6))
+
+
+def test_what_is_not_confirmatory_is_in_no_family(plan):
+    named = plan.model_copy(update={"contrasts": plan.contrasts.model_copy(update={"primary": ("vae-tiny, ae",)})})
+    first, *others = of_study(named, THREE_ARMS, AE_BN, VAE, EPS5)
+    assert (first.family, first.exploratory) == (2, ())
+    assert {each.exploratory for each in others} == {("the plan does not name it",)}
+    assert all(test.holm is None for each in others for test in each.tests.values())
+    assert all(
+        test.holm is None
+        for each in of_study(plan, THREE_ARMS, AE_BN, VAE, EPS5, is_as_planned=False)
+        for test in each.tests.values()
+    )
+
+
+def test_an_arm_that_starts_from_a_trained_one_is_exploratory(plan):
+    from_ae = VAE.model_copy(update={"name": "vae-from-ae", "start_from": "ae"})
+    (_, other, _) = planned_contrasts(study(plan, AE_BN, VAE, from_ae))
+    assert (other.arm, len(other.exploratory)) == ("vae-from-ae", 1)
+
+
+def test_shown_is_judged_by_the_worst_of_all_missing_runs(plan):
+    of_tiny = ["diverged"] * 6 + ["regular"] * 2
+    for of_ae, worst in ((["regular"] * 8, (6, 8, 0, 8)), (["regular"] * 7 + [None], (6, 8, 1, 8))):
+        (found,) = of_study(plan, {"ae": of_ae, "vae-tiny": of_tiny})
+        assert found.tests["diverged"].holm_if_missing == pytest.approx(2 * boschloo(*worst, "greater"))
+    assert found.tests["diverged"].holm < 0.01 < found.tests["diverged"].holm_if_missing
+
+
+def test_where_classes_are_not_judged_jumps_are_tested(plan):
+    unsound = Control("ae", CONTROL.scale, 8, faults={"ae-seed001": "jumped"})
+    summaries, found = {}, {}
+    for name, classes, control in (("ae", ["regular"] * 8, CONTROL), ("vae-tiny", ["nonfinite"] * 8, unsound)):
+        summaries[name], of_name = of_arm(name, classes, plan, control)
+        found |= of_name
+    (of_tiny,) = contrasts(study(plan, AE_BN, VAE, num_seeds=8), summaries, found, None, True)
+    assert [*of_tiny.tests] == ["jumped", "jumped or nonfinite"]
+    assert [test.count for test in of_tiny.tests.values()] == [0, 8]
+
+
+def test_runs_that_are_equal_to_the_bit_make_no_test(plan):
+    def hashed(runs_by_name, hashes):
+        return {name: run.model_copy(update={"state_sha256": hashes[run.seed]}) for name, run in runs_by_name.items()}
+
+    summaries, of_vae = {}, {}
+    for name in ("vae-tiny", "vae-eps5"):
+        summaries[name], of_vae[name] = of_arm(name, ["diverged", *["regular"] * 3], plan)
+    config = study(plan, VAE, EPS5, num_seeds=4)
+    for other, num_equal, is_tested in (("abcd", 4, False), ("abcx", 3, True)):
+        found = hashed(of_vae["vae-tiny"], "abcd") | hashed(of_vae["vae-eps5"], other)
+        (pair,) = contrasts(config, summaries, found, None, True)
+        assert (pair.num_pairs, pair.num_equal, bool(pair.tests)) == (4, num_equal, is_tested)
+    found = of_vae["vae-tiny"] | of_vae["vae-eps5"]  # of an older release: not known
+    assert contrasts(config, summaries, found, None, True)[0].num_equal == 0
 
 
 # Planned looks
@@ -205,6 +294,31 @@ def test_other_numbers_of_seeds_and_missing_runs_are_not_judged(plan):
     assert planned_look(study(planned, AE_BN, num_seeds=8), arms) is None
     of_ae = planned.model_copy(update={"contrasts": planned.contrasts.model_copy(update={"reference": "ae"})})
     assert planned_look(study(of_ae, AE_BN, num_seeds=8), arms) is None  # its control is itself
+
+
+def test_the_rest_is_tested_once_a_look_has_found_a_difference(plan):
+    planned = with_looks(plan, 8, 16)
+    for diverged, is_open in ((8, True), (1, False)):
+        arms = THREE_ARMS | {"vae-tiny": ["diverged"] * diverged + ["regular"] * (8 - diverged)}
+        look = look_at(planned, diverged, 0, 8)
+        found = of_study(planned, arms, AE_BN, VAE, EPS5, look=look)
+        adjusted = {
+            (each.arm, each.reference, name) for each in found for name, test in each.tests.items() if test.holm
+        }
+        assert (len(adjusted), look.stops) == ((5, True) if is_open else (0, False))
+        assert ("vae-tiny", "ae", "diverged") not in adjusted  # that one the look has decided
+
+
+def test_a_look_judges_the_plans_endpoint(plan):
+    planned = with_looks(plan, 8, 16)
+    other = planned.contrasts.model_copy(update={"primary_endpoint": "diverged or nonfinite"})
+    planned = planned.model_copy(update={"contrasts": other})
+    arms = {
+        name: of_arm(name, classes, plan)[0]
+        for name, classes in (("vae-tiny", ["nonfinite"] * 8), ("ae", ["regular"] * 8))
+    }
+    look = planned_look(study(planned, AE_BN, VAE, num_seeds=8), arms)
+    assert (look.num_diverged, look.reference_diverged, look.stops) == (8, 0, True)
 
 
 def test_looks_ascend(plan):

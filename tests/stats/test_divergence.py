@@ -2,32 +2,21 @@ import math
 
 import pytest
 
-from tests.examples import ARTICLE, CELEBA, probe_curve
+from tests.examples import ARTICLE, CELEBA
 from vaehpc.schema.config import ModelConfig
+from vaehpc.schema.results import CourseMark, RunCourse
 from vaehpc.stats.divergence import (
+    ArmEnds,
     ControlScale,
     article_scale,
     classify,
     control_scale,
-    divergence_limit,
-    ever_diverged,
+    is_displaced,
     is_exploratory,
-    onset,
 )
 
 VAE = ARTICLE["vae-tiny"]
 SCALE = ControlScale(centre=16.75, scatter=0.05)
-STEPS_PER_EPOCH = 100
-LIMIT = 33.5
-
-
-def curve(*radius_medians):
-    return probe_curve({50 * number: radius for number, radius in enumerate(radius_medians, start=1)})
-
-
-def settled_curve(*radius_medians):
-    """Six probes at R = 16 within the burn-in of 300 steps, then these at 350, 400, ..."""
-    return curve(*[16] * 6, *radius_medians)
 
 
 @pytest.mark.parametrize(
@@ -105,61 +94,52 @@ def test_the_articles_radius_serves_no_other_net(plan):
     assert article_scale(narrow, CELEBA, plan.classes) is None
 
 
-def test_limit_is_twice_the_centre(plan):
-    assert divergence_limit(SCALE, plan.classes) == LIMIT
-    assert divergence_limit(None, plan.classes) is None
+@pytest.mark.parametrize(
+    "train",
+    [{"learning_rate": 1e-3}, {"epochs": 6}, {"batch_size": 64}, {"beta_2": 0.99}],
+    ids=lambda train: [*train][0],
+)
+def test_the_articles_radius_serves_no_other_training(train, plan):
+    other = VAE.model_copy(update={"train": VAE.train.model_copy(update=train)})
+    assert article_scale(other, CELEBA, plan.classes) is None
 
 
-def test_a_jump_is_abrupt(plan):
-    assert onset(settled_curve(16, 16, 24.5, 66), LIMIT, STEPS_PER_EPOCH, plan.probe) == (450, "abrupt")
+def test_the_articles_radius_serves_no_other_kl_loss_but_the_ae(plan):
+    other = VAE.model_copy(update={"vae": VAE.vae.model_copy(update={"kl_weight": 5.0})})
+    assert article_scale(other, CELEBA, plan.classes) is None
+    assert article_scale(VAE.model_copy(update={"vae": None}), CELEBA, plan.classes) == SCALE
 
 
-def test_a_slow_growth_is_a_drift(plan):
-    assert onset(settled_curve(18, 22, 27, 33.5, 34, 40), LIMIT, STEPS_PER_EPOCH, plan.probe) == (550, "drift")
+def ends(radius=40.0, num_finite=8, share_far=1.0):
+    return ArmEnds(radius, num_finite, share_far)
 
 
-def test_a_jump_beyond_the_limit_is_abrupt(plan):
-    assert onset(settled_curve(16, 66), LIMIT, STEPS_PER_EPOCH, plan.probe) == (400, "abrupt")
+FAR = RunCourse(first_step=350, far=True)
 
 
-def test_one_and_a_half_times_is_not_yet_a_jump(plan):
-    assert onset(settled_curve(16, 24, 24), LIMIT, STEPS_PER_EPOCH, plan.probe) is None
+def test_a_run_beyond_the_limit_from_the_start_with_its_arm_is_displaced(plan):
+    assert is_displaced(40.0, FAR, ends(), plan.classes)
+    assert classify(40.0, False, SCALE, plan.classes, displaced=True) == "displaced"
+    assert classify(20.0, False, SCALE, plan.classes, displaced=True) == "shifted"
 
 
-def test_without_a_limit_only_jumps_are_seen(plan):
-    assert onset(settled_curve(20, 25, 30, 40), None, STEPS_PER_EPOCH, plan.probe) is None
-    assert onset(settled_curve(16, 30), None, STEPS_PER_EPOCH, plan.probe) == (400, "abrupt")
+@pytest.mark.parametrize(
+    ("course", "of_arm"),
+    [
+        (RunCourse(first_step=350, far=False), ends()),
+        (RunCourse(first_step=350, far=None), ends()),
+        (RunCourse(far=True, marks=(CourseMark(kind="jump", step=400, after=350, factor=2),)), ends()),
+        (FAR, ends(num_finite=3)),
+        (FAR, ends(share_far=0.49)),
+        (FAR, ends(radius=61.0)),
+        (FAR, ends(radius=26.0)),
+    ],
+    ids=["near", "unknown", "jumped", "few", "alone", "far below its arm", "far above its arm"],
+)
+def test_else_it_has_diverged(course, of_arm, plan):
+    assert not is_displaced(40.0, course, of_arm, plan.classes)
 
 
-def test_nothing_counts_within_the_burn_in(plan):
-    early = curve(5, 66, 16, 16, 16, 70, 16, 16)  # 70 at step 300, the last of the burn-in
-    assert onset(early, LIMIT, STEPS_PER_EPOCH, plan.probe) is None
-    assert ever_diverged(early, 16.0, LIMIT, STEPS_PER_EPOCH, plan.probe) is False
-
-
-def test_a_long_epoch_prolongs_the_burn_in(plan):
-    late = settled_curve(16, 66, 66)
-    assert onset(late, LIMIT, 400, plan.probe) == (450, "drift")
-    assert onset(late, LIMIT, 450, plan.probe) is None
-
-
-def test_a_run_that_came_back_has_diverged_once(plan):
-    assert ever_diverged(settled_curve(16, 66, 16), 16.0, LIMIT, STEPS_PER_EPOCH, plan.probe) is True
-    assert ever_diverged(settled_curve(16, 33.5, 16), 16.0, LIMIT, STEPS_PER_EPOCH, plan.probe) is False
-
-
-def test_the_end_counts_too(plan):
-    assert ever_diverged(settled_curve(), 66.0, LIMIT, STEPS_PER_EPOCH, plan.probe) is True
-    assert ever_diverged(settled_curve(), math.nan, LIMIT, STEPS_PER_EPOCH, plan.probe) is False
-
-
-def test_without_a_limit_nobody_knows(plan):
-    assert ever_diverged(settled_curve(66), 66.0, None, STEPS_PER_EPOCH, plan.probe) is None
-
-
-def test_no_probe_no_onset(plan):
-    assert onset(curve(), LIMIT, STEPS_PER_EPOCH, plan.probe) is None
-
-
-def test_nan_is_no_onset(plan):
-    assert onset(settled_curve(16, math.nan, math.nan), LIMIT, STEPS_PER_EPOCH, plan.probe) is None
+def test_an_excursion_does_not_make_it_diverged(plan):
+    marks = (CourseMark(kind="excursion", step=400, after=350, factor=2),)
+    assert is_displaced(40.0, RunCourse(far=True, marks=marks), ends(share_far=0.5), plan.classes)

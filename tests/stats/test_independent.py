@@ -5,32 +5,40 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from statsmodels.duration.survfunc import SurvfuncRight, survdiff
+from scipy.stats import norm
+from statsmodels.duration.survfunc import CumIncidenceRight, survdiff
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.diagnostic import lilliefors
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from test_modes import PLAN, key
-from test_survival import KEY, PLACEBO, TREATED, followed, summaries
+from test_survival import KEY, PLACEBO, TREATED, followed, summary
 
 from vaehpc.stats import gaussian
 from vaehpc.stats.contrasts import holm, mcnemar
 from vaehpc.stats.intervals import jeffreys, wilson
 from vaehpc.stats.modes import dip, dip_tests
-from vaehpc.stats.survival import logrank, onset_curve
+from vaehpc.stats.survival import event_curves, logrank
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_curve_is_that_of_statsmodels():
+def test_incidences_are_those_of_statsmodels():
+    """With ties, three kinds of events and lost runs; its standard errors are the delta method's too."""
     numbers = np.random.default_rng(7)
-    steps, has_onset = 50 * numbers.integers(1, 30, 60), numbers.random(60) < 0.6
-    curve = onset_curve(summaries(steps[has_onset], steps[~has_onset]), 0.95)
-    expected = SurvfuncRight(steps, has_onset.astype(int))
-    at_onsets = [i for i, count in enumerate(curve.onsets) if count]
-    assert [curve.steps[i] for i in at_onsets] == expected.surv_times.tolist()
-    assert [curve.share[i] for i in at_onsets] == pytest.approx(expected.surv_prob.tolist())
-    assert [curve.at_risk[i] for i in at_onsets] == expected.n_risk.tolist()
+    steps, events = 50 * numbers.integers(1, 30, 80), numbers.integers(0, 4, 80)
+    kinds = (None, "jump", "growth", "nonfinite")
+    curves = event_curves([summary(step, kinds[event]) for step, event in zip(steps, events, strict=True)], 0.95)
+    expected = CumIncidenceRight(steps, events)
+    at = [curves.steps.index(step) for step in expected.times]
+    for position, event in enumerate(kinds[1:]):
+        found = curves.events[event]
+        assert [found.share[i] for i in at] == pytest.approx(expected.cinc[position].tolist())
+        sd, share = expected.cinc_se[position], expected.cinc[position]
+        defined = share > 0
+        z = norm.ppf(0.975) * sd[defined] / (share[defined] * -np.log(share[defined]))
+        lows = [found.low[i] for i, known in zip(at, defined, strict=True) if known]
+        assert lows == pytest.approx((share[defined] ** np.exp(z)).tolist(), abs=2e-3)
 
 
 def test_logrank_is_that_of_statsmodels():

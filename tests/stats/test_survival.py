@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from test_rates import runs
 
-from vaehpc.stats.survival import Followed, logrank, logrank_scores, onset_curve
+from tests.examples import run_summary
+from vaehpc.schema.results import CourseMark, RunCourse
+from vaehpc.stats.survival import Followed, event_curves, logrank, logrank_scores
 
 KEY = np.random.SeedSequence(2)
 # Freireich and others (1963), remission of leukemia in weeks, as R's survival documents print it.
@@ -14,30 +15,65 @@ PLACEBO = [1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23
 
 
 def followed(onsets, censored):
-    return Followed(np.array([*onsets, *censored]), np.array([True] * len(onsets) + [False] * len(censored)))
+    return Followed(np.array([*onsets, *censored]), np.array([1] * len(onsets) + [0] * len(censored)))
 
 
-def summaries(onsets, censored, classes=()):
-    """Runs with an onset, then runs without one that were followed up to these steps."""
-    found = runs(*(["regular"] * len(onsets) + list(classes or ["regular"] * len(censored))))
-    steps = [*onsets, *censored]
-    return [
-        run.model_copy(update={"onset_step": step if i < len(onsets) else None, "followed_steps": max(step, 40)})
-        if i < len(onsets)
-        else run.model_copy(update={"followed_steps": step})
-        for i, (run, step) in enumerate(zip(found, steps, strict=True))
-    ]
+def summary(step, event=None, run_class="regular", **course):
+    """A run with its first event at a step, or followed up to it."""
+    if event == "nonfinite":
+        return run_summary("nonfinite", followed_steps=step, nonfinite_step=step)
+    marks = () if event is None else (CourseMark(kind=event, step=step, after=step - 1, factor=2),)
+    return run_summary(
+        run_class, followed_steps=max(step, 40) if event else step, course=RunCourse(marks=marks, **course)
+    )
+
+
+def summaries(onsets, censored):
+    """Runs that jumped, then runs that were followed up to these steps."""
+    return [*(summary(step, "jump") for step in onsets), *(summary(step) for step in censored)]
 
 
 def test_published_survival():
-    """R: summary(survfit(Surv(weeks, relapse) ~ treated)) prints these; its conf.type is log-log."""
-    curve = onset_curve(summaries(*TREATED), 0.95)
-    assert (curve.num_runs, curve.num_onsets) == (21, 9)
-    printed = {6: (21, 3, 0.857, 0.620, 0.952), 13: (12, 1, 0.690, 0.432, 0.849), 23: (6, 1, 0.448, 0.188, 0.680)}
+    """R: summary(survfit(Surv(weeks, relapse) ~ treated)) prints these; with one kind of event 1 - F is Kaplan-Meier's."""
+    curves = event_curves(summaries(*TREATED), 0.95)
+    jumps = curves.events["jump"]
+    assert (curves.num_runs, jumps.count, [*curves.events]) == (21, 9, ["jump"])
+    printed = {6: (21, 0.857), 13: (12, 0.690), 23: (6, 0.448)}
     for step, expected in printed.items():
-        i = curve.steps.index(step)
-        found = (curve.at_risk[i], curve.onsets[i], curve.share[i], curve.low[i], curve.high[i])
-        assert found == pytest.approx(expected, abs=6e-4)
+        i = curves.steps.index(step)
+        assert (curves.at_risk[i], 1 - jumps.share[i]) == pytest.approx(expected, abs=6e-4)
+
+
+def test_incidence_by_hand():
+    """Four runs: a jump at 1, NaN at 2, one lost at 3, a jump at 4: 1/4, then 1/4 + 1/2 x 1; NaN 3/4 x 1/3."""
+    runs = [summary(1, "jump"), summary(2, "nonfinite"), summary(3), summary(4, "jump")]
+    curves = event_curves(runs, 0.95)
+    assert (curves.steps, curves.at_risk, curves.censored) == ((1, 2, 3, 4), (4, 3, 2, 1), (0, 0, 1, 0))
+    assert curves.events["jump"].share == pytest.approx((0.25, 0.25, 0.25, 0.75))
+    assert curves.events["nonfinite"].share == pytest.approx((0, 0.25, 0.25, 0.25))
+    # Of 1 in 4 the delta method's variance is that of a binomial share.
+    z, sd = stats.norm.ppf(0.975), math.sqrt(0.25 * 0.75 / 4)
+    low = 0.25 ** math.exp(z * sd / (0.25 * math.log(4)))
+    assert curves.events["jump"].low[0] == pytest.approx(low)
+    assert curves.events["nonfinite"].low[0] is None
+
+
+def test_kinds_of_events_and_who_is_left_out():
+    runs = [
+        summary(400, "growth"),
+        summary(500, "jump", "nonfinite"),  # the first event counts
+        summary(900),
+        summary(250, run_class=None),
+        summary(600, unknown_after=450),
+        summary(900, far=True),
+        summary(0, run_class=None),
+    ]
+    curves = event_curves(runs, 0.95)
+    assert (curves.num_runs, curves.num_far, curves.num_missing, curves.num_unknown) == (5, 1, 1, 1)
+    assert {event: of.count for event, of in curves.events.items()} == {"jump": 1, "growth": 1}
+    assert dict(zip(curves.steps, curves.censored, strict=True)) == {250: 1, 400: 0, 450: 1, 500: 0, 900: 1}
+    assert (curves.if_none_missing, curves.if_all_missing) == (2 / 5, 3 / 5)
+    assert event_curves([summary(0)], 0.95) is None
 
 
 def test_published_logrank():
@@ -81,18 +117,10 @@ def test_p_of_equal_arms_is_uniform():
     assert np.mean(np.array(p) <= 0.2) == pytest.approx(0.2, abs=3 * math.sqrt(0.16 / 150))
 
 
-def test_without_an_onset_there_is_no_test_and_no_interval():
+def test_without_an_event_there_is_no_test_and_no_curve():
     nobody = followed([], [100, 100])
     assert logrank(nobody, nobody, 99, KEY) is None
     assert logrank(followed([5], []), followed([5, 7], []), 99, KEY) is None
     assert logrank(followed([7, 7], []), followed([], [5, 5]), 99, KEY) is None  # nobody was left to compare with
-    curve = onset_curve(summaries([], [100, 100]), 0.95)
-    assert (curve.num_onsets, curve.share, curve.low, curve.high) == (0, (1.0,), (None,), (None,))
-
-
-def test_lost_runs_are_censored_where_they_were_last_seen():
-    curve = onset_curve(summaries([400], [900, 250, 300, 0], ["regular", None, "nonfinite", None]), 0.95)
-    assert (curve.num_runs, curve.num_onsets, curve.num_missing, curve.num_nonfinite) == (4, 1, 1, 1)
-    assert dict(zip(curve.steps, curve.at_risk, strict=True)) == {250: 4, 300: 3, 400: 2, 900: 1}
-    assert curve.share == (1, 1, 0.5, 0.5)
-    assert onset_curve(summaries([], [0]), 0.95) is None
+    curves = event_curves(summaries([], [100, 100]), 0.95)
+    assert (curves.events, curves.steps, curves.at_risk) == ({}, (100,), (2,))

@@ -27,12 +27,14 @@ def show_results(study: StudyDir, console: Console) -> int:
 
 
 def _print_rates(summary: StudySummary, console: Console) -> None:
-    table = Table("arm", "diverged", "of ended", "rate", "interval", "missing", title=f"Study {summary.study}")
+    columns = ("arm", "diverged", "jumped", "NaN", "of ended", "rate diverged", "interval", "missing")
+    table = Table(*columns, title=f"Study {summary.study}")
     for name, arm in summary.arms.items():
         ended = arm.num_runs - arm.num_missing
-        rate = "unclassified" if arm.rate is None else f"{arm.rate:.1%}"
+        rate = arm.unjudged or "" if arm.rate is None else f"{arm.rate:.1%}"
         interval = "" if arm.low is None else f"{arm.low:.1%} to {arm.high:.1%}"
-        table.add_row(name, str(arm.num_diverged), str(ended), rate, interval, str(arm.num_missing))
+        counts = map(str, (arm.num_diverged, arm.num_jumped, arm.num_nonfinite, ended))
+        table.add_row(name, *counts, rate, interval, str(arm.num_missing))
     console.print(table)
     if summary.provisional:
         console.print("Classes are provisional: an arm has fewer control runs than the plan asks for.")

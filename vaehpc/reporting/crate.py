@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vaehpc.reporting import words
+from vaehpc.reporting import findings, words
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import StudySummary
 from vaehpc.study.files import StudyDir
@@ -56,7 +56,7 @@ def crate(study: StudyDir, config: StudyConfig, summary: StudySummary) -> str:
         "@id": "./",
         "@type": "Dataset",
         "name": f"{summary.study}: rates of divergence",
-        "description": words.overview(config, summary).replace(words.NBSP, " "),
+        "description": findings.overview(config, summary).replace(words.NBSP, " "),
         "datePublished": date_of(study),
         "license": "Not stated: whoever publishes this directory decides.",
         "hasPart": [reference(entity) for entity in (*files, *folders, *runs)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vaehpc.reporting import figures, tables, words
+from vaehpc.reporting import figures, findings, tables, words
 from vaehpc.reporting.figures import ArmRuns, EndedRun
 from vaehpc.reporting.page import Drawing, inline, rendered
 from vaehpc.schema.config import ArmConfig, ModelConfig, StudyConfig
@@ -54,18 +54,18 @@ def ended_runs(study: StudyDir, config: StudyConfig, summary: StudySummary) -> d
 def draw(config: StudyConfig, summary: StudySummary, runs: ArmRuns) -> dict[str, Drawing]:
     """Every figure for which there are results, by the name of its file."""
     drawn = {}
-    if any(arm.rate is not None for arm in summary.arms.values()):
-        outcomes = " ".join(f"{arm}: {words.outcome(found)}" for arm, found in summary.arms.items())
+    if any(arm.endpoints for arm in summary.arms.values()):
+        outcomes = " ".join(f"{arm}: {findings.outcome(found)}" for arm, found in summary.arms.items())
         drawn["divergence-rates"] = Drawing(
             figures.svg(figures.divergence_rates(summary.arms)), outcomes, tables.csv(tables.rate_rows(summary))
         )
-    if summary.onsets:
-        for arm, figure in figures.onset_curves(summary.onsets, summary.control).items():
-            curve = summary.onsets[arm]
-            drawn[f"onsets-{arm}"] = Drawing(
+    if summary.events:
+        for arm, figure in figures.event_curves(summary.events, summary.control).items():
+            of_arm = summary.events[arm]
+            drawn[f"events-{arm}"] = Drawing(
                 figures.svg(figure),
-                f"Kaplan-Meier curve over training steps. {words.onsets(arm, curve)}",
-                tables.csv(tables.onset_rows(curve)),
+                f"Aalen-Johansen curves over training steps. {findings.events(arm, of_arm)}",
+                tables.csv(tables.event_rows(of_arm)),
             )
     for arm, found in summary.likeness.items():
         drawn[f"likeness-{arm}"] = Drawing(
@@ -115,6 +115,7 @@ def contents(
         "config": config,
         "summary": summary,
         "words": words,
+        "findings": findings,
         "runs": runs,
         "run_rows": tables.run_rows(study, summary, figures.courses(runs)),
         "course_size": figures.COURSE_SIZE,
@@ -125,6 +126,6 @@ def contents(
         "shared": tables.shared_settings(config.arms),
         "machines": tables.machines(study, runs),
         "comparison_lines": tables.comparison_lines(study, summary),
-        "sensitivity_lines": tables.sensitivity_lines(summary),
+        "sensitivity_lines": tables.sensitivity_lines(summary, config.plan),
         "cloud_lines": tables.cloud_lines(summary),
     }

@@ -21,8 +21,8 @@ from vaehpc.reporting.words import NBSP, counted, enumeration, number
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.plan import RecorderPlan
 from vaehpc.schema.results import TriggerRecord
+from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.departures import Departure, Event, StepRecord
-from vaehpc.stats.divergence import ProbeCurve
 
 PANELS = {
     "epsilon_max": "max |ε| of the batch",
@@ -210,11 +210,10 @@ def page(explained: Explained) -> str:
 def coverage(explained: Explained) -> str:
     """Which steps the recorder holds, and how often it triggered in them."""
     run, steps = explained.config, explained.record.steps
-    burn_in = max(run.plan.probe.burn_in_steps, run.steps_per_epoch)
     triggers = counted(len(explained.events), "trigger") if explained.events else "no trigger"
     return (
         f"{run.name}: {triggers} in the {counted(len(steps), 'step')} from {steps[0]:,} to {steps[-1]:,} that the"
-        f" recorder holds; the training has {run.num_steps:,}, and nothing triggers in the first {burn_in:,}."
+        f" recorder holds; the training has {run.num_steps:,}, and nothing triggers in the first {run.burn_in:,}."
     )
 
 

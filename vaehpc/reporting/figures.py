@@ -22,16 +22,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from vaehpc.reporting import words
+from vaehpc.reporting.findings import EVENTS as EVENT_WORDS
 from vaehpc.schema.results import (
     RUN_CLASSES,
     ArmSummary,
     EpochRecord,
+    Event,
+    EventCurves,
     Histogram,
     LatentStatistics,
     LikenessToControl,
-    OnsetCurve,
     RunClass,
     RunSummary,
+    Share,
 )
 
 INK = "#1f2328"
@@ -44,6 +47,7 @@ CLASS_COLOURS: dict[RunClass, str] = {
     "regular": "#0072b2",
     "shifted": "#e69f00",
     "diverged": "#d55e00",
+    "displaced": "#009e73",
     "collapsed": "#cc79a7",
     "nonfinite": "#3d444d",
     "unclassified": "#7d8590",
@@ -52,6 +56,7 @@ CLASS_LINES: dict[RunClass, Literal["solid", "dashed", "dashdot", "dotted"]] = {
     "regular": "solid",
     "shifted": "dashed",
     "diverged": "solid",
+    "displaced": "dashdot",
     "collapsed": "dashdot",
     "nonfinite": "dotted",
     "unclassified": "solid",
@@ -116,17 +121,19 @@ ArmRuns = Mapping[str, Sequence[EndedRun]]
 
 @mpl.rc_context(STYLE)
 def divergence_rates(arms: Mapping[str, ArmSummary]) -> Figure:
-    """Share of diverged runs of each arm with its interval; a pale bar spans what missing runs leave open."""
+    """Shares of each arm's ended runs with their intervals; a pale bar spans what missing runs leave open.
+
+    Diverged, and below it diverged or nonfinite where these are more; of an arm without a rate those that jumped.
+    """
     figure = Figure(figsize=(WIDTH, 0.65 + 0.3 * len(arms)), layout="constrained")
     axes = figure.subplots()
     for row, arm in enumerate(arms.values()):
-        if arm.rate is None or arm.low is None or arm.high is None:
-            continue
-        if arm.num_missing and arm.rate_if_missing_regular is not None and arm.rate_if_missing_diverged is not None:
-            axes.hlines(row, arm.rate_if_missing_regular, arm.rate_if_missing_diverged, color=RULE, linewidth=9)
-        axes.hlines(row, arm.low, arm.high, color=CLASS_COLOURS["diverged"], linewidth=1.8)
-        axes.plot(arm.rate, row, "o", color=CLASS_COLOURS["diverged"], clip_on=False)
-    axes.set(xlim=(0, 1), ylim=(len(arms) - 0.5, -0.5), xlabel="share of diverged runs among those that ended")
+        for offset, colour, share in _shares(arm):
+            if arm.num_missing:
+                axes.hlines(row + offset, share.if_none_missing, share.if_all_missing, color=RULE, linewidth=7)
+            axes.hlines(row + offset, share.interval.low, share.interval.high, color=colour, linewidth=1.8)
+            axes.plot(share.rate, row + offset, "o", color=colour, clip_on=False, markersize=4)
+    axes.set(xlim=(0, 1), ylim=(len(arms) - 0.5, -0.5), xlabel="share of runs among those that ended")
     axes.set_yticks(range(len(arms)), list(arms), color=INK)
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.tick_params(axis="y", length=0, pad=8)
@@ -136,6 +143,17 @@ def divergence_rates(arms: Mapping[str, ArmSummary]) -> Figure:
     counts.tick_params(length=0, pad=8)
     counts.spines["right"].set_visible(False)
     return figure
+
+
+def _shares(arm: ArmSummary) -> list[tuple[float, str, Share]]:
+    """Place on the arm's row, colour and share of what is drawn."""
+    diverged, either = (arm.endpoints.get(endpoint) for endpoint in ("diverged", "diverged or nonfinite"))
+    if diverged is None or either is None:
+        jumped = arm.endpoints.get("jumped")
+        return [] if jumped is None else [(0.0, QUIET, jumped)]
+    if diverged.count == either.count:
+        return [(0.0, CLASS_COLOURS["diverged"], diverged)]
+    return [(-0.16, CLASS_COLOURS["diverged"], diverged), (0.16, CLASS_COLOURS["nonfinite"], either)]
 
 
 @mpl.rc_context(STYLE)
@@ -203,41 +221,55 @@ def loss_histories(arms: ArmRuns) -> dict[str, Figure]:
     return figures
 
 
+EVENT_COLOURS: dict[Event, str] = {
+    "jump": CLASS_COLOURS["diverged"],
+    "growth": CLASS_COLOURS["shifted"],
+    "nonfinite": CLASS_COLOURS["nonfinite"],
+}
+
+
 @mpl.rc_context(STYLE)
-def onset_curves(onsets: Mapping[str, OnsetCurve], controls: Mapping[str, str | None]) -> dict[str, Figure]:
-    """Kaplan-Meier curve of each arm with its pointwise interval; ticks: runs were censored; dashed: its control."""
-    last = max(curve.steps[-1] for curve in onsets.values())
+def event_curves(arms: Mapping[str, EventCurves], controls: Mapping[str, str | None]) -> dict[str, Figure]:
+    """Aalen-Johansen curve of each kind of first event with its interval; ticks: runs were censored.
+
+    Dashed: events of any kind of its control.
+    """
+    last = max(curves.steps[-1] for curves in arms.values())
     figures = {}
-    for arm, curve in onsets.items():
+    for arm, curves in arms.items():
         figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
         axes = figure.subplots()
         control = controls[arm]
-        if control is not None and control != arm and control in onsets:
-            steps, shares = _staircase(onsets[control], last)
-            axes.step(steps, shares, where="post", color=QUIET, linewidth=1.0, linestyle="dashed", label=control)
-        steps, shares = _staircase(curve, last)
-        axes.step(steps, shares, where="post", color=CLASS_COLOURS["diverged"], linewidth=1.6, label=arm)
-        low, high = (np.array([np.nan if value is None else value for value in end]) for end in (curve.low, curve.high))
-        axes.fill_between(curve.steps, low, high, step="post", color=CLASS_COLOURS["diverged"], alpha=0.18, linewidth=0)
-        lost = [i for i, step in enumerate(curve.steps) if step < last and _num_censored(curve, i)]
-        axes.plot([curve.steps[i] for i in lost], [curve.share[i] for i in lost], "|", color=INK, markersize=7)
-        axes.set(xlim=(0, last), ylim=(0, 1.04), xlabel="training step", ylabel="share without an onset")
+        if control is not None and control != arm and control in arms:
+            steps, shares = _staircase(arms[control], any_event(arms[control]), last)
+            label = f"any event of {control}"
+            axes.step(steps, shares, where="post", color=QUIET, linewidth=1.0, linestyle="dashed", label=label)
+        for event, of_kind in curves.events.items():
+            steps, shares = _staircase(curves, of_kind.share, last)
+            colour, ends = EVENT_COLOURS[event], (of_kind.low, of_kind.high)
+            axes.step(steps, shares, where="post", color=colour, linewidth=1.6, label=EVENT_WORDS[event])
+            low, high = ([math.nan if value is None else value for value in end] for end in ends)
+            axes.fill_between(curves.steps, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
+        censored = [step for step, count in zip(curves.steps, curves.censored, strict=True) if count and step < last]
+        axes.plot(censored, [0.0] * len(censored), "|", color=INK, markersize=7, clip_on=False)
+        axes.set(xlim=(0, last), ylim=(0, 1.04), xlabel="training step", ylabel="share of runs, by first event")
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        figure.legend(loc="outside upper left", ncols=2, fontsize=7)
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside upper left", ncols=2, fontsize=7)
         figures[arm] = figure
     return figures
 
 
-def _staircase(curve: OnsetCurve, last: int) -> tuple[list[int], list[float]]:
-    return [0, *curve.steps, last], [1.0, *curve.share, curve.share[-1]]
+def any_event(curves: EventCurves) -> list[float]:
+    """Share of runs with an event of any kind, by each step."""
+    shares = [of_kind.share for of_kind in curves.events.values()]
+    return [sum(values) for values in zip(*shares, strict=True)] if shares else [0.0] * len(curves.steps)
 
 
-def _num_censored(curve: OnsetCurve, i: int) -> int:
-    """Runs that were last seen at a step without an onset."""
-    following = curve.at_risk[i + 1] if i + 1 < len(curve.steps) else 0
-    return curve.at_risk[i] - curve.onsets[i] - following
+def _staircase(curves: EventCurves, share: Sequence[float], last: int) -> tuple[list[int], list[float]]:
+    return [0, *curves.steps, last], [0.0, *share, share[-1]]
 
 
 @mpl.rc_context(STYLE)
@@ -364,8 +396,11 @@ def _add_legend(figure: Figure, runs: Sequence[EndedRun]) -> None:
 
 
 def _counts(arm: ArmSummary) -> str:
-    diverged = "no rate" if arm.rate is None else words.divergences(arm)
-    return f"{diverged}, {arm.num_missing} missing" if arm.num_missing else diverged
+    shares = _shares(arm)
+    counts = words.of_ended(shares[0][2]) if shares else "no rate"
+    counts += f", {shares[1][2].count} with NaN" if len(shares) > 1 else ""
+    counts = counts if arm.rate is not None or not shares else f"{counts} jumped"
+    return f"{counts}, {arm.num_missing} missing" if arm.num_missing else counts
 
 
 def _radius_extent(histograms: Sequence[Histogram]) -> float:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethod
 
 from vaehpc.reporting.figures import CLASS_COLOURS, INK, QUIET, ROUND, STYLE, WIDTH
 from vaehpc.schema.results import InertiaCurve, TriggerMark
-from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.course import ProbeCurve
 
 LINE = CLASS_COLOURS["regular"]
 ALARM = CLASS_COLOURS["diverged"]

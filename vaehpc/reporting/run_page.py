@@ -16,7 +16,7 @@ from vaehpc.reporting.figures import EndedRun
 from vaehpc.reporting.page import Drawing, data_uri, inline, rendered
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ATTRIBUTES, AttributeProbe, EpochRecord, LatentStatistics, RunSummary, TrainedRecord
-from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.quantities import best_probe
 
 SAMPLE_IMAGES = {

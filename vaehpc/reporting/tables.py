@@ -14,8 +14,15 @@ from typing import Any
 from vaehpc.reporting import words
 from vaehpc.reporting.figures import ArmRuns, EndedRun
 from vaehpc.schema.config import ArmConfig
-from vaehpc.schema.plan import PairPlan
-from vaehpc.schema.results import ComparisonRow, LikenessToControl, OnsetCurve, RunSummary, SensitivityRow, StudySummary
+from vaehpc.schema.plan import PairPlan, PlanConfig
+from vaehpc.schema.results import (
+    ComparisonRow,
+    EventCurves,
+    LikenessToControl,
+    RunSummary,
+    SensitivityRow,
+    StudySummary,
+)
 from vaehpc.stats.quantities import QUANTITIES
 from vaehpc.study.attempts import all_attempts
 from vaehpc.study.files import RunDir, StudyDir
@@ -106,7 +113,8 @@ def comparison_lines(study: StudyDir, summary: StudySummary) -> list[ComparisonL
 def cell(row: ComparisonRow, arm: str, study: StudyDir, summary: StudySummary) -> Cell:
     """What the runs of an arm, or the arm itself, measured of a quantity of the article."""
     if arm in row.measured:  # a share of runs: never without its counts
-        return Cell(words.divergences(summary.arms[arm]), words.interval(summary.arms[arm]))
+        share = summary.arms[arm].endpoints["diverged"]
+        return Cell(words.of_ended(share), words.interval(share))
     names = [name for name, run in summary.runs.items() if run.arm == arm]
     if row.images:
         return image_cell(row, names, study)
@@ -148,24 +156,35 @@ def cloud_lines(summary: StudySummary) -> list[tuple[str, list[Cell]]]:
 
 @dataclass(frozen=True)
 class SensitivityLine:
-    """One arm with one limit of divergence: counts beyond it, and how many are shifted with each other limit."""
+    """One arm with one limit of divergence or rule of a jump: its counts, and the shifted with each other limit."""
 
     arm: str
-    diverged_factor: float
-    is_planned: bool
-    diverged: SensitivityRow
+    rule: str
+    row: SensitivityRow
     shifted: list[int]
 
 
-def sensitivity_lines(summary: StudySummary) -> list[SensitivityLine]:
-    """A line for each arm and limit of divergence."""
+def sensitivity_lines(summary: StudySummary, plan: PlanConfig) -> list[SensitivityLine]:
+    """A line for each arm and limit of divergence, then for each rule of a jump."""
     lines = []
     for arm, rows in summary.sensitivity.items():
-        for factor in dict.fromkeys(row.diverged_factor for row in rows):
-            of_factor = [row for row in rows if row.diverged_factor == factor]
-            planned = any(row.is_planned for row in of_factor)
-            lines.append(SensitivityLine(arm, factor, planned, of_factor[0], [row.num_shifted for row in of_factor]))
+        rules: dict[str, list[SensitivityRow]] = {}
+        for row in rows:
+            rules.setdefault(rule(row, plan), []).append(row)
+        lines += [
+            SensitivityLine(arm, words, found[0], [row.num_shifted for row in found]) for words, found in rules.items()
+        ]
     return lines
+
+
+def rule(row: SensitivityRow, plan: PlanConfig) -> str:
+    """'R × 2 (planned)', 'jump × 1.3', 'jump need not last'."""
+    if row.jump_factor != plan.course.jump_factor:
+        return f"jump × {row.jump_factor:g}"
+    if row.lasting_probes != plan.course.lasting_probes:
+        return "jump need not last" if row.lasting_probes == 1 else f"jump lasts {row.lasting_probes} probes"
+    planned = " (planned)" if row.diverged_factor == plan.classes.diverged_factor else ""
+    return f"R × {row.diverged_factor:g}{planned}"
 
 
 # What is behind a figure
@@ -182,20 +201,35 @@ def csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def onset_rows(curve: OnsetCurve) -> list[dict[str, Any]]:
-    """Kaplan-Meier estimate, a row per step at which it or the number at risk changes."""
-    columns = ("steps", "at_risk", "onsets", "share", "low", "high")
-    values = zip(*(getattr(curve, column) for column in columns), strict=True)
-    return [dict(zip(("step", *columns[1:]), row, strict=True)) for row in values]
+def event_rows(curves: EventCurves) -> list[dict[str, Any]]:
+    """Aalen-Johansen estimates, a row per kind of event and step at which one or the number at risk changes."""
+    rows = []
+    for event, of_kind in curves.events.items():
+        columns = (curves.steps, curves.at_risk, curves.censored, of_kind.share, of_kind.low, of_kind.high)
+        names = ("step", "at_risk", "censored", "share", "low", "high")
+        rows += [{"event": event} | dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return rows
 
 
 def rate_rows(summary: StudySummary) -> list[dict[str, Any]]:
-    """A row per arm."""
-    columns = ("num_runs", "num_missing", "num_diverged", "rate", "low", "high", "level", "method")
-    bounds = ("rate_if_missing_regular", "rate_if_missing_diverged")
+    """A row per arm and endpoint."""
     return [
-        {"arm": name, **{column: getattr(arm, column) for column in (*columns, *bounds)}}
+        {
+            "arm": name,
+            "endpoint": endpoint,
+            "num_runs": arm.num_runs,
+            "num_missing": arm.num_missing,
+            "count": share.count,
+            "rate": share.rate,
+            "low": share.interval.low,
+            "high": share.interval.high,
+            "level": share.interval.level,
+            "method": share.interval.method,
+            "rate_if_none_missing": share.if_none_missing,
+            "rate_if_all_missing": share.if_all_missing,
+        }
         for name, arm in summary.arms.items()
+        for endpoint, share in arm.endpoints.items()
     ]
 
 

@@ -6,21 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from vaehpc.schema.config import RunConfig, StudyConfig
-from vaehpc.schema.plan import ClassPlan, RadiusPlan
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.plan import PlanConfig, RadiusPlan
 from vaehpc.schema.results import (
     ArmSummary,
     Comparison,
-    Contrast,
     DataSummary,
     DipTest,
     InertiaCurve,
     LatentStatistics,
     LikenessToControl,
-    OnsetCurve,
     PairedEffect,
-    PlannedLook,
     RunSummary,
+    Share,
     StudySummary,
     TrainedRecord,
     TsneResult,
@@ -57,25 +55,6 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,}{NBSP}{noun}" if count == 1 else f"{count:,}{NBSP}{noun}s"
 
 
-def interval(arm: ArmSummary) -> str:
-    """'0.3 % to 52.7 %' of an arm that has a rate."""
-    assert arm.low is not None and arm.high is not None
-    return f"{percent(arm.low)} to {percent(arm.high)}"
-
-
-def overview(config: StudyConfig, summary: StudySummary) -> str:
-    """What was trained on what, and how much of it ended."""
-    num_runs = sum(arm.num_runs for arm in summary.arms.values())
-    num_missing = sum(arm.num_missing for arm in summary.arms.values())
-    arms = enumeration([f"{arm.num_runs} of {name}" for name, arm in summary.arms.items()])
-    return (
-        f"Study {summary.study} asked for {counted(num_runs, 'run')} ({arms}), each with its own random seed, on"
-        f" {data(summary.data)}. {ended(num_runs, num_missing)} A run is called diverged if the median latent radius"
-        f" R = ‖μ‖₂ at its end is more than {config.plan.classes.diverged_factor:g} times that of the control runs:"
-        " autoencoders with the same net, training and data."
-    )
-
-
 def data(data: DataSummary) -> str:
     """'170,000 images of 96 × 96 pixels (CelebA)'."""
     size = f"{data.image_size} × {data.image_size} pixels"
@@ -84,52 +63,14 @@ def data(data: DataSummary) -> str:
     return f"{data.num_train:,} images of {size} ({data.name})"
 
 
-def ended(num_runs: int, num_missing: int) -> str:
-    """How many runs have results."""
-    if not num_missing:
-        return "All of them ended."
-    if num_missing == num_runs:
-        return "None of them has ended, so that the study says nothing yet."
-    are, count = ("is", "counts") if num_missing == 1 else ("are", "count")
-    return f"{num_runs - num_missing} ended; {num_missing} {are} missing and {count} as neither diverged nor regular."
+def of_ended(share: Share | None) -> str:
+    """'2 of 7': runs that count among those that ended; nothing where that is not known."""
+    return NO_VALUE if share is None else f"{share.count} of {share.num_ended}"
 
 
-def outcome(arm: ArmSummary) -> str:
-    """What the runs of one arm say about its rate of divergence."""
-    num_ended = arm.num_runs - arm.num_missing
-    if not num_ended:
-        return f"none of {counted(arm.num_runs, 'run')} has ended; nothing can be said about the rate."
-    if arm.rate is None:
-        return f"no rate. {unclassed(arm, num_ended)}"
-    return " ".join([rate(arm, num_ended), *beside(arm, num_ended)])
-
-
-def unclassed(arm: ArmSummary, num_ended: int) -> str:
-    """Why an arm with ended runs has no rate."""
-    reason = (
-        "the study has no control arm for them, and the article's radius holds for its own data and net only"
-        if arm.control is None
-        else f"no run of their control arm {arm.control} ended with finite radii"
-    )
-    nonfinite = f" {counted(arm.num_nonfinite, 'run')} became NaN or infinite." if arm.num_nonfinite else ""
-    return f"{arm.num_unclassified} of {counted(num_ended, 'ended run')} could not be classed: {reason}.{nonfinite}"
-
-
-def divergences(arm: ArmSummary) -> str:
-    """'2 of 7': diverged runs among those that ended; nothing where that is not known."""
-    if arm.rate is None:
-        return NO_VALUE
-    return f"{arm.num_diverged} of {arm.num_runs - arm.num_missing}"
-
-
-def rate(arm: ArmSummary, num_ended: int) -> str:
-    """Count, rate and interval; 0 of n is not 'never'."""
-    assert arm.rate is not None and arm.low is not None and arm.high is not None
-    counts = f"{arm.num_diverged} of {counted(num_ended, 'ended run')} diverged"
-    exact = f"exact {percent(arm.level)} {arm.method} interval {interval(arm)}"
-    if arm.num_diverged == 0:
-        return f"{counts}. That is not 'never': the data allow a rate of up to {percent(arm.high)} ({exact})."
-    return f"{counts}, a rate of {percent(arm.rate)} ({exact})."
+def interval(share: Share) -> str:
+    """'0.3 % to 52.7 %'."""
+    return f"{percent(share.interval.low)} to {percent(share.interval.high)}"
 
 
 def method(summary: StudySummary) -> str:
@@ -140,63 +81,8 @@ def method(summary: StudySummary) -> str:
 
 def num_regular(arm: ArmSummary) -> int:
     """Runs of an arm that ended and are in no other class."""
-    others = arm.num_diverged + arm.num_nonfinite + arm.num_shifted + arm.num_collapsed + arm.num_unclassified
-    return arm.num_runs - arm.num_missing - others
-
-
-def beside(arm: ArmSummary, num_ended: int) -> list[str]:
-    """What stands beside the headline: missing runs, other definitions of divergence."""
-    sentences = []
-    if arm.num_missing and arm.rate_if_missing_regular is not None and arm.rate_if_missing_diverged is not None:
-        sentences.append(
-            f"{counted(arm.num_missing, 'run')} missing: the rate would be"
-            f" {percent(arm.rate_if_missing_regular)} had no missing run diverged, and"
-            f" {percent(arm.rate_if_missing_diverged)} had every one."
-        )
-    if arm.num_ever_diverged > arm.num_diverged:
-        sentences.append(f"At some time during training {arm.num_ever_diverged} were beyond the limit.")
-    if arm.num_nonfinite:
-        sentences.append(
-            f"{counted(arm.num_nonfinite, 'run')} became NaN or infinite; diverged or non-finite together are"
-            f" {arm.num_diverged_or_nonfinite} of {num_ended}."
-        )
-    return sentences
-
-
-def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
-    """What the reader must know before using a number of this study."""
-    arms = summary.arms
-    found = []
-    if summary.data.synthetic:
-        found.append("Built-in synthetic faces: the study shows the machinery and says nothing about CelebA.")
-    if config.preset == "demo":
-        found.append("The demo preset shows the machinery, not science: a small net, few and small images, few steps.")
-    if provisional := [name for name, arm in arms.items() if arm.provisional and arm.rate is not None]:
-        found.append(
-            f"The classes of {enumeration(provisional)} are provisional: the plan asks for at least"
-            f" {counted(config.plan.classes.min_control_runs, 'control run')}, and there are fewer."
-        )
-    if exploratory := [name for name, arm in arms.items() if arm.exploratory]:
-        found.append(
-            f"For {enumeration(exploratory)} 'shifted' and 'regular' are exploratory: the radii of the control runs"
-            " scatter more than the plan allows."
-        )
-    if by_article := [name for name, arm in arms.items() if arm.control == "article"]:
-        found.append(
-            f"{enumeration(by_article)} has no control arm in this study and is classed by the article's radius of"
-            f" {config.plan.classes.article_radius:g}."
-        )
-    if sum(arm.rate is not None for arm in arms.values()) > 1 and not summary.contrasts:
-        found.append("Rates of different arms were not tested against each other: no difference is claimed.")
-    if config.plan.contrasts.looks and summary.contrasts:
-        found.append("The plan has several looks: the p values in tables are each of a single look.")
-    if summary.deviations:
-        deviations = "; ".join(summary.deviations)
-        found.append(f"Not as planned before the first launch, so that every test is exploratory: {deviations}.")
-    return found
-
-
-# Tests between arms
+    others = arm.num_diverged + arm.num_displaced + arm.num_nonfinite + arm.num_shifted + arm.num_collapsed
+    return arm.num_runs - arm.num_missing - others - arm.num_unclassified
 
 
 def p_value(p: float | None) -> str:
@@ -206,125 +92,6 @@ def p_value(p: float | None) -> str:
     if p < 1e-4:
         return f"<{NBSP}0.0001"
     return f"{p:.2g}" if p >= 0.1 else f"{p:.3g}" if p >= 1e-3 else f"{p:.1g}"
-
-
-def is_shown(contrast: Contrast, config: StudyConfig) -> bool:
-    """Whether the difference holds at the plan's level after Holm's adjustment."""
-    return contrast.holm <= 1 - config.plan.level
-
-
-def counts(contrast: Contrast) -> str:
-    """'5 of 8 against 0 of 8'."""
-    return (
-        f"{contrast.num_diverged} of {contrast.num_ended} against"
-        f" {contrast.reference_diverged} of {contrast.reference_ended}"
-    )
-
-
-def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
-    """What the tests between arms found, a sentence each; those that found nothing together.
-
-    Where the plan has looks, they judge their two arms, and nothing else is tested before the last one.
-    """
-    contrasts, said = summary.contrasts, []
-    if looks := config.plan.contrasts.looks:
-        if summary.look is None:
-            return [
-                f"The plan judges the counts after {enumeration([str(n) for n in looks])} seeds of each arm. This is"
-                " none of these looks, or runs are missing: nothing is tested."
-            ]
-        said.append(judged(summary.look))
-        if not summary.look.is_last:
-            return said
-        judged_arms = (summary.look.arm, summary.look.reference)
-        contrasts = tuple(each for each in contrasts if (each.arm, each.reference) != judged_arms)
-    shown = [contrast for contrast in contrasts if is_shown(contrast, config)]
-    others = [contrast for contrast in contrasts if not is_shown(contrast, config)]
-    return said + [difference(contrast) for contrast in shown] + ([no_difference(others, config)] if others else [])
-
-
-def judged(look: PlannedLook) -> str:
-    """What a planned look found, and what follows."""
-    num_seeds = look.looks[look.number - 1]
-    least = "no number would be enough" if look.least_diverged is None else f"{look.least_diverged} are needed"
-    found = (
-        f"Look {look.number} of {len(look.looks)}, after {counted(num_seeds, 'seed')} per arm: {look.num_diverged} runs"
-        f" of {look.arm} diverged and {look.reference_diverged} of {look.reference}, beside which {least} to stop"
-        f" (O'Brien-Fleming-like spending; {percent(look.spent)} of a false alarm until now)."
-    )
-    if look.stops:
-        return f"{found} {look.arm} diverged more often than {look.reference}: the plan stops here."
-    if look.is_last:
-        return f"{found} No difference was shown, which is no proof of equal rates."
-    return f"{found} The plan goes on to {look.looks[look.number]} seeds; nothing else is tested before the last look."
-
-
-def difference(contrast: Contrast) -> str:
-    """A difference that was shown."""
-    more = contrast.num_diverged * contrast.reference_ended > contrast.reference_diverged * contrast.num_ended
-    reference = f"its control {contrast.reference}" if contrast.is_control else contrast.reference
-    return (
-        f"{contrast.arm} diverged {'more' if more else 'less'} often than {reference}: {counts(contrast)} (Boschloo's"
-        f" exact test, {sidedness(contrast)}, p = {p_value(contrast.boschloo)}; after Holm's adjustment"
-        f" p = {p_value(contrast.holm)})."
-    ).replace("p = <", "p <")
-
-
-def no_difference(contrasts: list[Contrast], config: StudyConfig) -> str:
-    """Differences that were not shown, and how little that says."""
-    pairs = enumeration([f"{contrast.arm} and {contrast.reference} ({counts(contrast)})" for contrast in contrasts])
-    plan = config.plan.contrasts
-    weakest, strongest = (percent(end(each.power for each in contrasts)) for end in (min, max))
-    chance = weakest if weakest == strongest else f"{weakest} to {strongest}"
-    said = (
-        f"No difference was shown between {pairs}. That is no proof of equal rates: with so many runs,"
-        f" {percent(plan.rate)} against {percent(plan.versus)} is found with a probability of {chance} before Holm's"
-        " adjustment."
-    )
-    alpha = 1 - config.plan.level
-    if hopeless := [f"{each.arm} and {each.reference}" for each in contrasts if each.least_p > alpha]:
-        said += f" For {enumeration(hopeless)} there are so few runs that no outcome could have shown one."
-    return said
-
-
-def sidedness(contrast: Contrast) -> str:
-    """'one-sided' or 'two-sided'."""
-    return "two-sided" if contrast.alternative == "two-sided" else "one-sided"
-
-
-def range_of_p(contrast: Contrast) -> str:
-    """What the missing runs of both arms leave open; nothing where none is missing."""
-    low, high = contrast.boschloo_if_missing
-    return NO_VALUE if low == high == contrast.boschloo else f"{p_value(low)} to {p_value(high)}"
-
-
-def discordant(contrast: Contrast) -> str:
-    """'5 : 0 of 8': pairs of equal seeds that diverged in the arm alone, in its reference alone, and all."""
-    return f"{contrast.only_arm}{NBSP}:{NBSP}{contrast.only_reference} of {contrast.num_pairs}"
-
-
-# Time to onset
-
-
-def onsets(arm: str, curve: OnsetCurve) -> str:
-    """How many runs of an arm left their radius, and what became of the others."""
-    lost = [(curve.num_missing, "missing"), (curve.num_nonfinite, "not finite")]
-    said = enumeration([f"{count} {what}" for count, what in lost if count])
-    return (
-        f"{arm}: {curve.num_onsets} of {counted(curve.num_runs, 'run')} had an onset"
-        + (f"; seen to their end but for {said}" if said else "")
-        + "."
-    )
-
-
-def sooner(contrast: Contrast) -> str:
-    """What the log-rank test says of two arms that have any onset."""
-    assert contrast.logrank is not None
-    how = f"{contrast.num_permutations:,} permutations" if contrast.num_permutations else "all permutations"
-    return (
-        f"{contrast.arm} against {contrast.reference}: log-rank z = {signed(contrast.logrank)}, two-sided"
-        f" p = {p_value(contrast.logrank_p)} ({how} of the arms; not adjusted)."
-    ).replace("p = <", "p <")
 
 
 # Modes
@@ -404,19 +171,34 @@ def excess(effect: PairedEffect) -> str:
 
 def standing(arm: ArmSummary) -> str:
     """How firm the classes of an arm are."""
-    found = [word for word, holds in (("provisional", arm.provisional), ("exploratory", arm.exploratory)) if holds]
+    is_exploratory = arm.exploratory or arm.unjudged == "unsound control"
+    found = [word for word, holds in (("provisional", arm.provisional), ("exploratory", is_exploratory)) if holds]
     return ", ".join(found) or "final"
 
 
-def class_limits(plan: ClassPlan) -> str:
-    """The definition of the classes, as planned."""
+def class_limits(plan: PlanConfig) -> str:
+    """The definition of the classes and of a jump, as planned."""
+    limits, course = plan.classes, plan.course
     return (
         "With d = ln R − m, R the median radius of a run and m the median of ln R over the control runs, a run is, in"
-        " this order: nonfinite (a loss, weight or latent component is NaN or infinite); unclassified (there is no"
-        f" control); diverged (d > ln {plan.diverged_factor:g}); collapsed (d < −ln {plan.diverged_factor:g}); shifted"
-        f" (|d| > {plan.shifted_limit:g} and > {plan.shifted_scatter:g} times the scatter of ln R over the control"
-        " runs); else regular."
+        " this order: nonfinite (a loss, weight or latent component is NaN or infinite, in short NaN); unclassified"
+        f" (there is no control); beyond d > ln {limits.diverged_factor:g} displaced, if it was far from its control at"
+        " the first probe after the burn-in already, neither jumped nor grew, and lies within a factor"
+        f" {limits.displaced_factor:g} of its arm's median, as at least {percent(limits.displaced_share)} of an arm"
+        f" of at least {limits.min_arm_runs}, else diverged; collapsed (d < −ln {limits.diverged_factor:g});"
+        f" shifted (|d| > {limits.shifted_limit:g} and > {limits.shifted_scatter:g} times the scatter of ln R over"
+        " the control runs); else regular. A run jumps at a probe if ln R, less the median of ln R over the control's"
+        f" runs at that step, exceeds the {ordinal(course.base_rank)} largest of the {course.base_probes} probes before"
+        f" by ln {course.jump_factor:g}, and so does the median of {course.lasting_probes} from there on; what does not"
+        f" last is an excursion. It grows if it lies beyond the limit in {course.growth_probes} probes running without"
+        " a jump."
     )
+
+
+def ordinal(number: int) -> str:
+    """'second'; '6th' from the sixth on."""
+    words = ("first", "second", "third", "fourth", "fifth")
+    return words[number - 1] if number <= len(words) else f"{number}th"
 
 
 def mode(radius_mode: float | None, plan: RadiusPlan) -> str:
@@ -427,8 +209,10 @@ def mode(radius_mode: float | None, plan: RadiusPlan) -> str:
 
 
 def onset(run: RunSummary) -> str:
-    """'27,909 abrupt'."""
-    return NO_VALUE if run.onset_step is None else f"{run.onset_step:,} {run.onset_kind}"
+    """'27,909 jump'; 'NaN at 519'."""
+    if run.onset_step is not None:
+        return f"{run.onset_step:,} {run.onset_kind}"
+    return NO_VALUE if run.nonfinite_step is None else f"NaN at {run.nonfinite_step:,}"
 
 
 def triggers(run: RunSummary) -> str:
@@ -476,8 +260,6 @@ def run_findings(run: RunSummary, statistics: LatentStatistics | None) -> list[s
     found = []
     if run.radius_median is not None:
         found.append(f"The median of R = ‖μ‖₂ over the images is {number(run.radius_median)} at the end.")
-    if run.onset_step is not None:
-        found.append(f"The probe shows an onset ({run.onset_kind}) at step {run.onset_step:,}.")
     if run.triggers:
         found.append(f"The flight recorder fired {times(len(run.triggers))}: {triggers(run)}.")
     if statistics is not None and (gaussian := statistics.gaussian) is not None:
@@ -519,6 +301,11 @@ def attribute_name(attribute: str) -> str:
 def in_cell(text: str) -> str:
     """Text for a table in Markdown, where a bar ends a cell."""
     return text.replace("|", "\\|")
+
+
+def epochs(count: float) -> str:
+    """'epoch', '2 epochs'."""
+    return "epoch" if count == 1 else f"{count:g}{NBSP}epochs"
 
 
 def times(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -185,18 +186,27 @@ class ArmConfig(Frozen):
         return {"kind": self.kind, **flat, "spike": self.spike, "start_from": self.start_from}
 
     def is_control_of(self, arm: ArmConfig) -> bool:
-        """Whether this is an AE arm equal to `arm` in everything that an AE has.
-
-        Clipped gradients are a remedy, as a limit of epsilon is: the control does without, or has the same limit.
-        """
-        if self.vae is not None or self.spike is not None or self.train.clipnorm not in (None, arm.train.clipnorm):
+        """Whether this is an AE arm equal to `arm` in all that an AE has, but for clipped gradients, a remedy."""
+        if self.vae is not None or self.spike is not None:
             return False
         return self.model == arm.model and self.train == arm.train.model_copy(update={"clipnorm": self.train.clipnorm})
 
 
-def control_of(arm: ArmConfig, arms: Mapping[str, ArmConfig]) -> str | None:
-    """The first of these arms that is the control of `arm`; None where there is none."""
-    return next((name for name, other in arms.items() if other.is_control_of(arm)), None)
+def control_of(arm: ArmConfig, arms: Mapping[str, ArmConfig], named: str = "") -> str | None:
+    """The control of `arm` among these; None where there is none.
+
+    Args:
+        arm: an AE is, without a named one, its own.
+        arms: of the study, by name.
+        named: the arm that the plan says, wherever it is possible. Else the first with the arm's own clipped gradients
+            or, as a remedy is what is tested, without any.
+    """
+    if named in arms and arms[named].is_control_of(arm):
+        return named
+    limits = (None, arm.train.clipnorm)
+    return next(
+        (name for name, other in arms.items() if other.is_control_of(arm) and other.train.clipnorm in limits), None
+    )
 
 
 class DataConfig(Frozen):
@@ -260,6 +270,12 @@ class RunConfig(Frozen):
         return -(-self.data.num_train // self.arm.train.batch_size)
 
     @property
+    def burn_in(self) -> int:
+        """Steps in which a radius is still finding its place: the plan's, or its epochs if they are longer."""
+        plan = self.plan.probe
+        return max(plan.burn_in_steps, math.ceil(plan.burn_in_epochs * self.steps_per_epoch))
+
+    @property
     def num_steps(self) -> int:
         """Steps of the whole training; where a fork ends."""
         if self.arm.fork is not None:
@@ -321,6 +337,10 @@ class StudyConfig(Frozen):
     def key(self, stream: StudyStream, *counters: int) -> np.random.SeedSequence:
         """Key of one random stream of the aggregate; no run has it, for the seeds of runs are smaller."""
         return np.random.SeedSequence(self.root_seed, spawn_key=(MAX_SEEDS, STUDY_STREAMS.index(stream), *counters))
+
+    def control_of(self, arm: str) -> str | None:
+        """The arm that is the control of this one; None where there is none."""
+        return control_of(self.arms[arm], self.arms, self.plan.classes.control)
 
     def runs(self) -> list[RunConfig]:
         """Every run of the study, arm by arm, in the order of the seeds."""

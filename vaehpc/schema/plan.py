@@ -31,6 +31,18 @@ class ClassPlan(Frozen):
     min_scatter: PositiveFloat
     exploratory_scatter: PositiveFloat
     min_control_runs: PositiveInt
+    control: str = ""
+    """AE arm that is the control of every arm that it may be; '': the first that is equal but for remedies."""
+    most_departed: Annotated[float, Field(ge=0, le=1)] = 0.125
+    """Share of a sound control's runs, at most, that are nonfinite or jumped and came back."""
+    far_factor: PositiveFloat = 1.5
+    """Far from the start: beyond `diverged_factor` times the control's radius there, or beyond this times it and
+    within `displaced_factor` of the arm's own."""
+    displaced_factor: PositiveFloat = 1.5
+    displaced_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Of an arm's finite runs, far from the start, from which on the arm may lie elsewhere."""
+    min_arm_runs: PositiveInt = 4
+    """Finite runs of an arm below which its median tells nothing of any one of them."""
     article_radius: PositiveFloat
     article_image_size: PositiveInt
     article_num_train: PositiveInt
@@ -42,7 +54,21 @@ class ProbePlan(Frozen):
     num_images: PositiveInt
     every_steps: PositiveInt
     burn_in_steps: PositiveInt
-    abrupt_factor: PositiveFloat
+    burn_in_epochs: Annotated[float, Field(ge=0)] = 1.0
+    abrupt_factor: PositiveFloat = 1.5
+    """Of releases before 0.3.0: an onset was a radius above this times that of one probe earlier."""
+
+
+class CoursePlan(Frozen):
+    """What a run's radius does after the burn-in, as vaehpc.stats.course says it."""
+
+    jump_factor: Annotated[float, Field(gt=1)] = 1.5
+    base_probes: PositiveInt = 5
+    base_rank: PositiveInt = 2
+    min_base_probes: PositiveInt = 3
+    base_intervals: PositiveInt = 10
+    lasting_probes: PositiveInt = 5
+    growth_probes: PositiveInt = 3
 
 
 class RecorderPlan(Frozen):
@@ -65,6 +91,9 @@ class CensusPlan(Frozen):
 
 Alternative = Literal["greater", "less", "two-sided"]
 
+Endpoint = Literal["diverged", "diverged or nonfinite", "jumped", "jumped or nonfinite"]
+"""What is counted of an arm's runs. The last two need no control, and stand in for the first where it is not sound."""
+
 
 class ContrastPlan(Frozen):
     """Which arms are tested against each other, and what a study should be able to find."""
@@ -72,6 +101,10 @@ class ContrastPlan(Frozen):
     against_control: Alternative
     reference: str
     against_reference: Alternative
+    primary: tuple[str, ...] = ()
+    """Contrasts that are confirmatory, as 'ARM, REFERENCE'; none: all of them."""
+    primary_endpoint: Endpoint = "diverged"
+    """Of the two that are tested, the one whose power is given and that a planned look judges."""
     rate: Annotated[float, Field(gt=0, le=1)]
     versus: Annotated[float, Field(ge=0, lt=1)]
     power: Annotated[float, Field(gt=0, lt=1)]
@@ -92,6 +125,8 @@ class SensitivityPlan(Frozen):
 
     diverged_factors: tuple[PositiveFloat, ...]
     shifted_limits: tuple[PositiveFloat, ...]
+    jump_factors: tuple[PositiveFloat, ...] = (1.3, 2.0)
+    lasting_probes: tuple[PositiveInt, ...] = (1,)
 
 
 class ModesPlan(Frozen):
@@ -181,6 +216,7 @@ class PlanConfig(Frozen):
     radius: RadiusPlan
     classes: ClassPlan
     probe: ProbePlan
+    course: CoursePlan = CoursePlan()
     recorder: RecorderPlan
     census: CensusPlan
     contrasts: ContrastPlan

@@ -8,10 +8,12 @@ from pydantic import ConfigDict, Field
 
 from vaehpc.schema.config import Provenance, ReplayConfig
 from vaehpc.schema.frozen import Result
-from vaehpc.schema.plan import Alternative
+from vaehpc.schema.plan import Alternative, Endpoint
 
-RunClass = Literal["nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified"]
-RUN_CLASSES: tuple[RunClass, ...] = ("nonfinite", "diverged", "collapsed", "shifted", "regular", "unclassified")
+RunClass = Literal["nonfinite", "diverged", "displaced", "collapsed", "shifted", "regular", "unclassified"]
+RUN_CLASSES: tuple[RunClass, ...] = (
+    "nonfinite", "diverged", "displaced", "collapsed", "shifted", "regular", "unclassified"
+)  # fmt: skip
 
 
 # Prepared data
@@ -376,6 +378,42 @@ class TriggerMark(Result):
     signal: TriggerSignal
 
 
+class CourseMark(Result):
+    """When a run's radius left where it was, as vaehpc.stats.course says it."""
+
+    kind: Literal["jump", "growth", "excursion", "unconfirmed"]
+    """unconfirmed: a jump that the last probe alone saw."""
+    step: int
+    """Steps done at the first probe that saw it."""
+    after: int
+    """Steps done at the probe before."""
+    factor: float
+    """R over exp(b_t + m_t); of growth, over its limit."""
+    gap: bool = False
+    """Whether probes are lacking between the two."""
+
+
+class RunCourse(Result):
+    """What a run's radius did after the burn-in."""
+
+    first_step: int | None = None
+    """Steps done at the first probe after it; None: there was none."""
+    far: bool | None = None
+    """Whether it was far from its control's there already; None: not known."""
+    marks: tuple[CourseMark, ...] = ()
+    unknown_after: int | None = None
+    """Steps done at the last probe, where the run went on and its probe is cut or damaged."""
+
+    def first(self, *kinds: str) -> CourseMark | None:
+        """The first mark of these kinds."""
+        return next((mark for mark in self.marks if mark.kind in kinds), None)
+
+    @property
+    def departed(self) -> CourseMark | None:
+        """The first jump or growth."""
+        return self.first("jump", "growth")
+
+
 class RunSummary(Result):
     """One run in summary.json. A run without results is missing: class and radius are None."""
 
@@ -386,9 +424,18 @@ class RunSummary(Result):
     run_class: RunClass | None = Field(alias="class")
     radius_median: float | None
     radius_mode: float | None
+    course: RunCourse = RunCourse()
     onset_step: int | None
-    onset_kind: Literal["abrupt", "drift"] | None
+    """Of the first jump or growth, as the next."""
+    onset_kind: Literal["jump", "growth"] | None
     ever_diverged: bool | None
+    """Whether it jumped, grew, or ended beyond the limit; None: no control, or its arm lies elsewhere."""
+    state_sha256: str | None = None
+    """Of the weights at the end, or at the last finite state."""
+    limits_acted: dict[str, int] = {}
+    """Steps in which each limit of its arm changed anything, of those that are recorded."""
+    num_recorded: int = 0
+    """Steps that are recorded."""
     reconstruction_loss: float | None
     kl_loss: float | None
     triggers: tuple[TriggerMark, ...] = ()
@@ -396,14 +443,39 @@ class RunSummary(Result):
     missing_stage: Literal["train", "statistics"] | None
     last_words: str | None
     """End of the log of a run that is missing."""
+    nonfinite_step: int | None = None
+    """Step at which its training met a NaN or infinity; None: it met none."""
     followed_steps: int = 0
     """Steps up to which its radius was seen: the end, a NaN or infinity, or the last probe of a missing run."""
     cloud: dict[str, float | int | None] = {}
     """How its latent points lie: the quantities that are `shown` in vaehpc/stats/quantities.py; empty if missing."""
 
 
+class Share(Result):
+    """Of the runs of an arm that ended, those that count for an endpoint."""
+
+    count: int
+    num_ended: int
+    interval: Interval
+    other_intervals: tuple[Interval, ...]
+    """By other methods."""
+    if_none_missing: float
+    """The rate had no missing run counted, and next had every one."""
+    if_all_missing: float
+
+    @property
+    def rate(self) -> float:
+        """count / num_ended."""
+        return self.count / self.num_ended
+
+
+How = Literal["jumped", "grew", "early", "unconfirmed", "unseen"]
+"""How a diverged run left: early: it was far from its control at the first probe after the burn-in; unconfirmed: the
+last probe alone saw a jump; unseen: the probe shows none of these."""
+
+
 class ArmSummary(Result):
-    """Counts over the runs of an arm, and the rate of divergence among those that ended."""
+    """Counts over the runs of an arm, and the rates among those that ended."""
 
     num_runs: int
     num_missing: int
@@ -413,19 +485,38 @@ class ArmSummary(Result):
     num_nonfinite: int
     num_shifted: int
     num_collapsed: int
+    num_displaced: int = 0
     num_unclassified: int
+    diverged_how: dict[How, int] = {}
+    returned_how: dict[How, int] = {}
+    """Ended runs that jumped or grew and are neither diverged nor nonfinite in the end."""
+    num_nonfinite_after: int = 0
+    """Nonfinite runs that had jumped or grown before."""
+    num_jumped: int = 0
+    """Ended runs that jumped at any time."""
+    num_excursions: int = 0
+    """Ended runs with excursions."""
+    num_far: int = 0
+    """Ended runs that were far from their control at the first probe after the burn-in."""
+    first_step: int | None = None
+    """Steps done at that probe; None: no run has one."""
+    endpoints: dict[Endpoint, Share] = {}
+    """'diverged' and 'diverged or nonfinite' only where `unjudged` is None; the others where anything ended."""
+    unjudged: Literal["displaced", "too few", "unsound control", "unclassed"] | None = None
+    """Why the arm has no rate by class: it has displaced runs; a run far from the start in an arm of so few that
+    nobody can tell; its control is not sound; there is no control."""
+    regular_factor: float | None = None
+    """Of a displaced arm whose runs scatter little: its median radius over its control's."""
     rate: float | None
-    """num_diverged / (num_runs - num_missing); None where nothing ended or nothing could be classed."""
+    """Of diverged runs, as in `endpoints`, as the next; None where nothing ended or the classes are not judged."""
     low: float | None
     high: float | None
     level: float
     method: str
-    other_intervals: tuple[Interval, ...] = ()
-    """By other methods, beside the headline; none without a rate."""
-    rate_if_missing_regular: float | None
-    rate_if_missing_diverged: float | None
     control: str | None
     """The AE arm whose radii this arm's classes are relative to, 'article', or None."""
+    control_faults: dict[str, str] = {}
+    """Runs of the control for which it is not sound, and what each did; empty: it is sound, or there is none."""
     provisional: bool
     exploratory: bool
     control_radius: float | None = None
@@ -434,42 +525,59 @@ class ArmSummary(Result):
     """s of ln R over these."""
 
 
+class EndpointTest(Result):
+    """x of n ended runs of an arm against y of m of its reference, tested."""
+
+    count: int
+    num_ended: int
+    reference_count: int
+    reference_ended: int
+    boschloo: float
+    """p of Boschloo's exact test, in the direction of the plan."""
+    two_sided: float
+    """p of the same in both directions."""
+    holm: float | None
+    """Adjusted over both endpoints of all confirmatory contrasts; None: exploratory, as the next."""
+    holm_if_missing: float | None
+    """The largest that `holm` can be, however the missing runs end."""
+    boschloo_if_missing: tuple[float, float]
+    """Least and largest p of Boschloo's test over the ways in which the missing runs of both arms can end."""
+    fisher: float
+    only_arm: int
+    """Pairs of equal seeds of which the arm's run alone counts."""
+    only_reference: int
+    mcnemar: float | None
+    """p of McNemar's exact test over the pairs; None where no pair is discordant."""
+
+
 class Contrast(Result):
-    """The rates of two arms, tested: x of n runs against y of m, where x and y diverged and n and m ended."""
+    """Two arms whose rates are tested."""
 
     arm: str
     reference: str
     is_control: bool
     """Whether the reference is the arm's control."""
     alternative: Alternative
-    num_diverged: int
-    num_ended: int
-    reference_diverged: int
-    reference_ended: int
-    boschloo: float
-    """p of Boschloo's exact test, which decides."""
-    holm: float
-    """The same, adjusted for all contrasts of the study."""
-    fisher: float
-    boschloo_if_missing: tuple[float, float]
-    """Least and largest p of Boschloo's test over the ways in which the missing runs of both arms can end."""
+    tests: dict[Endpoint, EndpointTest]
+    """Two of them; none where every pair of runs is equal to the bit."""
+    exploratory: tuple[str, ...] = ()
+    """Why it is not confirmatory, in words."""
     num_pairs: int
     """Seeds that ended in both arms."""
-    only_arm: int
-    """Seeds that diverged in the arm alone."""
-    only_reference: int
-    mcnemar: float | None
-    """p of McNemar's exact test over the pairs; None where no pair is discordant."""
+    num_equal: int = 0
+    """Of these, pairs that are equal to the bit."""
+    family: int
+    """Tests over which Holm's adjustment goes."""
     power: float
-    """Probability with which so many runs find the plan's rate against its `versus` (two-sided: either way)."""
+    """Probability with which so many runs find the plan's rate against its `versus` at the family's first threshold."""
     least_p: float
-    """What Boschloo's p would be if every run of the one arm had diverged and none of the other."""
+    """What Boschloo's p would be if every run of the one arm counted and none of the other."""
     logrank: float | None
-    """Log-rank statistic of the onsets, positive where the arm has more than expected; None without any onset."""
+    """Log-rank statistic of the first event, positive where the arm has more than expected; None without any."""
     logrank_p: float | None
     """Two-sided, by permutation of the arms."""
     num_permutations: int
-    """That were drawn; 0: all were enumerated, or there was no onset."""
+    """That were drawn; 0: all were enumerated, or there was no event."""
 
 
 class PlannedLook(Result):
@@ -496,39 +604,63 @@ class PlannedLook(Result):
         return self.number == len(self.looks)
 
 
-class OnsetCurve(Result):
-    """Kaplan-Meier estimate of the share of an arm's runs without an onset, at each step at which one was last seen."""
+Event = Literal["jump", "growth", "nonfinite"]
+"""What ends a run's stay at its radius."""
+
+
+class Incidence(Result):
+    """Aalen-Johansen estimate for one kind of event: the share of runs for which it was the first, by each step."""
+
+    count: int
+    share: tuple[float, ...]
+    """(num_steps,)."""
+    low: tuple[float | None, ...]
+    """Pointwise interval; None where it is not defined: before the first event of the kind."""
+    high: tuple[float | None, ...]
+
+
+class EventCurves(Result):
+    """When runs of an arm jumped, grew or became NaN or infinite for the first time."""
 
     num_runs: int
-    """Runs of which at least one probe is known."""
-    num_onsets: int
+    """Runs that were followed: those that were not far from the start, with a probe after the burn-in or an event."""
+    num_far: int
+    """Runs that were far from their control at the first probe after the burn-in, and are left out."""
     num_missing: int
-    """Of the others: missing, censored at their last probe."""
-    num_nonfinite: int
-    """Of the others: censored at the first NaN or infinity."""
+    """Of the followed: missing, censored at their last probe."""
+    num_unknown: int
+    """Of the followed: ended, but censored where the probe is cut."""
     steps: tuple[int, ...]
+    """At which a run was last seen, or had its first event."""
     at_risk: tuple[int, ...]
-    """Runs that had no onset and were still seen before each step."""
-    onsets: tuple[int, ...]
-    share: tuple[float, ...]
-    low: tuple[float | None, ...]
-    """Pointwise interval; None where it is not defined: before the first onset, and when none is left."""
-    high: tuple[float | None, ...]
+    """Runs without an event that were still seen before each step."""
+    censored: tuple[int, ...]
+    events: dict[Event, Incidence]
+    """Of each kind that occurred."""
+    if_none_missing: float
+    """Share with any event at the end had no missing run had one, and next had every one."""
+    if_all_missing: float
     level: float
     method: str
 
 
 class SensitivityRow(Result):
-    """Counts of an arm with other limits of the classes; non-finite and missing runs are what they are."""
+    """Counts of an arm with other limits; non-finite and missing runs are what they are."""
 
     diverged_factor: float
     shifted_limit: float
+    jump_factor: float = 1.5
+    lasting_probes: int = 5
     is_planned: bool
     num_diverged: int
     num_collapsed: int
+    num_displaced: int = 0
     num_shifted: int
     num_regular: int
+    num_jumped: int = 0
+    """Runs that jumped at any time."""
     interval: Interval
+    """Of the share of diverged runs."""
 
 
 class DipTest(Result):
@@ -663,8 +795,8 @@ class StudySummary(Result):
     contrasts: tuple[Contrast, ...]
     look: PlannedLook | None = None
     """None where the plan has no looks, this is none of them, or runs are missing."""
-    onsets: dict[str, OnsetCurve]
-    """By arm; none where its control gives no limit."""
+    events: dict[str, EventCurves] = {}
+    """By arm; none where no run was followed."""
     sensitivity: dict[str, tuple[SensitivityRow, ...]]
     modes: dict[str, DipTest]
     """By arm; none with fewer runs than the plan asks for."""
@@ -672,6 +804,10 @@ class StudySummary(Result):
     """By VAE arm."""
     deviations: tuple[str, ...]
     """What was not as planned before the launch: tests are exploratory if there is any."""
+    verdicts: dict[str, str] = {}
+    """What made runs leave, by those that were replayed."""
+    reclassed: tuple[str, ...] | None = None
+    """Runs that releases before 0.3.0 judged otherwise, in words; None: planned by today's rules."""
     plan_defaults: tuple[str, ...] = ()
     """Limits that the study's own plan does not name, with what this release takes."""
 

@@ -1,20 +1,28 @@
-"""Rates of divergence of two arms, tested: x of n runs diverged in the arm, y of m in its reference."""
+"""Rates of two arms, tested: x of n runs counted in the arm, y of m in its reference, for each of two endpoints.
+
+Holm's adjustment goes over both endpoints of all confirmatory contrasts; everything else is exploratory. A difference
+is shown if its adjusted p is at most alpha however the missing runs of all arms end.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from vaehpc.schema.config import StudyConfig, control_of
-from vaehpc.schema.plan import Alternative, ContrastPlan, PlanConfig
-from vaehpc.schema.results import ArmSummary, Contrast, PlannedLook, RunSummary
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.plan import Alternative, ContrastPlan, Endpoint, PlanConfig
+from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, PlannedLook, RunSummary
 from vaehpc.stats import planning
-from vaehpc.stats.survival import Followed, logrank
+from vaehpc.stats.rates import COUNTS, OF_CLASS, OF_COURSE
+from vaehpc.stats.survival import followed, logrank
+
+NO_TRAINING_ALIKE = "it starts from a trained AE, and its control has only half its training"
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class PlannedContrast:
     reference: str
     is_control: bool
     alternative: Alternative
+    exploratory: tuple[str, ...] = ()
+    """Why it is not confirmatory."""
 
 
 def planned_contrasts(config: StudyConfig) -> list[PlannedContrast]:
@@ -34,107 +44,197 @@ def planned_contrasts(config: StudyConfig) -> list[PlannedContrast]:
     """
     plan = config.plan.contrasts
     arms = {name: arm for name, arm in config.arms.items() if arm.spike is None and arm.fork is None}
-    controls = {name: control_of(arm, config.arms) for name, arm in arms.items()}
-    found = [
-        PlannedContrast(name, control, True, plan.against_control)
-        for name, control in controls.items()
-        if control not in (None, name)
-    ]
+    pairs = [(name, control, True) for name in arms if (control := config.control_of(name)) not in (None, name)]
     if plan.reference in arms:
         others = [name for name, arm in arms.items() if arm.vae is not None and name != plan.reference]
-        found += [PlannedContrast(name, plan.reference, False, plan.against_reference) for name in others]
+        pairs += [(name, plan.reference, False) for name in others]
+    found = []
+    for arm, reference, is_control in pairs:
+        assert reference is not None
+        reasons = [] if not plan.primary or f"{arm}, {reference}" in plan.primary else ["the plan does not name it"]
+        if arms[arm].start_from is not None:
+            reasons.append(NO_TRAINING_ALIKE)
+        alternative = plan.against_control if is_control else plan.against_reference
+        found.append(PlannedContrast(arm, reference, is_control, alternative, tuple(reasons)))
     return found
 
 
-def contrasts(config: StudyConfig, arms: Mapping[str, ArmSummary], runs: Mapping[str, RunSummary]) -> list[Contrast]:
-    """Every planned contrast whose arms both have a rate, with Holm's adjustment over these."""
+def contrasts(
+    config: StudyConfig,
+    arms: Mapping[str, ArmSummary],
+    runs: Mapping[str, RunSummary],
+    look: PlannedLook | None,
+    is_as_planned: bool,
+) -> list[Contrast]:
+    """Every planned contrast whose arms both have ended runs.
+
+    Args:
+        config: the study.
+        arms: its arms' counts.
+        runs: its runs, by name.
+        look: which judges its own two arms, if the plan has looks; the others follow once it has found a difference.
+        is_as_planned: whether anything of the study may be confirmatory.
+    """
+    planned = [
+        each for each in planned_contrasts(config) if arms[each.arm].endpoints and arms[each.reference].endpoints
+    ]
     positions = {name: position for position, name in enumerate(config.arms)}  # which later arms do not change
-    made = [
+    tests = [endpoint_tests(each, arms, runs) for each in planned]
+    open_to_all = is_as_planned and (not config.plan.contrasts.looks or (look is not None and look.stops))
+    family = [
+        (number, endpoint)
+        for number, each in enumerate(planned)
+        for endpoint in tests[number]
+        if open_to_all and not each.exploratory and not _is_of(look, each, endpoint, config)
+    ]
+    of_found = holm([tests[number][endpoint].boschloo for number, endpoint in family])
+    of_worst = holm([tests[number][endpoint].boschloo_if_missing[1] for number, endpoint in family])
+    for (number, endpoint), found, worst in zip(family, of_found, of_worst, strict=True):
+        adjusted = {"holm": found, "holm_if_missing": worst}
+        tests[number][endpoint] = tests[number][endpoint].model_copy(update=adjusted)
+    size = max(len(family), 1)
+    return [
         contrast(
-            planned,
+            each,
+            of_each,
             arms,
             runs,
             config.plan,
-            config.key("logrank", positions[planned.arm], positions[planned.reference]),
+            size,
+            config.key("logrank", positions[each.arm], positions[each.reference]),
         )
-        for planned in planned_contrasts(config)
-        if arms[planned.arm].rate is not None and arms[planned.reference].rate is not None
+        for each, of_each in zip(planned, tests, strict=True)
     ]
-    adjusted = holm([each.boschloo for each in made])
-    return [each.model_copy(update={"holm": p}) for each, p in zip(made, adjusted, strict=True)]
+
+
+def _is_of(look: PlannedLook | None, planned: PlannedContrast, endpoint: Endpoint, config: StudyConfig) -> bool:
+    """Whether a test is the one that the looks decide."""
+    if look is None:
+        return False
+    is_its_pair = (planned.arm, planned.reference) == (look.arm, look.reference)
+    return is_its_pair and endpoint == config.plan.contrasts.primary_endpoint
+
+
+def endpoint_tests(
+    planned: PlannedContrast, arms: Mapping[str, ArmSummary], runs: Mapping[str, RunSummary]
+) -> dict[Endpoint, EndpointTest]:
+    """Both endpoints of a contrast, not adjusted; none where each run has its equal to the bit in the other arm.
+
+    They are those of the class, and of the course alone where the classes of either arm are not judged.
+    """
+    arm, reference = arms[planned.arm], arms[planned.reference]
+    pairs = paired(planned, runs)
+    if pairs and all(_are_equal(pair) for pair in pairs) and arm.num_runs == reference.num_runs == len(pairs):
+        return {}
+    are_judged = all(OF_CLASS[0] in each.endpoints for each in (arm, reference))
+    return {
+        endpoint: endpoint_test(planned, endpoint, arm, reference, pairs)
+        for endpoint in (OF_CLASS if are_judged else OF_COURSE)
+    }
+
+
+Pair = tuple[RunSummary, RunSummary]
+
+
+def paired(planned: PlannedContrast, runs: Mapping[str, RunSummary]) -> list[Pair]:
+    """Runs of equal seeds that ended in both arms."""
+    of_arm, of_reference = (
+        {run.seed: run for run in runs.values() if run.arm == name and run.run_class is not None}
+        for name in (planned.arm, planned.reference)
+    )
+    return [(of_arm[seed], of_reference[seed]) for seed in sorted(of_arm.keys() & of_reference)]
+
+
+def _are_equal(pair: Pair) -> bool:
+    """Whether two runs ended in the same weights."""
+    return pair[0].state_sha256 is not None and pair[0].state_sha256 == pair[1].state_sha256
+
+
+def endpoint_test(
+    planned: PlannedContrast, endpoint: Endpoint, arm: ArmSummary, reference: ArmSummary, pairs: Sequence[Pair]
+) -> EndpointTest:
+    """Counts and exact tests of one endpoint."""
+    alternative, of_arm, of_reference = planned.alternative, arm.endpoints[endpoint], reference.endpoints[endpoint]
+    x, n, y, m = of_arm.count, of_arm.num_ended, of_reference.count, of_reference.num_ended
+    counted = [tuple(map(COUNTS[endpoint], pair)) for pair in pairs]
+    only_arm, only_reference = counted.count((True, False)), counted.count((False, True))
+    return EndpointTest(
+        count=x,
+        num_ended=n,
+        reference_count=y,
+        reference_ended=m,
+        boschloo=boschloo(x, n, y, m, alternative),
+        two_sided=boschloo(x, n, y, m, "two-sided"),
+        holm=None,
+        holm_if_missing=None,
+        boschloo_if_missing=boschloo_if_missing((x, n, arm.num_runs - n), (y, m, reference.num_runs - m), alternative),
+        fisher=fisher(x, n, y, m, alternative),
+        only_arm=only_arm,
+        only_reference=only_reference,
+        mcnemar=mcnemar(only_arm, only_reference, alternative),
+    )
 
 
 def contrast(
     planned: PlannedContrast,
+    tests: Mapping[Endpoint, EndpointTest],
     arms: Mapping[str, ArmSummary],
     runs: Mapping[str, RunSummary],
     plan: PlanConfig,
+    family: int,
     key: np.random.SeedSequence,
 ) -> Contrast:
-    """Counts and tests of two arms that have a rate; Holm's p is not adjusted yet."""
-    arm, reference, alternative = arms[planned.arm], arms[planned.reference], planned.alternative
-    x, n = arm.num_diverged, arm.num_runs - arm.num_missing
-    y, m = reference.num_diverged, reference.num_runs - reference.num_missing
-    classes = [
-        {run.seed: run.run_class for run in runs.values() if run.arm == name and run.run_class is not None}
-        for name in (planned.arm, planned.reference)
-    ]
-    pairs = [tuple(of_arm[seed] == "diverged" for of_arm in classes) for seed in sorted(classes[0].keys() & classes[1])]
-    only_arm, only_reference = pairs.count((True, False)), pairs.count((False, True))
-    followed, of_reference = (
-        Followed.of(run for run in runs.values() if run.arm == name) for name in (planned.arm, planned.reference)
+    """A contrast with its tests, what they could have shown, and when the runs' events came."""
+    alternative = planned.alternative
+    n, m = (arms[name].num_runs - arms[name].num_missing for name in (planned.arm, planned.reference))
+    of_arm, of_reference = (
+        followed(run for run in runs.values() if run.arm == name) for name in (planned.arm, planned.reference)
     )
-    onsets = logrank(followed, of_reference, plan.contrasts.num_permutations, key)
-    p = boschloo(x, n, y, m, alternative)
+    events = logrank(of_arm, of_reference, plan.contrasts.num_permutations, key)
+    pairs = paired(planned, runs)
     return Contrast(
         arm=planned.arm,
         reference=planned.reference,
         is_control=planned.is_control,
         alternative=alternative,
-        num_diverged=x,
-        num_ended=n,
-        reference_diverged=y,
-        reference_ended=m,
-        boschloo=p,
-        holm=p,
-        fisher=fisher(x, n, y, m, alternative),
-        boschloo_if_missing=boschloo_if_missing(arm, reference, alternative),
+        tests=dict(tests),
+        exploratory=planned.exploratory,
         num_pairs=len(pairs),
-        only_arm=only_arm,
-        only_reference=only_reference,
-        mcnemar=mcnemar(only_arm, only_reference, alternative),
-        power=power(n, m, alternative, plan.contrasts, 1 - plan.level),
+        num_equal=sum(map(_are_equal, pairs)),
+        family=family,
+        power=power(n, m, alternative, plan.contrasts, (1 - plan.level) / family),
         least_p=boschloo(0, n, m, m, alternative) if alternative == "less" else boschloo(n, n, 0, m, alternative),
-        logrank=onsets and onsets.statistic,
-        logrank_p=onsets and onsets.p,
-        num_permutations=onsets.num_permutations if onsets else 0,
+        logrank=events and events.statistic,
+        logrank_p=events and events.p,
+        num_permutations=events.num_permutations if events else 0,
     )
 
 
 def planned_look(config: StudyConfig, arms: Mapping[str, ArmSummary]) -> PlannedLook | None:
     """The plan's look at its reference arm; None if there is none after so many seeds, or not all runs have a class."""
     plan = config.plan.contrasts
-    control = control_of(config.arms[plan.reference], config.arms) if plan.reference in config.arms else None
-    if control in (None, plan.reference):
+    control = config.control_of(plan.reference) if plan.reference in config.arms else None
+    if control is None or control == plan.reference:
         return None
-    arm, reference = arms[plan.reference], arms[control]
+    arm, reference, endpoint = arms[plan.reference], arms[control], plan.primary_endpoint
     num_seeds = arm.num_runs
-    whole = all(each.rate is not None and each.num_missing == 0 for each in (arm, reference))
+    whole = all(endpoint in each.endpoints and each.num_missing == 0 for each in (arm, reference))
     if not whole or num_seeds != reference.num_runs or num_seeds not in plan.looks:
         return None
     number = plan.looks.index(num_seeds)
     look = planning.boundaries(plan.looks, 1 - config.plan.level)[number]
-    least = look.least_diverged(reference.num_diverged)
+    count, of_reference = arm.endpoints[endpoint].count, reference.endpoints[endpoint].count
+    least = look.least_diverged(of_reference)
     return PlannedLook(
         arm=plan.reference,
         reference=control,
         looks=plan.looks,
         number=number + 1,
         spent=look.spent,
-        num_diverged=arm.num_diverged,
-        reference_diverged=reference.num_diverged,
+        num_diverged=count,
+        reference_diverged=of_reference,
         least_diverged=least,
-        stops=least is not None and arm.num_diverged >= least,
+        stops=least is not None and count >= least,
     )
 
 
@@ -161,23 +261,33 @@ def mcnemar(only_arm: int, only_reference: int, alternative: Alternative) -> flo
     return float(stats.binomtest(only_arm, only_arm + only_reference, alternative=alternative).pvalue)
 
 
-def boschloo_if_missing(arm: ArmSummary, reference: ArmSummary, alternative: Alternative) -> tuple[float, float]:
-    """Least and largest p over the ways in which the missing runs can end.
+def boschloo_if_missing(
+    arm: tuple[int, int, int], reference: tuple[int, int, int], alternative: Alternative
+) -> tuple[float, float]:
+    """Least and largest p over all ways in which the missing runs of both arms can end.
 
-    The extremes are all missing runs of the one arm diverged and none of the other; a two-sided p is largest where the
-    rates come nearest to each other.
+    Args:
+        arm: runs that count, that ended, that are missing.
+        reference: the same of it.
+        alternative: of the test.
+
+    One-sided, p falls with one count and grows with the other, so that the extremes are corners. Two-sided it is twice
+    the smaller of the two: for each count of the reference it is largest where they cross.
     """
-    n, m = arm.num_runs, reference.num_runs
-    most = [(arm.num_diverged + arm.num_missing, reference.num_diverged)]
-    most += [(arm.num_diverged, reference.num_diverged + reference.num_missing)]
-    between = (
-        (x, y)
-        for x in range(arm.num_diverged, arm.num_diverged + arm.num_missing + 1)
-        for y in range(reference.num_diverged, reference.num_diverged + reference.num_missing + 1)
-    )
-    nearest = min(between, key=lambda counts: abs(counts[0] / n - counts[1] / m))
-    p = [boschloo(x, n, y, m, alternative) for x, y in (*most, nearest)]
+    (x, n, missing), (y, m, of_reference) = arm, reference
+    n, m, last = n + missing, m + of_reference, x + missing
+    tables = {(at, of) for at in (x, last) for of in (y, y + of_reference)}
+    if alternative == "two-sided":
+        for of in range(y, y + of_reference + 1):
+            crossing = bisect_left(range(x, last + 1), True, key=partial(_is_more, n, of, m))
+            tables |= {(at, of) for at in (x + crossing - 1, x + crossing) if x <= at <= last}
+    p = [boschloo(at, n, of, m, alternative) for at, of in tables]
     return min(p), max(p)
+
+
+def _is_more(n: int, y: int, m: int, x: int) -> bool:
+    """Whether x of n are rather more than y of m than less, by the one-sided tests."""
+    return boschloo(x, n, y, m, "greater") <= boschloo(x, n, y, m, "less")
 
 
 def power(n: int, m: int, alternative: Alternative, plan: ContrastPlan, alpha: float) -> float:

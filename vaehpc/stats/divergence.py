@@ -6,16 +6,15 @@ With m = median of ln R over the control's runs, R = median ||mu||_2 over the im
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig
-from vaehpc.schema.plan import ClassPlan, ProbePlan
-from vaehpc.schema.results import RunClass
+from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig, TrainConfig, VaeConfig
+from vaehpc.schema.plan import ClassPlan
+from vaehpc.schema.results import RunClass, RunCourse
+from vaehpc.stats.course import NOTHING_SHARED, SharedCourse
 
 MAD_TO_SIGMA = 1.4826
 """The median absolute deviation times this estimates the standard deviation of a normal distribution."""
@@ -35,7 +34,7 @@ class ControlScale:
 
 @dataclass(frozen=True)
 class Control:
-    """What the classes of an arm are relative to."""
+    """What the classes and courses of an arm are relative to."""
 
     name: str | None
     """The AE arm, 'article', or None."""
@@ -43,30 +42,92 @@ class Control:
     """None where there is no control, or none of its runs is finite."""
     num_runs: int
     """Finite runs of the AE arm."""
+    shared: SharedCourse = NOTHING_SHARED
+    """The course of its runs, sound or not."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """Runs for which it is not sound, and what each did."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether its runs' ends and courses say what a run does that does not leave."""
+        return self.scale is not None and not self.faults
+
+    @property
+    def taken_away(self) -> SharedCourse:
+        """m_t of a run's course: nothing without a sound control."""
+        return self.shared if self.is_sound else NOTHING_SHARED
 
 
 def control_scale(radius_medians: Sequence[float], plan: ClassPlan) -> ControlScale | None:
     """Centre and scatter of the control's finite runs, without any at R = 0 (no logarithm); None if there is none."""
-    logarithms = np.log([radius for radius in radius_medians if radius > 0])
-    if not len(logarithms):
+    radii = np.array([radius for radius in radius_medians if radius > 0])
+    if not len(radii):
         return None
-    m = np.median(logarithms)
-    scatter = MAD_TO_SIGMA * float(np.median(np.abs(logarithms - m)))
-    return ControlScale(centre=float(np.exp(m)), scatter=max(scatter, plan.min_scatter))
+    centre = log_median(radii)
+    scatter = MAD_TO_SIGMA * float(np.median(np.abs(np.log(radii / centre))))
+    return ControlScale(centre=centre, scatter=max(scatter, plan.min_scatter))
+
+
+def log_median(radii: Sequence[float]) -> float:
+    """exp of the median of ln R, and exactly R where the two in the middle are equal: a tie is no departure."""
+    ordered = np.sort(radii)
+    return math.sqrt(ordered[(len(ordered) - 1) // 2] * ordered[len(ordered) // 2])
 
 
 def article_scale(arm: ArmConfig, data: DataConfig, plan: ClassPlan) -> ControlScale | None:
-    """The article's own radius, for a study without a control; None unless data, size and net are the article's."""
+    """The article's own radius, for a study without a control; None unless data, net and training are the article's.
+
+    Of what its text names: learning rate, epochs, batch size and the weight of the KL loss.
+    """
+    articles, own = TrainConfig(), arm.train
     is_the_articles = (
         not data.synthetic
         and data.image_size == plan.article_image_size
         and data.num_train == plan.article_num_train
         and arm.model == ModelConfig()
+        and (own.learning_rate, own.epochs, own.batch_size, own.beta_2)
+        == (articles.learning_rate, articles.epochs, articles.batch_size, articles.beta_2)
+        and (arm.vae is None or arm.vae.kl_weight == VaeConfig().kl_weight)
     )
     return ControlScale(centre=plan.article_radius, scatter=plan.min_scatter) if is_the_articles else None
 
 
-def classify(radius_median: float, nonfinite: bool, scale: ControlScale | None, plan: ClassPlan) -> RunClass:
+@dataclass(frozen=True)
+class ArmEnds:
+    """Where the finite runs of an arm lie in the end."""
+
+    centre: float
+    """Median of their median radii."""
+    num_finite: int
+    share_far: float
+    """Of them, far from the control at the first probe after the burn-in."""
+
+
+def arm_ends(radii: Sequence[float], far: Sequence[bool]) -> ArmEnds:
+    """Of an arm's finite runs: median radius at the end, and whether each was far from the start."""
+    if not radii:
+        return ArmEnds(math.nan, 0, 0.0)
+    return ArmEnds(log_median(radii), len(radii), sum(far) / len(far))
+
+
+def is_displaced(radius_median: float, course: RunCourse, ends: ArmEnds, plan: ClassPlan) -> bool:
+    """Whether a run beyond the limit lies where its arm does from the start, and so has not left anything."""
+    return (
+        course.far is True
+        and course.departed is None
+        and ends.num_finite >= plan.min_arm_runs
+        and ends.share_far >= plan.displaced_share
+        and abs(math.log(radius_median / ends.centre)) <= math.log(plan.displaced_factor)
+    )
+
+
+def classify(
+    radius_median: float,
+    nonfinite: bool,
+    scale: ControlScale | None,
+    plan: ClassPlan,
+    displaced: bool = False,
+) -> RunClass:
     """Class of a run that ended, by the first limit that applies.
 
     Args:
@@ -74,6 +135,7 @@ def classify(radius_median: float, nonfinite: bool, scale: ControlScale | None, 
         nonfinite: whether a loss, weight or latent was NaN or infinite.
         scale: of the control, or the article's; None if there is neither.
         plan: limits.
+        displaced: whether a run beyond the limit would be so from the start, as its arm.
     """
     if nonfinite:
         return "nonfinite"
@@ -81,7 +143,7 @@ def classify(radius_median: float, nonfinite: bool, scale: ControlScale | None, 
         return "unclassified"
     ratio = radius_median / scale.centre
     if ratio > plan.diverged_factor:
-        return "diverged"
+        return "displaced" if displaced else "diverged"
     if ratio < 1 / plan.diverged_factor:
         return "collapsed"
     if abs(math.log(ratio)) > max(plan.shifted_limit, plan.shifted_scatter * scale.scatter):
@@ -92,50 +154,3 @@ def classify(radius_median: float, nonfinite: bool, scale: ControlScale | None, 
 def is_exploratory(scale: ControlScale | None, plan: ClassPlan) -> bool:
     """Whether the controls scatter too much to tell 'shifted' from 'regular'."""
     return scale is not None and scale.scatter > plan.exploratory_scatter
-
-
-def divergence_limit(scale: ControlScale | None, plan: ClassPlan) -> float | None:
-    """The radius beyond which a run counts as diverged; None without a scale."""
-    return None if scale is None else plan.diverged_factor * scale.centre
-
-
-@dataclass(frozen=True)
-class ProbeCurve:
-    """Median ||mu||_2 of the probe images during training."""
-
-    steps: npt.NDArray[np.int64]
-    """(num_probes,), ascending, the plan's `every_steps` apart."""
-    radius_medians: npt.NDArray[np.float64]
-    """(num_probes,)."""
-
-    def after_burn_in(self, plan: ProbePlan, steps_per_epoch: int) -> npt.NDArray[np.bool_]:
-        """Which probes are later than burn_in_steps and than one epoch: before, a radius is still finding its place."""
-        return self.steps > max(plan.burn_in_steps, steps_per_epoch)
-
-
-def onset(
-    curve: ProbeCurve, limit: float | None, steps_per_epoch: int, plan: ProbePlan
-) -> tuple[int, Literal["abrupt", "drift"]] | None:
-    """First probe after the burn-in at which a run left its radius, and how; None if it never did.
-
-    'abrupt' if the median radius exceeds abrupt_factor times its value one probe earlier, else 'drift' if it exceeds
-    the limit of divergence. Without a limit only a jump is seen.
-    """
-    earlier = np.concatenate([[np.nan], curve.radius_medians[:-1]])
-    abrupt = curve.radius_medians > plan.abrupt_factor * earlier
-    beyond = curve.radius_medians > (math.inf if limit is None else limit)
-    left = (abrupt | beyond) & curve.after_burn_in(plan, steps_per_epoch)
-    if not left.any():
-        return None
-    first = int(np.argmax(left))
-    return int(curve.steps[first]), "abrupt" if abrupt[first] else "drift"
-
-
-def ever_diverged(
-    curve: ProbeCurve, final_radius: float, limit: float | None, steps_per_epoch: int, plan: ProbePlan
-) -> bool | None:
-    """Whether a probe after the burn-in, or the radius at the end, lies beyond the limit; None without a limit."""
-    if limit is None:
-        return None
-    settled = curve.radius_medians[curve.after_burn_in(plan, steps_per_epoch)]
-    return bool((settled > limit).any()) or final_radius > limit

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from vaehpc.schema.config import StudyConfig, control_of, run_name
+from vaehpc.schema.config import StudyConfig, run_name
 from vaehpc.schema.plan import PairPlan
 from vaehpc.schema.results import LikenessToControl, PairDistances, PairedEffect
 from vaehpc.stats.intervals import bootstrap, student
@@ -40,7 +40,7 @@ def pairs_of(config: StudyConfig, runs: Sequence[MeasuredRun]) -> list[tuple[Mea
     finite = {run.config.name: run for run in runs if not run.is_nonfinite and run.statistics.radius_mu.median > 0}
     same_seed, controls = [], dict[str, None]()
     for arm in config.arms.values():
-        control = control_of(arm, config.arms)
+        control = config.control_of(arm.name)
         if arm.vae is None or arm.spike is not None or arm.fork is not None or control is None:
             continue
         controls[control] = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import EpochRecord, LatentStatistics, Made, TrainedRecord, TriggerMark
-from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.course import ProbeCurve
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class MeasuredRun:
     probe: ProbeCurve
     triggers: Sequence[TriggerMark] = ()
     starts: Sequence[Made] = ()
+    limits_acted: Mapping[str, int] = field(default_factory=dict)
+    """Recorded steps in which each limit of its arm changed anything, by the limit's setting."""
+    num_recorded: int = 0
+    """Recorded steps."""
 
     @property
     def is_nonfinite(self) -> bool:

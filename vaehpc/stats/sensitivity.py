@@ -1,45 +1,59 @@
-"""How many runs of an arm diverge, collapse or shift if the limits of the classes are set otherwise than planned."""
+"""How many runs of each arm diverge, collapse, shift or jump if limits are set otherwise than planned."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.plan import PlanConfig
-from vaehpc.schema.results import RunSummary, SensitivityRow
-from vaehpc.stats.divergence import ControlScale, classify
+from vaehpc.schema.results import SensitivityRow
 from vaehpc.stats.intervals import clopper_pearson
+from vaehpc.stats.judging import judge
+from vaehpc.stats.runs import FoundRun, MeasuredRun
 
 
-def sensitivity(runs: Sequence[RunSummary], scale: ControlScale | None, plan: PlanConfig) -> tuple[SensitivityRow, ...]:
-    """Counts under each pair of the plan's other limits; none without a scale or an ended run.
+def sensitivity(config: StudyConfig, runs: Sequence[FoundRun]) -> dict[str, tuple[SensitivityRow, ...]]:
+    """Counts by arm under each other limit of the plan, all runs judged anew; no arm without a scale or an ended run.
 
     Args:
-        runs: of one arm; missing ones are in no count.
-        scale: of its control, which no limit changes.
-        plan: the limits.
+        config: the study.
+        runs: every run of it; missing ones are in no count.
     """
-    ended = [run for run in runs if run.run_class is not None]
-    if scale is None or not ended:
-        return ()
-    rows = []
-    for factor in plan.sensitivity.diverged_factors:
-        for limit in plan.sensitivity.shifted_limits:
-            planned = (factor, limit) == (plan.classes.diverged_factor, plan.classes.shifted_limit)
-            limits = plan.classes.model_copy(update={"diverged_factor": factor, "shifted_limit": limit})
-            counts = Counter(
-                classify(run.radius_median or 0.0, run.run_class == "nonfinite", scale, limits) for run in ended
-            )
-            rows.append(
+    rows: dict[str, list[SensitivityRow]] = {}
+    for plan in other_plans(config.plan):
+        judgement = judge(config, runs, plan)
+        for arm, control in judgement.controls.items():
+            names = [run.config.name for run in runs if run.config.arm.name == arm and isinstance(run, MeasuredRun)]
+            if control.scale is None or not names:
+                continue
+            counts = Counter(judgement.classes[name] for name in names)
+            rows.setdefault(arm, []).append(
                 SensitivityRow(
-                    diverged_factor=factor,
-                    shifted_limit=limit,
-                    is_planned=planned,
+                    diverged_factor=plan.classes.diverged_factor,
+                    shifted_limit=plan.classes.shifted_limit,
+                    jump_factor=plan.course.jump_factor,
+                    lasting_probes=plan.course.lasting_probes,
+                    is_planned=(plan.classes, plan.course) == (config.plan.classes, config.plan.course),
                     num_diverged=counts["diverged"],
                     num_collapsed=counts["collapsed"],
+                    num_displaced=counts["displaced"],
                     num_shifted=counts["shifted"],
                     num_regular=counts["regular"],
-                    interval=clopper_pearson(counts["diverged"], len(ended), plan.level),
+                    num_jumped=sum(judgement.courses[name].first("jump") is not None for name in names),
+                    interval=clopper_pearson(counts["diverged"], len(names), plan.level),
                 )
             )
-    return tuple(rows)
+    return {arm: tuple(of_arm) for arm, of_arm in rows.items()}
+
+
+def other_plans(plan: PlanConfig) -> Iterator[PlanConfig]:
+    """The plan with each pair of other limits of the classes, then with each other rule of a jump."""
+    for factor in plan.sensitivity.diverged_factors:
+        for limit in plan.sensitivity.shifted_limits:
+            changes = {"diverged_factor": factor, "shifted_limit": limit}
+            yield plan.model_copy(update={"classes": plan.classes.model_copy(update=changes)})
+    rules = [{"jump_factor": factor} for factor in plan.sensitivity.jump_factors]
+    rules += [{"lasting_probes": number} for number in plan.sensitivity.lasting_probes]
+    for rule in rules:
+        yield plan.model_copy(update={"course": plan.course.model_copy(update=rule)})

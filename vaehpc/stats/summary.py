@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.schema.config import ArmConfig, DataConfig, StudyConfig, control_of
+from vaehpc.schema.config import DataConfig, StudyConfig
 from vaehpc.schema.plan import agrees, defaults_of, text_sha256, values_of
 from vaehpc.schema.results import (
     DataSummary,
     LikenessToControl,
     PairDistances,
+    RunClass,
+    RunCourse,
     RunSummary,
     StudySummary,
 )
 from vaehpc.stats.comparison import Reference, compare
 from vaehpc.stats.contrasts import contrasts, planned_look
-from vaehpc.stats.divergence import (
-    Control,
-    ProbeCurve,
-    article_scale,
-    classify,
-    control_scale,
-    divergence_limit,
-    ever_diverged,
-    onset,
-)
+from vaehpc.stats.course import ProbeCurve
+from vaehpc.stats.divergence import Control
+from vaehpc.stats.judging import judge
 from vaehpc.stats.making import mixed
 from vaehpc.stats.modes import dip_tests
 from vaehpc.stats.pairs import likeness
 from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.rates import summarise_arm
+from vaehpc.stats.reclassed import reclassed
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.sensitivity import sensitivity
-from vaehpc.stats.survival import onset_curve
+from vaehpc.stats.survival import event_curves
 
 
 def summarise(
@@ -50,13 +47,22 @@ def summarise(
         distances: of the runs that vaehpc.stats.pairs.pairs_of names.
     """
     measured = [run for run in runs if isinstance(run, MeasuredRun)]
-    controls = {name: find_control(arm, config, measured) for name, arm in config.arms.items()}
-    summaries = {run.config.name: summarise_run(run, controls[run.config.arm.name]) for run in runs}
+    judgement = judge(config, runs, config.plan)
+    controls = judgement.controls
+    displaced = {run.config.arm.name for run in measured if judgement.classes[run.config.name] == "displaced"}
+    summaries = {
+        name: summarise_run(
+            run, judgement.classes[name], judgement.courses[name], may_have_diverged(run, controls, displaced)
+        )
+        for run in runs
+        for name in (run.config.name,)
+    }
     of_arms = {name: [run for run in summaries.values() if run.arm == name] for name in config.arms}
     arms = {name: summarise_arm(of_arms[name], control, config.plan) for name, control in controls.items()}
-    classed = [name for name, control in controls.items() if control.scale is not None]
-    onsets = {name: onset_curve(of_arms[name], config.plan.level) for name in classed}
+    curves = {name: event_curves(of_arm, config.plan.level) for name, of_arm in of_arms.items()}
     rates = {name: arm.rate for name, arm in arms.items()}
+    not_as_planned = tuple(deviations(config, measured))
+    look = planned_look(config, arms)
     return StudySummary(
         study=config.name,
         data=summarise_data(config.data),
@@ -67,17 +73,18 @@ def summarise(
         plan_sha256=config.plan_sha256,
         provenance=config.provenance,
         comparison=compare(reference, config.data, config.arms, measured, summaries, rates),
-        contrasts=tuple(contrasts(config, arms, summaries)),
-        look=planned_look(config, arms),
-        onsets={name: curve for name, curve in onsets.items() if curve is not None},
-        sensitivity={name: sensitivity(of_arms[name], controls[name].scale, config.plan) for name in classed},
+        contrasts=tuple(contrasts(config, arms, summaries, look, is_as_planned=not not_as_planned)),
+        look=look,
+        events={name: curve for name, curve in curves.items() if curve is not None},
+        sensitivity=sensitivity(config, runs),
         modes=dip_tests(
             {name: log_radii(of_arm) for name, of_arm in of_arms.items()},
             config.plan.modes,
             lambda size: config.key("modes", size),
         ),
         likeness=likenesses(config, summaries, distances),
-        deviations=tuple(deviations(config, measured)),
+        deviations=not_as_planned,
+        reclassed=reclassed(config, runs, judgement),
         plan_defaults=tuple(defaults_of(values_of(config.plan_text), config.plan)),
     )
 
@@ -93,8 +100,8 @@ def likenesses(
 ) -> dict[str, LikenessToControl]:
     """Each VAE arm of which a pair was measured, beside its AE."""
     found = {}
-    for position, (name, arm) in enumerate(config.arms.items()):
-        control = control_of(arm, config.arms)
+    for position, name in enumerate(config.arms):
+        control = config.control_of(name)
         pairs = [pair for pair in distances if runs[pair.first].arm == name and runs[pair.second].arm == control]
         if control is None or control == name or not pairs:
             continue
@@ -142,23 +149,19 @@ def summarise_data(data: DataConfig) -> DataSummary:
     )
 
 
-def find_control(arm: ArmConfig, config: StudyConfig, runs: Sequence[MeasuredRun]) -> Control:
-    """The control of an arm and its scale; without one in the study the article's, where that applies."""
-    name = control_of(arm, config.arms)
-    if name is None:
-        scale = article_scale(arm, config.data, config.plan.classes)
-        return Control(None if scale is None else "article", scale, num_runs=0)
-    finite = [run for run in runs if run.config.arm.name == name and not run.is_nonfinite]
-    medians = [run.statistics.radius_mu.median for run in finite]
-    return Control(name, control_scale(medians, config.plan.classes), num_runs=len(finite))
+def may_have_diverged(run: FoundRun, controls: Mapping[str, Control], displaced: Collection[str]) -> bool:
+    """Whether it can be said of a run if it ever diverged: it has a control, and its arm does not lie elsewhere."""
+    arm = run.config.arm.name
+    return controls[arm].scale is not None and arm not in displaced
 
 
-def summarise_run(run: FoundRun, control: Control) -> RunSummary:
-    """Class, onset and main numbers of a run."""
-    plan, steps_per_epoch = run.config.plan, run.config.steps_per_epoch
-    limit = divergence_limit(control.scale, plan.classes)
-    left = onset(run.probe, limit, steps_per_epoch, plan.probe) if run.probe is not None else None
-    onset_step, onset_kind = left or (None, None)
+def summarise_run(run: FoundRun, run_class: RunClass | None, course: RunCourse, is_judged: bool) -> RunSummary:
+    """Class, course and main numbers of a run; `is_judged`: whether it may be said if it ever diverged."""
+    departed = course.departed
+    onset_kind: Literal["jump", "growth"] | None = None
+    if departed is not None:
+        onset_kind = "jump" if departed.kind == "jump" else "growth"
+    onset_step = departed and departed.step
     if isinstance(run, MissingRun):
         return RunSummary(
             arm=run.config.arm.name,
@@ -166,6 +169,7 @@ def summarise_run(run: FoundRun, control: Control) -> RunSummary:
             run_class=None,
             radius_median=None,
             radius_mode=None,
+            course=course,
             onset_step=onset_step,
             onset_kind=onset_kind,
             ever_diverged=None,
@@ -175,21 +179,26 @@ def summarise_run(run: FoundRun, control: Control) -> RunSummary:
             last_words=run.last_words,
             followed_steps=last_step(run.probe),
         )
-    measured, radius_median = measure(run), run.statistics.radius_mu.median
+    measured = measure(run)
     return RunSummary(
         arm=run.config.arm.name,
         seed=run.config.seed,
-        run_class=classify(radius_median, run.is_nonfinite, control.scale, plan.classes),
+        run_class=run_class,
         radius_median=measured["radius_median"],
         radius_mode=measured["radius_mode"],
+        course=course,
         onset_step=onset_step,
         onset_kind=onset_kind,
-        ever_diverged=ever_diverged(run.probe, radius_median, limit, steps_per_epoch, plan.probe),
+        ever_diverged=(departed is not None or run_class == "diverged") if is_judged else None,
+        state_sha256=run.trained.state_sha256,
+        limits_acted=dict(run.limits_acted),
+        num_recorded=run.num_recorded,
         reconstruction_loss=measured["reconstruction_loss"],
         kl_loss=measured["kl_loss"],
         triggers=tuple(run.triggers),
         missing_stage=None,
         last_words=None,
+        nonfinite_step=run.trained.nonfinite_step,
         followed_steps=max(run.trained.step, last_step(run.probe))
         if run.trained.nonfinite_step is None
         else run.trained.nonfinite_step,

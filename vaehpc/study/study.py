@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vaehpc.command import UserError, nearest
-from vaehpc.schema.config import ArmConfig, DataConfig, RunConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.config import ArmConfig, DataConfig, RunConfig, StudyConfig, run_name
 from vaehpc.schema.frozen import STORED
 from vaehpc.schema.plan import text_sha256
 from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
@@ -127,11 +127,6 @@ def differences(arms: Mapping[str, ArmConfig]) -> dict[str, dict[str, Any]]:
     keys = dict.fromkeys(key for of_arm in of_arms.values() for key in of_arm)
     rows = {key: {name: of_arm[key] for name, of_arm in of_arms.items() if key in of_arm} for key in keys}
     return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
-
-
-def controls(arms: Mapping[str, ArmConfig]) -> dict[str, str | None]:
-    """The arm that each arm's radii are compared with, None where the study has no such arm."""
-    return {name: control_of(arm, arms) for name, arm in arms.items()}
 
 
 def require_sources(arms: Mapping[str, ArmConfig]) -> None:

@@ -22,6 +22,7 @@ from vaehpc.reporting.document import write_report
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import PairDistances, StudySummary, TriggerMark
 from vaehpc.stats.comparison import Reference
+from vaehpc.stats.limits import limits_acted
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
@@ -29,7 +30,7 @@ from vaehpc.stats.summary import summarise
 from vaehpc.study.attempts import all_attempts, starts_of, tail
 from vaehpc.study.files import RunDir, StudyDir, declaration, write_model, write_text
 from vaehpc.tasks.pages import write_pages
-from vaehpc.tasks.recorded import read_probe
+from vaehpc.tasks.recorded import read_probe, read_steps
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
             history=run_dir.history(),
             probe=read_probe(run_dir.probe),
             triggers=[TriggerMark(step=record.step, signal=record.signal) for record in run_dir.trigger_records()],
+            limits_acted=limits_acted(config.arm, steps := read_steps(run_dir.steps)),
+            num_recorded=len(steps.steps),
             starts=starts_of(run_dir, trained),
         )
     except UserError as damage:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from vaehpc.reporting.explanation import Explained
+from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.departures import NOT_SIGNALS, StepRecord, event
-from vaehpc.stats.divergence import ProbeCurve
 from vaehpc.study.files import RunDir
 from vaehpc.study.streams import read_stream
 

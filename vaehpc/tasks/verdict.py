@@ -23,7 +23,7 @@ from vaehpc.schema.results import (
     VariantResult,
     Verdict,
 )
-from vaehpc.stats.divergence import ProbeCurve
+from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.intervals import clopper_pearson
 from vaehpc.stats.replay import (
     SHARE_OF_JUMP,

@@ -99,7 +99,7 @@ class FlightRecorder:
         self._ring = _rows_before(read_steps(attempt.run.steps, self._schema), start.step)
         self._snapshots = deque([Snapshot(variables, start)], maxlen=2)
         self._dumped = [int(path.name.partition("-")[2]) for path in attempt.run.trigger_dirs()]
-        self._burn_in = max(run.plan.probe.burn_in_steps, run.steps_per_epoch)
+        self._burn_in = run.burn_in
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> FlightRecorder:

@@ -1,0 +1,595 @@
+"""What the counts of a study carry, in sentences: how often runs left, how, and what the tests show of arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vaehpc.reporting.words import NBSP, counted, data, enumeration, number, p_value, percent, signed
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.plan import Endpoint
+from vaehpc.schema.results import (
+    ArmSummary,
+    Contrast,
+    CourseMark,
+    EndpointTest,
+    Event,
+    EventCurves,
+    How,
+    PlannedLook,
+    RunSummary,
+    Share,
+    StudySummary,
+)
+
+ENDPOINTS: Mapping[Endpoint, str] = {
+    "diverged": "diverged",
+    "diverged or nonfinite": "diverged or became NaN",
+    "jumped": "jumped",
+    "jumped or nonfinite": "jumped or became NaN",
+}
+"""What the runs did that count for an endpoint."""
+NAMES: Mapping[Endpoint, str] = {
+    "diverged": "diverged",
+    "diverged or nonfinite": "diverged or NaN",
+    "jumped": "jumped",
+    "jumped or nonfinite": "jumped or NaN",
+}
+LIMITS = {
+    "train.clipnorm": "clip of the gradient",
+    "vae.epsilon_limit": "limit of ε",
+    "vae.log_var_limit": "clamp of log σ²",
+}
+MOST_NAMED = 8
+"""Runs that the abstract names of one kind; the table of runs has all."""
+
+
+# What was done
+
+
+def overview(config: StudyConfig, summary: StudySummary) -> str:
+    """What was trained on what, how much of it ended, and what is counted."""
+    num_runs = sum(arm.num_runs for arm in summary.arms.values())
+    num_missing = sum(arm.num_missing for arm in summary.arms.values())
+    arms = enumeration([f"{arm.num_runs} of {name}" for name, arm in summary.arms.items()])
+    plan = config.plan
+    return (
+        f"Study {summary.study} asked for {counted(num_runs, 'run')} ({arms}{shared_seeds(config)}) on"
+        f" {data(summary.data)}. {ended(num_runs, num_missing)} A run is called diverged if the median latent radius"
+        f" R = ‖μ‖₂ at its end is more than {plan.classes.diverged_factor:g} times that of the control runs,"
+        " autoencoders with the same net, training and data, unless it and its arm lay there from the start. It"
+        f" jumped if R rose by more than a factor {plan.course.jump_factor:g} at once, beyond what the controls did,"
+        " and stayed there."
+    )
+
+
+def shared_seeds(config: StudyConfig) -> str:
+    """Which seeds the arms have in common: they draw the same initial weights and batches."""
+    of_arms = [config.seeds[arm] for arm in config.arms]
+    if len(of_arms) < 2:
+        return ""
+    if len(set(of_arms)) == 1:
+        return f"; the same {counted(len(of_arms[0]), 'seed')} in each arm"
+    common = set.intersection(*map(set, of_arms))
+    return f"; {counted(len(common), 'seed')} in all arms" if common else "; no seed in all arms"
+
+
+def ended(num_runs: int, num_missing: int) -> str:
+    """How many runs have results."""
+    if not num_missing:
+        return "All of them ended."
+    if num_missing == num_runs:
+        return "None of them has ended, so that the study says nothing yet."
+    are, count = ("is", "counts") if num_missing == 1 else ("are", "count")
+    return f"{num_runs - num_missing} ended; {num_missing} {are} missing and {count} as neither diverged nor regular."
+
+
+# An arm
+
+
+def outcome(arm: ArmSummary) -> str:
+    """What the runs of one arm did: counts, then rates with their intervals."""
+    num_ended = arm.num_runs - arm.num_missing
+    if not num_ended:
+        return f"none of {counted(arm.num_runs, 'run')} has ended; nothing can be said about the rate."
+    said = [f"{headline(arm, num_ended)}."]
+    if arm.unjudged is not None:
+        said.append(why_no_rate(arm, num_ended))
+    said += [rate(arm.endpoints[endpoint], endpoint) for endpoint in told(arm)]
+    if arm.num_missing:
+        said.append(bounds(arm))
+    return " ".join(sentence for sentence in said if sentence)
+
+
+def headline(arm: ArmSummary, num_ended: int) -> str:
+    """'5 of 15 ended runs diverged (3 jumped, 1 grew, 1 before step 350); 1 more jumped and came back; ...'."""
+    if arm.unjudged in ("unclassed", "unsound control"):
+        said = [f"{arm.num_jumped} of {counted(num_ended, 'ended run')} jumped"]
+        if beyond := arm.num_diverged + arm.num_displaced:
+            said.append(f"{beyond} lie beyond the limit of a control that is not sound")
+    else:
+        hows = enumerated_hows(arm)
+        said = [f"{arm.num_diverged} of {counted(num_ended, 'ended run')} diverged" + (f" ({hows})" if hows else "")]
+        if arm.num_displaced:
+            said.append(f"{arm.num_displaced} of {num_ended} lay beyond the limit from the start, as their arm")
+        more = " more" if arm.num_diverged else ""
+        said += [f"{count}{more} {how} and came back" for how, count in arm.returned_how.items()]
+    if arm.num_nonfinite:
+        after = f", {arm.num_nonfinite_after} of them after a jump" if arm.num_nonfinite_after else ""
+        said.append(f"{arm.num_nonfinite} became NaN{after}")
+    said += [
+        f"{count} {what}" for count, what in ((arm.num_collapsed, "collapsed"), (arm.num_shifted, "shifted")) if count
+    ]
+    if arm.num_excursions:
+        said.append(f"{counted(arm.num_excursions, 'run')} had an excursion that did not last")
+    if arm.num_missing:
+        said.append(f"{arm.num_missing} of {arm.num_runs} {'is' if arm.num_missing == 1 else 'are'} missing")
+    return "; ".join(said)
+
+
+def enumerated_hows(arm: ArmSummary) -> str:
+    """'3 jumped, 1 grew, 1 before step 350'."""
+    first = f"before step {arm.first_step:,}" if arm.first_step is not None else "before the first probe"
+    hows: Mapping[How, str] = {
+        "jumped": "jumped",
+        "grew": "grew",
+        "early": first,
+        "unconfirmed": "at the last probe",
+        "unseen": "unseen by the probe",
+    }
+    return ", ".join(f"{arm.diverged_how[how]} {words}" for how, words in hows.items() if how in arm.diverged_how)
+
+
+def why_no_rate(arm: ArmSummary, num_ended: int) -> str:
+    """Why the classes of an arm carry no rate."""
+    step = "" if arm.first_step is None else f" (step {arm.first_step:,})"
+    if arm.unjudged == "displaced":
+        own = ""
+        if arm.regular_factor is not None:
+            own = f" Its regular radius is {arm.regular_factor:.2g} times the control's."
+        return (
+            f"{arm.num_displaced} of {num_ended} lay beyond the limit from the first probe after the burn-in{step} on:"
+            f" what happened before is not judged, and there is no rate of divergence.{own}"
+        )
+    if arm.unjudged == "too few":
+        return (
+            f"Beyond the limit from the first probe after the burn-in{step} on: in an arm of"
+            f" {counted(num_ended - arm.num_nonfinite, 'finite run')} these are too few to tell whether they diverged"
+            " or the arm lies there."
+        )
+    if arm.unjudged == "unsound control":
+        faults = enumeration([f"{name} {what}" for name, what in list(arm.control_faults.items())[:MOST_NAMED]])
+        return f"The control is not sound ({faults}): classes are exploratory, and there is no rate of divergence."
+    reason = (
+        "the study has no control arm for them, and the article's radius holds for its own data, net and training only"
+        if arm.control is None
+        else f"no run of their control arm {arm.control} ended with finite radii"
+    )
+    return f"{arm.num_unclassified} of {counted(num_ended, 'ended run')} could not be classed: {reason}."
+
+
+def told(arm: ArmSummary) -> list[Endpoint]:
+    """The two endpoints of an arm that are told: of its classes, else of its courses."""
+    first: Sequence[Endpoint] = ("diverged", "diverged or nonfinite")
+    found = [endpoint for endpoint in first if endpoint in arm.endpoints]
+    if not found:
+        found = [endpoint for endpoint in ("jumped", "jumped or nonfinite") if endpoint in arm.endpoints]
+    counts = [arm.endpoints[endpoint].count for endpoint in found]
+    return found[:1] if len(set(counts)) == 1 else found
+
+
+def rate(share: Share, endpoint: Endpoint) -> str:
+    """Count, rate and interval; 0 of n is not 'never'."""
+    exact = (
+        f"exact {percent(share.interval.level)} {share.interval.method} interval {percent(share.interval.low)} to"
+        f" {percent(share.interval.high)}"
+    )
+    counts, most = f"{share.count} of {share.num_ended}", percent(share.interval.high)
+    if share.count == 0:
+        return f"{counts} {ENDPOINTS[endpoint]} is not 'never': the data allow a rate of up to {most} ({exact})."
+    name = NAMES[endpoint]
+    return f"{name[0].upper()}{name[1:]}: {counts}, a rate of {percent(share.rate)} ({exact})."
+
+
+def bounds(arm: ArmSummary) -> str:
+    """What the missing runs leave open of the first endpoint that is told."""
+    endpoint = told(arm)[0]
+    share = arm.endpoints[endpoint]
+    return (
+        f"Had none of the missing {ENDPOINTS[endpoint]}, the rate would be {percent(share.if_none_missing)}"
+        f" ({share.count} of {arm.num_runs}), had every one, {percent(share.if_all_missing)}"
+        f" ({share.count + arm.num_missing} of {arm.num_runs})."
+    )
+
+
+# Which runs
+
+
+@dataclass(frozen=True)
+class Named:
+    """Runs of an arm that did the same."""
+
+    what: str
+    """'diverged'."""
+    runs: Sequence[tuple[str, str]]
+    """Name, and how or when in words."""
+    num_more: int
+    """Further ones that are not named."""
+
+
+def named_runs(arm: str, summary: StudySummary) -> list[Named]:
+    """The runs of an arm that the reader will ask for."""
+    runs = {name: run for name, run in summary.runs.items() if run.arm == arm}
+    kinds = {
+        "diverged": [name for name, run in runs.items() if run.run_class == "diverged"],
+        "NaN": [name for name, run in runs.items() if run.run_class == "nonfinite"],
+        "came back": [
+            name
+            for name, run in runs.items()
+            if run.course.departed and run.run_class in ("collapsed", "shifted", "regular")
+        ],
+        "collapsed": [name for name, run in runs.items() if run.run_class == "collapsed"],
+        "missing": [name for name, run in runs.items() if run.run_class is None],
+    }
+    return [
+        Named(
+            what,
+            [(name, _with(course(runs[name]), summary.verdicts.get(name))) for name in names[:MOST_NAMED]],
+            max(len(names) - MOST_NAMED, 0),
+        )
+        for what, names in kinds.items()
+        if names
+    ]
+
+
+def _with(said: str, verdict: str | None) -> str:
+    return said if verdict is None else f"{said}; {verdict}" if said else verdict
+
+
+def course(run: RunSummary) -> str:
+    """'jump at step 400 (R × 2.1); excursion at 500 (R × 1.6); NaN at step 519'."""
+    said = [mark(each) for each in run.course.marks]
+    if run.course.far and run.course.departed is None:
+        first = "" if run.course.first_step is None else f" at step {run.course.first_step:,}"
+        said.insert(0, f"far from the control already{first}")
+    if run.nonfinite_step is not None:
+        said.append(f"NaN at step {run.nonfinite_step:,}")
+    if run.course.unknown_after is not None:
+        said.append(f"course unknown after step {run.course.unknown_after:,}")
+    return "; ".join(said)
+
+
+def mark(found: CourseMark) -> str:
+    """'jump at step 400 (R × 2.1)'; where probes are lacking, between which steps."""
+    kinds = {"unconfirmed": "jump at the last probe, unconfirmed,"}
+    times = "limit" if found.kind == "growth" else "R"
+    return f"{kinds.get(found.kind, found.kind)} {_when(found)} ({times} × {number(found.factor)})"
+
+
+def _when(found: CourseMark) -> str:
+    if found.gap:
+        return f"left between steps {found.after:,} and {found.step:,}"
+    return f"at step {found.step:,}"
+
+
+def acted(arm: str, summary: StudySummary) -> str:
+    """How often the limits of an arm changed anything; '' where it has none."""
+    runs = [run for run in summary.runs.values() if run.arm == arm and run.num_recorded]
+    recorded, said = sum(run.num_recorded for run in runs), []
+    for setting in dict.fromkeys(setting for run in runs for setting in run.limits_acted):
+        of_runs = [run.limits_acted.get(setting, 0) for run in runs]
+        times = f"never acted in {recorded:,} recorded steps"
+        if any(of_runs):
+            in_runs = f"in {sum(map(bool, of_runs))} of {counted(len(runs), 'run')}"
+            times = f"acted in {sum(of_runs):,} of {recorded:,} recorded steps, {in_runs}"
+        said.append(f"The {LIMITS[setting]} {times}.")
+    return " ".join(said)
+
+
+# Tests between arms
+
+
+def is_shown(test: EndpointTest, alpha: float) -> bool:
+    """Whether the difference holds after Holm's adjustment, however the missing runs end."""
+    return test.holm_if_missing is not None and test.holm_if_missing <= alpha
+
+
+def is_opposite(contrast: Contrast, test: EndpointTest) -> bool:
+    """Whether the counts differ in the direction that a one-sided test does not look at."""
+    more = test.count * test.reference_ended - test.reference_count * test.num_ended
+    return (more < 0 and contrast.alternative == "greater") or (more > 0 and contrast.alternative == "less")
+
+
+def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
+    """What the tests between arms found: differences, then opposite ones, then those that found nothing together.
+
+    Where the plan has looks, they judge their two arms, and nothing else is tested before they found a difference.
+    """
+    alpha, said = 1 - config.plan.level, []
+    contrasts: Sequence[Contrast] = summary.contrasts
+    if looks := config.plan.contrasts.looks:
+        if summary.look is None:
+            return [
+                f"The plan judges the counts after {enumeration([str(n) for n in looks])} seeds of each arm. This is"
+                " none of these looks, or runs are missing: nothing is tested."
+            ]
+        said.append(judged(summary.look, config.plan.contrasts.primary_endpoint))
+        if not summary.look.stops:
+            return said
+        decided = (summary.look.arm, summary.look.reference)
+        contrasts = [each for each in contrasts if (each.arm, each.reference) != decided]
+    said += [equal(each) for each in contrasts if each.num_equal]
+    contrasts = [each for each in contrasts if each.tests]
+    confirmatory = [each for each in contrasts if any(test.holm is not None for test in each.tests.values())]
+    shown = [each for each in confirmatory if any(is_shown(test, alpha) for test in each.tests.values())]
+    opposite = [each for each in confirmatory if each not in shown and is_all_opposite(each)]
+    undecided = [each for each in confirmatory if each not in shown and each not in opposite]
+    said += [difference(each, alpha) for each in shown]
+    said += [not_tested(each) for each in opposite]
+    if undecided:
+        said.append(no_difference(undecided, config))
+    if exploratory := [each for each in contrasts if each not in confirmatory]:
+        said.append(explored(exploratory))
+    return said
+
+
+def is_all_opposite(contrast: Contrast) -> bool:
+    """Whether an endpoint differs in the direction that is not tested, and none in the other."""
+    tests = contrast.tests.values()
+    alike = [test.count * test.reference_ended == test.reference_count * test.num_ended for test in tests]
+    opposite = [is_opposite(contrast, test) for test in tests]
+    return any(opposite) and all(left or right for left, right in zip(alike, opposite, strict=True))
+
+
+def counts(test: EndpointTest) -> str:
+    """'5 of 8 against 0 of 8'."""
+    return f"{test.count} of {test.num_ended} against {test.reference_count} of {test.reference_ended}"
+
+
+def clause(contrast: Contrast, endpoint: Endpoint, bare: bool = False) -> str:
+    """'diverged 5 of 8 against 0 of 8 (p = 0.0128, Holm-adjusted 0.0256)'."""
+    test = contrast.tests[endpoint]
+    said = counts(test) if bare else f"{NAMES[endpoint]} {counts(test)}"
+    if is_opposite(contrast, test):
+        return f"{said} (not tested in that direction; two-sided {p_words(test.two_sided)})"
+    p = p_words(test.boschloo)
+    if test.holm is not None and p_value(test.holm) != p_value(test.boschloo):
+        p += f", Holm-adjusted {p_value(test.holm)}"
+    if range_of_p(test):
+        p += f", {range_of_p(test)} by how the missing runs end"
+    return f"{said} ({p})"
+
+
+def p_words(p: float | None) -> str:
+    """'p = 0.0128', 'p < 0.0001'."""
+    return f"p = {p_value(p)}".replace("p = <", "p <")
+
+
+def clauses(contrast: Contrast) -> str:
+    """Both endpoints of a contrast."""
+    return ", ".join(clause(contrast, endpoint) for endpoint in contrast.tests)
+
+
+def of_reference(contrast: Contrast) -> str:
+    """'its control ae'."""
+    return f"its control {contrast.reference}" if contrast.is_control else contrast.reference
+
+
+def difference(contrast: Contrast, alpha: float) -> str:
+    """A difference that was shown, with both endpoints."""
+    shown = [endpoint for endpoint, test in contrast.tests.items() if is_shown(test, alpha)]
+    rest = [endpoint for endpoint in contrast.tests if endpoint not in shown]
+    first = contrast.tests[shown[0]]
+    more = first.count * first.reference_ended > first.reference_count * first.num_ended
+    said = (
+        f"{contrast.arm} {ENDPOINTS[shown[0]]} {'more' if more else 'less'} often than {of_reference(contrast)}:"
+        f" {clause(contrast, shown[0], bare=True)}"
+    )
+    said += "".join(f"; {clause(contrast, endpoint)}, shown too" for endpoint in shown[1:])
+    said += "".join(f"; {clause(contrast, endpoint)}, not shown" for endpoint in rest)
+    return f"{said}. Boschloo's exact test, {sidedness(contrast)}; {_seed_pairs(contrast, shown[0])}."
+
+
+def _seed_pairs(contrast: Contrast, endpoint: Endpoint) -> str:
+    """McNemar's test beside."""
+    test = contrast.tests[endpoint]
+    if test.mcnemar is None:
+        return f"no pair of equal seeds differs of {contrast.num_pairs}"
+    return (
+        f"of {counted(contrast.num_pairs, 'pair')} of equal seeds the arm's run alone did in {test.only_arm}, the"
+        f" other's in {test.only_reference} (McNemar {p_words(test.mcnemar)})"
+    )
+
+
+def not_tested(contrast: Contrast) -> str:
+    """Counts that differ in the other direction."""
+    return (
+        f"{contrast.arm} against {of_reference(contrast)}: {clauses(contrast)}. The plan asks only if it is"
+        f" {'more' if contrast.alternative == 'greater' else 'less'} often."
+    )
+
+
+def no_difference(contrasts: Sequence[Contrast], config: StudyConfig) -> str:
+    """Differences that were not shown, and how little that says."""
+    pairs = enumeration([f"{each.arm} and {each.reference} ({clauses(each)})" for each in contrasts])
+    plan = config.plan.contrasts
+    weakest, strongest = (percent(end(each.power for each in contrasts)) for end in (min, max))
+    chance = weakest if weakest == strongest else f"{weakest} to {strongest}"
+    said = (
+        f"No difference was shown between {pairs}. That is no proof of equal rates: with so many runs,"
+        f" {percent(plan.rate)} against {percent(plan.versus)} is found with a probability of {chance} at the first of"
+        " Holm's thresholds."
+    )
+    alpha = 1 - config.plan.level
+    if hopeless := [f"{each.arm} and {each.reference}" for each in contrasts if each.least_p > alpha]:
+        said += f" For {enumeration(hopeless)} there are so few runs that no outcome could have shown one."
+    return said
+
+
+def explored(contrasts: Sequence[Contrast]) -> str:
+    """Tests that confirm nothing, and why."""
+    pairs = enumeration(
+        [
+            f"{each.arm} against {each.reference} ({clauses(each)}"
+            + (f"; {'; '.join(each.exploratory)})" if each.exploratory else ")")
+            for each in contrasts
+        ]
+    )
+    return f"Exploratory, with p values that are not adjusted and show nothing: {pairs}."
+
+
+def equal(contrast: Contrast) -> str:
+    """Pairs of runs that are equal to the bit."""
+    pair = f"{contrast.arm} and {contrast.reference}"
+    if not contrast.tests:
+        return f"All {counted(contrast.num_pairs, 'pair')} of {pair} are equal to the bit: there is nothing to test."
+    pairs = f"{contrast.num_pairs - contrast.num_equal} of {counted(contrast.num_pairs, 'pair')}"
+    return f"{pairs} of {pair} differ at all; the others are equal to the bit."
+
+
+def judged(look: PlannedLook, endpoint: Endpoint) -> str:
+    """What a planned look found, and what follows."""
+    num_seeds, did = look.looks[look.number - 1], ENDPOINTS[endpoint]
+    least = "no number would be enough" if look.least_diverged is None else f"{look.least_diverged} are needed"
+    found = (
+        f"Look {look.number} of {len(look.looks)}, after {counted(num_seeds, 'seed')} per arm: {look.num_diverged} runs"
+        f" of {look.arm} {did} and {look.reference_diverged} of {look.reference}, beside which {least} to stop"
+        f" (O'Brien-Fleming-like spending; {percent(look.spent)} of a false alarm until now)."
+    )
+    if look.stops:
+        return f"{found} {look.arm} {did} more often than {look.reference}: the plan stops here."
+    if look.is_last:
+        return (
+            f"{found} No difference was shown, which is no proof of equal rates; as the plan's first question is open,"
+            " nothing else is tested."
+        )
+    return f"{found} The plan goes on to {look.looks[look.number]} seeds; nothing else is tested before."
+
+
+def sidedness(contrast: Contrast) -> str:
+    """'one-sided' or 'two-sided'."""
+    return "two-sided" if contrast.alternative == "two-sided" else "one-sided"
+
+
+def discordant(contrast: Contrast, test: EndpointTest) -> str:
+    """'5 : 0 of 8': pairs of equal seeds of which the arm's run alone counts, its reference's alone, and all."""
+    return f"{test.only_arm}{NBSP}:{NBSP}{test.only_reference} of {contrast.num_pairs}"
+
+
+def range_of_p(test: EndpointTest) -> str:
+    """'0.0004 to 0.94': what the missing runs of both arms leave open; '' where none is missing."""
+    low, high = test.boschloo_if_missing
+    return "" if low == high == test.boschloo else f"{p_value(low)} to {p_value(high)}"
+
+
+# When
+
+
+EVENTS: Mapping[Event, str] = {"jump": "jumped", "growth": "grew", "nonfinite": "became NaN"}
+
+
+def events(arm: str, curves: EventCurves) -> str:
+    """What the followed runs of an arm did first, and which were lost."""
+    did = [f"{of.count} {EVENTS[event]}" for event, of in curves.events.items()]
+    said = f"{arm}: of {counted(curves.num_runs, 'run')} that were followed {enumeration(did) if did else 'none left'}"
+    lost = [(curves.num_missing, "missing"), (curves.num_unknown, "with a cut probe")]
+    if censored := enumeration([f"{count} {what}" for count, what in lost if count]):
+        said += f"; censored: {censored}"
+    if curves.num_missing:
+        said += (
+            f" (with all that are missing, {percent(curves.if_none_missing)} to {percent(curves.if_all_missing)} left)"
+        )
+    if curves.num_far:
+        said += f"; {curves.num_far} far from the control before are left out"
+    return f"{said}."
+
+
+def sooner(contrast: Contrast, summary: StudySummary) -> str:
+    """What the log-rank test says of two arms with any event."""
+    assert contrast.logrank is not None
+    how = f"{contrast.num_permutations:,} permutations" if contrast.num_permutations else "all permutations"
+    missing = [summary.arms[arm].num_missing / summary.arms[arm].num_runs for arm in (contrast.arm, contrast.reference)]
+    caveat = "; exploratory, as more runs are missing in one arm" if missing[0] != missing[1] else ""
+    return (
+        f"{contrast.arm} against {contrast.reference}: log-rank z = {signed(contrast.logrank)} of any first event,"
+        f" two-sided {p_words(contrast.logrank_p)} ({how} of the arms; not adjusted{caveat})."
+    )
+
+
+# What the reader must know
+
+
+def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
+    """What the reader must know before using a number of this study."""
+    arms = summary.arms
+    found = []
+    if summary.data.synthetic:
+        found.append("Built-in synthetic faces: the study shows the machinery and says nothing about CelebA.")
+    if config.preset == "demo":
+        found.append("The demo preset shows the machinery, not science: a small net, few and small images, few steps.")
+    found += too_short(config)
+    if unsound := {arm.control: arm.control_faults for arm in arms.values() if arm.control_faults}:
+        controls = enumeration([f"{name} ({_faults(faults)})" for name, faults in unsound.items()])
+        found.append(
+            f"Not sound as a control: {controls}. Classes of arms that are judged by it are exploratory; jumps,"
+            " excursions and NaN need no control and are counted and tested."
+        )
+    classed = [name for name, arm in arms.items() if arm.endpoints and arm.unjudged != "unclassed"]
+    if provisional := [name for name in classed if arms[name].provisional]:
+        found.append(
+            f"The classes of {enumeration(provisional)} are provisional: the plan asks for at least"
+            f" {counted(config.plan.classes.min_control_runs, 'control run')}, and there are fewer."
+        )
+    if exploratory := [name for name, arm in arms.items() if arm.exploratory]:
+        found.append(
+            f"For {enumeration(exploratory)} 'shifted' and 'regular' are exploratory: the radii of the control runs"
+            " scatter more than the plan allows."
+        )
+    if by_article := [name for name, arm in arms.items() if arm.control == "article"]:
+        has, is_classed = ("has", "is") if len(by_article) == 1 else ("have", "are")
+        found.append(
+            f"{enumeration(by_article)} {has} no control arm in this study and {is_classed} classed by the article's"
+            f" radius of {config.plan.classes.article_radius:g}."
+        )
+    if sum(arm.rate is not None for arm in arms.values()) > 1 and not summary.contrasts:
+        found.append("Rates of different arms were not tested against each other: no difference is claimed.")
+    if config.plan.contrasts.looks and summary.contrasts:
+        found.append("The plan has several looks: the p values in tables are each of a single look.")
+    if summary.deviations:
+        deviations = "; ".join(summary.deviations)
+        found.append(f"Not as planned before the first launch, so that every test is exploratory: {deviations}.")
+    if summary.reclassed is not None:
+        runs = f" Otherwise than by those: {'; '.join(summary.reclassed)}." if summary.reclassed else " No run differs."
+        found.append(f"Planned by the rules of a release before 0.3.0; classes and onsets are by today's.{runs}")
+    return found
+
+
+def _faults(faults: Mapping[str, str]) -> str:
+    named = [f"{name} {what}" for name, what in list(faults.items())[:MOST_NAMED]]
+    return enumeration(named) + (f" and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else "")
+
+
+def too_short(config: StudyConfig) -> list[str]:
+    """That arms end before a jump could be seen, or could be confirmed."""
+    burn_ins = {run.arm.name: (run.burn_in, run.num_steps) for run in config.runs()}
+    every = config.plan.probe.every_steps
+    short = [arm for arm, (burn_in, num_steps) in burn_ins.items() if _num_probes(burn_in, num_steps, every) == 0]
+    last = [arm for arm, (burn_in, num_steps) in burn_ins.items() if _num_probes(burn_in, num_steps, every) == 1]
+    said = []
+    if short:
+        burn_in, num_steps = burn_ins[short[0]]
+        said.append(
+            f"Too short for jumps: {enumeration(short)} {_ends(short)} at step {num_steps:,} without a probe after the"
+            f" burn-in of {burn_in:,} steps, so that no onset could be seen."
+        )
+    if last:
+        said.append(f"Only the last probe of {enumeration(last)} lies after the burn-in: no jump could be confirmed.")
+    return said
+
+
+def _ends(arms: Sequence[str]) -> str:
+    return "ends" if len(arms) == 1 else "end"
+
+
+def _num_probes(burn_in: int, num_steps: int, every: int) -> int:
+    return num_steps // every - burn_in // every
