@@ -276,9 +276,10 @@ CASES = (
     ),
     # A control that jumped and came back ends where it should, and yet is not sound.
     Case(
-        "a control that jumped and came back",
-        {"ae": [BACK, *regular(7)], "vae-tiny": [*[JUMPED] * 6, *regular(2)]},
-        says={"ae": [r"1 (more )?jumped and came back"]},
+        # One of eight moves no median, two are too many: half of clipped AEs would be unsound, were one too many.
+        "two controls that jumped and came back",
+        {"ae": [BACK, BACK, *regular(6)], "vae-tiny": [*[JUMPED] * 6, *regular(2)]},
+        says={"ae": [r"2 (more )?jumped"]},
         must=[UNSOUND],
         must_not=[DIVERGED_SHOWN],
         without_rate=["vae-tiny"],
@@ -583,6 +584,7 @@ def of_sentences(case: Case, said: Said) -> list[str]:
     faults += [f"grammar: {found[0]!r}" for found in re.finditer(rf"\b({arms}) and ({arms}) has\b", said.report)]
     for line in said.abstract.splitlines():
         percents = set(re.findall(r"\d[\d.]* %", line)) - {"95 %"}
+        percents -= set(re.findall(r"margin of (\d+ %)", line))
         is_of_power = re.search(r"power|would find|can show", line)
         if percents and not is_of_power and not re.search(r"\b\d+ of \d+\b", line):
             faults.append(f"{sorted(percents)} without counts: {line}")
@@ -599,7 +601,7 @@ def of_sentences(case: Case, said: Said) -> list[str]:
 
 def is_opposite(said: Said, arm: str, reference: str) -> bool:
     """Whether fewer runs diverged, or became NaN, in an arm than in its control: the other side is tested."""
-    if said.summary["control"].get(arm) != reference:
+    if said.summary["control"].get(arm) != reference or said.summary["arms"][arm]["rate"] is None:
         return False
 
     def share(of: str, *classes: str) -> float:

@@ -1,12 +1,17 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from courses import COURSES, EVERY
 
-from tests.examples import probe_curve
+from tests.examples import ARTICLE, CELEBA, measured_run, probe_curve, run_config
 from vaehpc.stats.course import NOTHING_SHARED, SharedCourse, follow
+from vaehpc.stats.divergence import Control, ControlScale
+from vaehpc.stats.judging import followed as followed_arm
 
 BURN_IN = 300
+KINDS = ("jump", "growth", "excursion", "unconfirmed")
 LIMIT = 32.0
 
 
@@ -143,3 +148,35 @@ def test_between_its_probes_it_is_that_of_the_last_one():
     shared = SharedCourse.of([probe_curve({100: 4, 200: 8})])
     assert np.exp(shared.at(np.array([50, 100, 150, 200, 900]))) == pytest.approx([4, 4, 4, 8, 8])
     assert NOTHING_SHARED.at(np.array([50, 100])).tolist() == [0, 0]
+
+
+# Courses that were written down from the rules alone
+
+
+@pytest.mark.parametrize("told", COURSES, ids=lambda told: told.name)
+def test_a_course_is_told_as_the_rules_say(told, plan):
+    """But that a run which jumped at its first probe was not far before."""
+    found = probe_curve({EVERY * i: radius for i, radius in enumerate(told.radii, start=1) if radius is not None})
+    control = Control(None, None, 0)
+    if told.control is not None:
+        shared = SharedCourse.of([probe_curve({EVERY * i: radius for i, radius in enumerate(told.control, start=1)})])
+        control = Control("ae", ControlScale(told.control[-1], 0.05), 8, shared)
+    of_plan = plan.probe.model_copy(update={"burn_in_steps": told.burn_in, "burn_in_epochs": 0.0})
+    planned = plan.model_copy(update={"probe": of_plan})
+    run = run_config(arm=ARTICLE["vae-tiny"], data=CELEBA, plan=planned)
+    num_steps = EVERY * len(told.radii)
+    ended = replace(measured_run(run, step=num_steps, nonfinite_step=told.nonfinite_step), probe=found)
+    other = replace(ended, config=run.model_copy(update={"seed": 4}), probe=curve(*[told.arm or 16.0] * 12))
+    others = [] if told.arm is None else [other, replace(other, config=run.model_copy(update={"seed": 5}))]
+    course = followed_arm([ended, *others], control, control.taken_away, planned)[run.name]
+    steps = {kind: [mark.step for mark in course.marks if mark.kind == kind] for kind in KINDS}
+    assert tuple(steps["excursion"]) == told.excursions
+    assert [next(iter(steps[kind]), None) for kind in ("jump", "growth", "unconfirmed")] == [
+        told.jump,
+        told.growth,
+        told.unconfirmed,
+    ]
+    assert (course.far is True) == (told.far and told.jump != course.first_step)
+    assert course.unknown_after == told.unknown_after
+    gaps = [(mark.after, mark.step) for mark in course.marks if mark.gap and mark.kind in ("jump", "growth")]
+    assert next(iter(gaps), None) == told.left_between

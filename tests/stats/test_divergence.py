@@ -97,7 +97,7 @@ def test_the_articles_radius_serves_no_other_net(plan):
 @pytest.mark.parametrize(
     "train",
     [{"learning_rate": 1e-3}, {"epochs": 6}, {"batch_size": 64}, {"beta_2": 0.99}],
-    ids=lambda train: [*train][0],
+    ids=" ".join,
 )
 def test_the_articles_radius_serves_no_other_training(train, plan):
     other = VAE.model_copy(update={"train": VAE.train.model_copy(update=train)})

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from test_summary import AE, VAE, measured, study
@@ -16,9 +17,7 @@ def run(arm, seed, plan, radius=16.0, course=None, **given):
     """A run whose probe, every 50 steps up to 2,000, is at R = 16 and ends at `radius`, or follows `course` by step."""
     radii = dict.fromkeys(range(50, 2001, 50), 16.0) | dict.fromkeys(range(1700, 2001, 50), radius)
     radii = {step: (course or {}).get(step, value) for step, value in radii.items()}
-    return measured(arm, seed, plan, radius, **given).__class__(
-        **{**vars(measured(arm, seed, plan, radius, step=2000, **given)), "probe": probe_curve(radii)}
-    )
+    return replace(measured(arm, seed, plan, radius, step=2000, **given), probe=probe_curve(radii))
 
 
 def from_start(radius):
@@ -146,7 +145,7 @@ def test_a_cut_probe_leaves_the_class_and_hides_the_course(plan):
 
 def test_a_run_that_became_nan_was_seen_to_its_end(plan):
     lost = run(VAE, 0, plan, nonfinite_step=163)
-    seen = lost.__class__(**{**vars(lost), "probe": probe_curve({50: 16.0, 100: 16.0, 150: 16.0})})
+    seen = replace(lost, probe=probe_curve({50: 16.0, 100: 16.0, 150: 16.0}))
     found = judged(plan, [*controls(plan), seen])
     assert found.courses["vae-tiny-seed000"].unknown_after is None
     assert classes(found) == ["nonfinite"]

@@ -34,7 +34,7 @@ def summaries(onsets, censored):
 
 
 def test_published_survival():
-    """R: summary(survfit(Surv(weeks, relapse) ~ treated)) prints these; with one kind of event 1 - F is Kaplan-Meier's."""
+    """R: summary(survfit(Surv(weeks, relapse) ~ treated)); with one kind of event 1 - F is Kaplan-Meier's."""
     curves = event_curves(summaries(*TREATED), 0.95)
     jumps = curves.events["jump"]
     assert (curves.num_runs, jumps.count, [*curves.events]) == (21, 9, ["jump"])

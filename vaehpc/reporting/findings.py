@@ -91,7 +91,8 @@ def outcome(arm: ArmSummary) -> str:
     """What the runs of one arm did: counts, then rates with their intervals."""
     num_ended = arm.num_runs - arm.num_missing
     if not num_ended:
-        return f"none of {counted(arm.num_runs, 'run')} has ended; nothing can be said about the rate."
+        missing = f"{arm.num_runs} of {counted(arm.num_runs, 'run')} {'is' if arm.num_runs == 1 else 'are'} missing"
+        return f"{missing}: nothing can be said about the rate."
     said = [f"{headline(arm, num_ended)}."]
     if arm.unjudged is not None:
         said.append(why_no_rate(arm, num_ended))
@@ -104,7 +105,7 @@ def outcome(arm: ArmSummary) -> str:
 def headline(arm: ArmSummary, num_ended: int) -> str:
     """'5 of 15 ended runs diverged (3 jumped, 1 grew, 1 before step 350); 1 more jumped and came back; ...'."""
     if arm.unjudged in ("unclassed", "unsound control"):
-        said = [f"{arm.num_jumped} of {counted(num_ended, 'ended run')} jumped"]
+        said = [f"{arm.num_jumped} jumped of {counted(num_ended, 'ended run')}"]
         if beyond := arm.num_diverged + arm.num_displaced:
             said.append(f"{beyond} lie beyond the limit of a control that is not sound")
     else:
@@ -184,11 +185,11 @@ def rate(share: Share, endpoint: Endpoint) -> str:
         f"exact {percent(share.interval.level)} {share.interval.method} interval {percent(share.interval.low)} to"
         f" {percent(share.interval.high)}"
     )
-    counts, most = f"{share.count} of {share.num_ended}", percent(share.interval.high)
+    counts = f"{NAMES[endpoint][0].upper()}{NAMES[endpoint][1:]}: {share.count} of {share.num_ended}"
     if share.count == 0:
-        return f"{counts} {ENDPOINTS[endpoint]} is not 'never': the data allow a rate of up to {most} ({exact})."
-    name = NAMES[endpoint]
-    return f"{name[0].upper()}{name[1:]}: {counts}, a rate of {percent(share.rate)} ({exact})."
+        most = percent(share.interval.high)
+        return f"{counts}, which is not 'never': the data allow a rate of up to {most} ({exact})."
+    return f"{counts}, a rate of {percent(share.rate)} ({exact})."
 
 
 def bounds(arm: ArmSummary) -> str:
@@ -220,8 +221,10 @@ class Named:
 def named_runs(arm: str, summary: StudySummary) -> list[Named]:
     """The runs of an arm that the reader will ask for."""
     runs = {name: run for name, run in summary.runs.items() if run.arm == arm}
+    unsound = summary.arms[arm].unjudged == "unsound control"
+    beyond = "beyond the limit of a control that is not sound" if unsound else "diverged"
     kinds = {
-        "diverged": [name for name, run in runs.items() if run.run_class == "diverged"],
+        beyond: [name for name, run in runs.items() if run.run_class == "diverged"],
         "NaN": [name for name, run in runs.items() if run.run_class == "nonfinite"],
         "came back": [
             name
@@ -231,6 +234,8 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
         "collapsed": [name for name, run in runs.items() if run.run_class == "collapsed"],
         "missing": [name for name, run in runs.items() if run.run_class is None],
     }
+    if unsound:
+        kinds.pop("collapsed")
     return [
         Named(
             what,
@@ -442,7 +447,8 @@ def equal(contrast: Contrast) -> str:
     """Pairs of runs that are equal to the bit."""
     pair = f"{contrast.arm} and {contrast.reference}"
     if not contrast.tests:
-        return f"All {counted(contrast.num_pairs, 'pair')} of {pair} are equal to the bit: there is nothing to test."
+        pairs = f"0 of {counted(contrast.num_pairs, 'pair')}"
+        return f"{pairs} of {pair} differ at all: they are equal to the bit, and there is nothing to test."
     pairs = f"{contrast.num_pairs - contrast.num_equal} of {counted(contrast.num_pairs, 'pair')}"
     return f"{pairs} of {pair} differ at all; the others are equal to the bit."
 

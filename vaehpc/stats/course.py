@@ -2,8 +2,9 @@
 
 R_t is the median ||mu||_2 of the probe at step t, m_t the median of ln R_t over the control's runs, d_t = ln R_t - m_t:
 growth that the control shares is none of the run's own. b_t is the second largest d of the last probes before t. After
-the burn-in a run *jumps* at t if d_t > b_t + ln 1.5 and the median of the five d from t on, or of all that are left, is
-so too (of an even number the lower middle one). What does not last is an *excursion*. Without a sound control m_t = 0, and ln R_t is compared with itself.
+the burn-in a run *jumps* at t if d_t > b_t + ln 1.5 and so does the median of the five d from t on, or of all that are
+left (of an even number the lower middle one, so that most of them do). What does not last is an *excursion*. Without a
+sound control m_t = 0, and ln R_t is compared with itself.
 """
 
 from __future__ import annotations
