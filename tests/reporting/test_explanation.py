@@ -1,5 +1,6 @@
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,8 +110,24 @@ def test_the_words_tell_the_story(jumped):
 
 
 def test_an_image_that_is_the_largest_in_both_is_named_once():
-    said = plain(image_words(trigger_record(largest_log_var_image=71)))
-    assert "image 71 had the largest loss and the largest log_var (" in said
+    assert "image 71 had the largest loss and the largest log_var (" in images_of({}, largest_log_var_image=71)
+
+
+def images_of(not_finite: dict[str, float], **trigger: Any) -> str:
+    """What is said of the trigger's batch if these signals have these values in its step."""
+    record = spiked_record()
+    for name, value in not_finite.items():
+        record.signals[name][SPIKE] = value
+    return plain(image_words(event(1, trigger_record(**trigger), record, spiked_run().plan)))
+
+
+def test_an_image_stands_out_by_what_is_a_number():
+    nan, inf = float("nan"), float("inf")
+    assert "image 71 had the largest loss and image 12 the" in images_of({"image_loss_max": inf, "total_loss": nan})
+    assert "batch, image 12 had the largest log_var (" in images_of({"image_loss_max": nan})  # as 0.2.0 wrote it
+    assert "batch, image 12 had the largest log_var (" in images_of({}, largest_loss_image=None)
+    assert "batch, image 71 had the largest loss (" in images_of({"log_var_max": nan})
+    assert images_of({"image_loss_max": nan}, largest_log_var_image=None) == ""
 
 
 def test_an_undisturbed_arm_has_no_spike_in_its_words():

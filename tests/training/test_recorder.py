@@ -17,6 +17,7 @@ from vaehpc.training.checkpoint import NonFiniteError, Progress, read_checkpoint
 from vaehpc.training.fit import TrainedBlock
 from vaehpc.training.pipeline import batch_of_step
 from vaehpc.training.recorder import MAX_TRIGGERS, FlightRecorder, read_steps, steps_schema
+from vaehpc.training.signals import NO_ROW
 
 NAMES = ("total_loss", "image_loss_row", "log_var_max", "log_var_row", "gradient_norm", "gradient_rms")
 EVERY = 50
@@ -94,6 +95,15 @@ def test_every_step_is_a_row_with_its_images(run: RunDir) -> None:
     with run.steps.open("rb") as file:
         assert pa.ipc.open_stream(file).schema.metadata[b"run"] == b"vae-seed003"
     assert not run.triggers.exists()
+
+
+def test_where_no_image_stands_out_there_is_none(run: RunDir) -> None:
+    planted = Planted(run)
+    planted.train(600, gradient_norm={463: 900.0}, image_loss_row={463: NO_ROW}, log_var_row={463: NO_ROW})
+    row = read_steps(run.steps, steps_schema(config(), NAMES)).to_pylist()[463]
+    assert (row["image_loss_image"], row["log_var_image"]) == (None, None)
+    (found,) = triggers_of(run)
+    assert (found.largest_loss_image, found.largest_log_var_image) == (None, None)
 
 
 def test_a_trigger_keeps_its_ring_its_images_and_the_older_snapshot(run: RunDir) -> None:

@@ -16,7 +16,15 @@ from vaehpc.training.fit import build_optimizer, compiled_block
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import build_net, layer_seeds
 from vaehpc.training.pipeline import batches
-from vaehpc.training.signals import LOSSES, VECTORS, layer_names, signal_names
+from vaehpc.training.signals import (
+    LOSSES,
+    NO_ROW,
+    VECTORS,
+    image_signals,
+    layer_names,
+    signal_names,
+    vae_signals,
+)
 
 IMAGES = np.random.default_rng(0).integers(256, size=(48, 16, 16, 3)).astype(np.uint8)
 BATCH_SIZE = 16
@@ -157,6 +165,36 @@ def test_signals_of_gradients_and_weights(train: dict[str, Any]) -> None:
         assert found[f"weight_norm/{layer}"] == pytest.approx(norm([after[i]]), rel=1e-5), layer
     vectors = [gradient for i, gradient in enumerate(second_gradients) if i not in kernels]
     assert found[f"gradient_norm/{VECTORS}"] == pytest.approx(norm(vectors), rel=rel)
+
+
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("values", "largest", "row"),
+    [
+        ([1.0, NAN, 5.0, 2.0], 5.0, 2),
+        ([NAN, 1.0, -5.0, NAN], 1.0, 1),
+        ([1.0, NAN, INF, 2.0], INF, 2),
+        ([NAN] * 4, NAN, NO_ROW),
+        ([NAN, INF, NAN, NAN], INF, NO_ROW),
+    ],
+    ids=str,
+)
+def test_the_image_with_the_largest_value_has_a_number(
+    values: list[float], largest: float, row: int, compiled: bool
+) -> None:
+    """The second axis of log_var is smaller, and NaN in the image after each that is."""
+    of_image = np.array(values, np.float32)
+    log_var = np.stack([of_image, np.where(np.isnan(np.roll(of_image, 1)), NAN, of_image - 1)], axis=1)
+
+    def signals() -> list[tf.Tensor]:
+        losses = image_signals(tf.zeros((4, 2)), tf.constant(of_image))
+        return [*losses[2:], *vae_signals(tf.zeros((4, 2)), tf.constant(log_var), tf.zeros((4, 2)))[-2:]]
+
+    found = tf.function(signals, jit_compile=True, autograph=False)() if compiled else signals()
+    np.testing.assert_array_equal([float(value) for value in found], [largest, row, largest, row])
 
 
 def test_loss_scaling_is_told_and_taken_out() -> None:

@@ -225,7 +225,7 @@ def event_words(event: Event, explained: Explained) -> list[str]:
         spike_words(event.trigger, run),
         departure_words(event, explained.events),
         radius_words(event.trigger, explained.probe, run.plan.recorder),
-        image_words(event.trigger),
+        image_words(event),
         noise_words(event),
     ]
     return [paragraph for paragraph in said if paragraph]
@@ -336,14 +336,26 @@ def radius_words(trigger: TriggerRecord, probe: ProbeCurve, plan: RecorderPlan) 
     )
 
 
-def image_words(trigger: TriggerRecord) -> str:
-    """Which images of the step's batch stand out, by their positions in the training split."""
-    found, log_var = f"image {trigger.largest_loss_image} had the largest loss", trigger.largest_log_var_image
-    if log_var is not None:
-        is_same = log_var == trigger.largest_loss_image
-        found += " and the largest log_var" if is_same else f" and image {log_var} the largest log_var"
+def image_words(event: Event) -> str:
+    """Which images of the step's batch stand out, by their positions in the training split; nothing where none does.
+
+    A maximum that is NaN is nobody's, although records of 0.2.0 name an image with it.
+    """
+    trigger = event.trigger
+    of_step = event.record.between(trigger.step, trigger.step).signals
+    largest: dict[int, list[str]] = {}
+    for what, image, signal in (
+        ("loss", trigger.largest_loss_image, "image_loss_max"),
+        ("log_var", trigger.largest_log_var_image, "log_var_max"),
+    ):
+        if image is not None and not np.isnan(of_step.get(signal, np.empty(0))).any():
+            largest.setdefault(image, []).append(f"the largest {what}")
+    if not largest:
+        return ""
+    (first, *more) = [(image, enumeration(found)) for image, found in largest.items()]
+    said = enumeration([f"image {first[0]} had {first[1]}", *(f"image {image} {found}" for image, found in more)])
     batch = counted(len(trigger.images), "image")
-    return f"Of the {batch} in that step's batch, {found} (numbers are positions in the training split)."
+    return f"Of the {batch} in that step's batch, {said} (numbers are positions in the training split)."
 
 
 def noise_words(event: Event) -> str:

@@ -129,8 +129,10 @@ class TriggerRecord(Result):
     """Steps done in the state that snapshot/ holds."""
     images: tuple[int, ...]
     """The step's batch: positions in the training split."""
-    largest_loss_image: int
+    largest_loss_image: int | None
+    """None where no loss of the batch was finite; records of 0.2.0 name an image all the same."""
     largest_log_var_image: int | None
+    """As above; None of an AE."""
 
 
 DeviceKind = Literal["cpu", "gpu"]

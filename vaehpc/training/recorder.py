@@ -28,6 +28,7 @@ from vaehpc.training.checkpoint import Arrays, NonFiniteError, Progress, checkpo
 from vaehpc.training.encode import noise_key
 from vaehpc.training.fit import Signals, TrainedBlock
 from vaehpc.training.pipeline import batch_of_step
+from vaehpc.training.signals import NO_ROW
 
 PROBE_SCHEMA = pa.schema(
     [
@@ -194,7 +195,8 @@ class FlightRecorder:
 def steps_schema(run: RunConfig, names: Sequence[str]) -> pa.Schema:
     """Columns of steps.arrow: the signals, with images' positions in the training split where the step has rows.
 
-    A step's noise is a function of the noise key, in the schema's metadata, and of the step as its counter.
+    A position is null where no image stands out. A step's noise is a function of the noise key, in the schema's
+    metadata, and of the step as its counter.
     """
     columns = [(_column(name), pa.int64() if name.endswith("_row") else pa.float32()) for name in names]
     metadata = {"run": run.name, "noise_key": str(int(noise_key(run)))}
@@ -220,14 +222,16 @@ def steps_batch(
     """
     num_steps = len(signals["total_loss"])
     batches = [order[i * batch_size : (i + 1) * batch_size] for i in range(num_steps)]
-    columns: dict[str, npt.NDArray[np.generic]] = {
+    columns: dict[str, npt.NDArray[np.generic] | pa.Array] = {
         "step": np.arange(first_step, first_step + num_steps),
         "batch_hash": np.array([zlib.crc32(batch.tobytes()) for batch in batches], np.int64),
     }
     for name, values in signals.items():
         columns[_column(name)] = np.ascontiguousarray(values)
         if name.endswith("_row"):
-            columns[_column(name)] = np.array([batch[int(row)] for batch, row in zip(batches, values, strict=True)])
+            rows = zip(batches, values.astype(int).tolist(), strict=True)
+            images = [None if row == NO_ROW else batch[row] for batch, row in rows]
+            columns[_column(name)] = pa.array(images, pa.int64())
     return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in schema.names], schema=schema)
 
 

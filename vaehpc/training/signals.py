@@ -16,7 +16,8 @@ LOSSES = ("total_loss", "reconstruction_loss", "kl_loss")
 """Means over the batch in nats; kl_loss with its weight, 0 for an AE."""
 
 IMAGE_SIGNALS = ("radius_mean", "radius_max", "image_loss_max", "image_loss_row")
-"""R = ||mu||_2 over the batch; the largest reconstruction loss of an image and its row in the batch."""
+"""R = ||mu||_2 over the batch; the largest reconstruction loss of an image that is not NaN and its row in the batch,
+NO_ROW where no loss is finite."""
 
 VAE_SIGNALS = (
     "log_var_sum",
@@ -30,7 +31,10 @@ VAE_SIGNALS = (
     "log_var_row",
 )
 """The three sums of the KL loss over z, means over the batch; max|epsilon| and max|sigma epsilon|; log_var over all
-components, and the row of the image with its maximum."""
+components, its maximum over those that are not NaN, and the row of the image with it, NO_ROW where none is finite."""
+
+NO_ROW = -1
+"""No image of the batch stands out."""
 
 WEIGHT_SIGNALS = ("gradient_norm", "update_norm", "weight_norm", "gradient_rms", "gradient_peak")
 """L2 norms of the gradient before it is clipped, of the step's change of the weights, and of the weights after it;
@@ -60,28 +64,33 @@ def image_signals(mu: tf.Tensor, image_losses: tf.Tensor) -> list[tf.Tensor]:
         image_losses: (batch,) reconstruction losses.
     """
     radius = tf.norm(mu, axis=1)
-    largest = tf.argmax(image_losses)
-    return [
-        tf.reduce_mean(radius),
-        tf.reduce_max(radius),
-        tf.gather(image_losses, largest),
-        tf.cast(largest, tf.float32),
-    ]
+    return [tf.reduce_mean(radius), tf.reduce_max(radius), *_largest(image_losses)]
 
 
 def vae_signals(mu: tf.Tensor, log_var: tf.Tensor, epsilon: tf.Tensor) -> list[tf.Tensor]:
     """VAE_SIGNALS; all arguments (batch, z_dim) float32."""
     sums = [tf.reduce_mean(tf.reduce_sum(term, axis=1)) for term in (log_var, tf.square(mu), tf.exp(log_var))]
-    max_of_image = tf.reduce_max(log_var, axis=1)
+    max_of_image = tf.reduce_max(_without_nan(log_var), axis=1)
     return [
         *sums,
         tf.reduce_max(tf.abs(epsilon)),
         tf.reduce_max(tf.abs(tf.exp(0.5 * log_var) * epsilon)),
         tf.reduce_min(log_var),
         tf.reduce_mean(log_var),
-        tf.reduce_max(max_of_image),
-        tf.cast(tf.argmax(max_of_image), tf.float32),
+        *_largest(tf.where(tf.reduce_all(tf.math.is_nan(log_var), axis=1), math.nan, max_of_image)),
     ]
+
+
+def _without_nan(values: tf.Tensor) -> tf.Tensor:
+    """-inf for NaN: what a maximum makes of NaN differs between devices."""
+    return tf.where(tf.math.is_nan(values), -math.inf, values)
+
+
+def _largest(of_images: tf.Tensor) -> list[tf.Tensor]:
+    """The largest of the values (batch,) that are not NaN, and its row; NO_ROW where none is finite."""
+    row = tf.argmax(_without_nan(of_images))
+    has_finite = tf.reduce_any(tf.math.is_finite(of_images))
+    return [tf.gather(of_images, row), tf.where(has_finite, tf.cast(row, tf.float32), NO_ROW)]
 
 
 class WeightWatcher:
