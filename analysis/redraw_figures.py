@@ -17,11 +17,11 @@ from vaehpc.study.files import StudyDir
 
 
 def radius_curves(study: StudyDir, arm: str, bin_width: float) -> Figure:
-    """Share of images per unit of R = ||mu||_2, one line per run that ended, in the colour of its class."""
+    """Share of images per unit of R = ||mu||_2, one line per run with an end, in the colour of its class."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, run in study.summary().runs.items():
-        if run.arm != arm or run.run_class is None:  # None: the run is missing
+        if run.arm != arm or run.run_class in (None, "nonfinite"):  # None: the run is missing; NaN: it has no end
             continue
         radius = np.load(study.run(name).statistics_arrays / "radius_mu.npy")
         radius = radius[np.isfinite(radius)]

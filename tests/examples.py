@@ -31,8 +31,8 @@ from vaehpc.schema.results import (
     TriggerMark,
     TriggerRecord,
 )
-from vaehpc.stats.departures import StepRecord
 from vaehpc.stats.course import ProbeCurve
+from vaehpc.stats.departures import StepRecord
 from vaehpc.stats.radius import radius_statistics
 from vaehpc.stats.runs import MeasuredRun
 from vaehpc.study.presets import Settings, analysis_plan, configured_arms, named_arms

@@ -236,6 +236,21 @@ def test_a_finished_run_shows_its_class(planted: Planted) -> None:
     assert planted.state().note == ""
 
 
+@pytest.mark.parametrize(("step", "epoch", "note"), [(4, 0, "nonfinite: NaN at step 4"), (None, 2, "nonfinite")])
+def test_a_run_that_is_not_finite_shows_no_end(planted: Planted, step: int | None, epoch: int, note: str) -> None:
+    """Its last heartbeat was before the NaN."""
+    planted.run.trained_path.write_text("{}")
+    planted.run.statistics_path.write_text("{}")
+    plant.start(planted.run, job="4711_1", ago=900, beat=BEAT, outcome="done")
+    assert (planted.state().loss, planted.state().radius) == (812.4, 16.25)
+    config = planted.study.config()
+    ae, vae = config.runs()
+    lost = measured_run(vae, "nonfinite", nonfinite_step=step)
+    write_model(planted.study.summary_path, summarise(config, [measured_run(ae), lost], read_reference()))
+    state = planted.state()
+    assert (state.kind, state.note, state.epoch, state.loss, state.radius) == ("done", note, epoch, None, None)
+
+
 # Missing
 
 

@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 import runpy
 import sys
@@ -12,8 +13,10 @@ from tests import plant
 from vaehpc.reporting import document, words
 from vaehpc.reporting.document import write_report
 from vaehpc.reporting.page import PAGE_COLOURS
+from vaehpc.reporting.run_page import SAMPLE_IMAGES
 from vaehpc.schema.config import ModelConfig
 from vaehpc.schema.results import ArticleValue, Comparison, ComparisonRow
+from vaehpc.tasks import aggregate
 
 NO_VALUE = words.NO_VALUE
 
@@ -150,7 +153,8 @@ def test_every_run_is_in_the_run_table(mixed, page):
         "3",
     ]
     assert table["vae-tiny-seed002"] == ["missing", *[NO_VALUE] * 7, "1"]
-    assert table["vae-eps5-seed001"] == ["nonfinite", "", *[NO_VALUE] * 4, "4,586.9", "0.01780", "3"]
+    assert table["vae-eps5-seed001"] == ["nonfinite", "", "NaN at step 100", *[NO_VALUE] * 5, "3"]
+    assert "| nonfinite | NaN at step 100 | – | – | – |" in mixed[0].report_text.read_text()
     assert words.recorded(summary).replace(words.NBSP, " ") in page.text.replace(words.NBSP, " ")
 
 
@@ -272,6 +276,50 @@ def test_all_runs_nonfinite(tmp_path):
     assert page.table("arm", "runs")["ae"][:6] == ["2", "0", "0", "0", "0", "2"]
 
 
+@pytest.mark.parametrize("history", [None, []])
+def test_a_nan_has_no_end_in_figures_tables_and_data(tmp_path, history):
+    """Of seed 1 a state at R = 9 was kept, of seed 2 the latents hold a NaN; seed 0 is regular, no run of ae is."""
+    study = plant.study(
+        tmp_path / "nan", plant.classed_config("nan", {"ae": ["nonfinite"], "vae-tiny": ["regular"] * 3})
+    )
+    given = {"ae-seed000": {}, "vae-tiny-seed001": {"radius": 9.0}, "vae-tiny-seed002": {"nonfinite_step": None}}
+    plant.ended(study.run("vae-tiny-seed000"))
+    for name, of_run in given.items():
+        plant.ended(study.run(name), "nonfinite", history=history, **of_run)
+        plant.images(study.run(name), list(SAMPLE_IMAGES))
+    aggregate.run(str(study.path))
+    page, text = Page(study.report.read_text()), study.report_text.read_text().replace(words.NBSP, " ")
+    table = page.table("run", "class")
+    assert [cells[2] for cells in table.values()] == ["NaN at step 100", "16", "NaN at step 100", "NaN in its latents"]
+    assert [cells[3:8] for name, cells in table.items() if name in given] == [[NO_VALUE] * 5] * 3
+    said = "3 runs became NaN or infinite: they have no end, and are in no histogram, median or range."
+    assert said in page.text and said in text
+    assert "No run of ae has ended with finite values." in page.text
+    assert not (study.figures / "radius-curves-ae.svg").exists()
+    with (study.figures / "radius-curves-vae-tiny.csv").open() as file:
+        assert {row["run"] for row in csv.DictReader(file)} == {"vae-tiny-seed000"}
+    alts = [figure["aria-label"] or "" for figure in figures_of(page)]
+    lines = (
+        "vae-tiny: number of images over latent radius, 1 line, one per finite run. Median radii at the end: 16 to 16."
+    )
+    assert lines in [alt.replace(words.NBSP, " ") for alt in alts]
+    curves = [svg["aria-label"] or "" for svg in page.of("svg") if svg.get("class") == "course"]
+    assert [curve for curve in curves if "at the end" in curve] == [
+        "vae-tiny-seed000: median R over the epochs, 16 at the end"
+    ]
+    assert ("ae-seed000: median R over the epochs, NaN at step 100" in curves) == (history is None)
+    compared = page.table("quantity", "article")
+    loss = [cells for quantity, cells in compared.items() if quantity.startswith("VAE: reconstruction loss")]
+    assert [cells[2] for cells in loss] == [
+        words.number(study.run("vae-tiny-seed000").history()[-1].reconstruction_loss)
+    ]
+    cells = {cell for of_row in compared.values() for cell in of_row[1:]}
+    assert words.NOT_MEASURED in cells  # images of decoded points: the regular run has none
+    assert not [cell for cell in cells if cell.startswith("images")]
+    entities = {entity["@id"]: entity for entity in json.loads(study.crate.read_text())["@graph"]}
+    assert entities["vae-tiny-seed001/"]["description"].endswith("nonfinite: NaN at step 100")
+
+
 def test_records_of_a_missing_run_may_be_damaged(tmp_path):
     study, summary = plant.classed(tmp_path / "damaged", {"ae": ["regular", None]})
     study.run("ae-seed001").trained_path.write_text("{")
@@ -371,7 +419,7 @@ def test_redraw_figures_draws_one_line_per_ended_run(tmp_path, monkeypatch, caps
     study.figures.mkdir()
     for run in study.config().runs():
         if run.seed != 2:
-            radius = np.full(100, study.run(run.name).statistics().radius_mu.median, np.float32)
+            radius = np.full(100, 16 + 0.1 * run.seed, np.float32)  # of the nonfinite one: of a state before its NaN
             study.run(run.name).statistics_arrays.mkdir()
             np.save(study.run(run.name).statistics_arrays / "radius_mu.npy", radius)
     example = Path(__file__).parents[2] / "analysis" / "redraw_figures.py"

@@ -37,8 +37,8 @@ from vaehpc.reporting.explanation import (
 )
 from vaehpc.reporting.figures import INK, svg
 from vaehpc.reporting.words import NBSP
-from vaehpc.stats.departures import StepRecord, event
 from vaehpc.stats.course import ProbeCurve
+from vaehpc.stats.departures import StepRecord, event
 from vaehpc.study.presets import analysis_plan
 
 

@@ -21,6 +21,8 @@ from vaehpc.schema.results import (
     Spread,
     TsneResult,
 )
+from vaehpc.stats.divergence import Control
+from vaehpc.stats.summary import summarise_run
 from vaehpc.study.files import RunDir, StudyDir, write_model
 from vaehpc.tasks import pages
 from vaehpc.tasks.pages import read_material, write_pages
@@ -204,6 +206,27 @@ def test_pages_drawn_by_processes_are_those_drawn_here(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "read_material", None)  # nothing can be drawn in this process
     write_pages(study, study.config(), summary)
     assert {path.name: path.read_bytes() for path in study.pages.iterdir()} == here
+
+
+@pytest.mark.parametrize("step", [700, None])
+def test_a_nan_heads_what_is_shown_of_the_state_before_it(tmp_path, step):
+    """As an older release has left it, which measured all of that state."""
+    study, _ = plant.classed(tmp_path / "nan", {"vae-tiny": ["regular"]})
+    run_dir = study.run("vae-tiny-seed000")
+    cloud = {"gaussian": GAUSSIAN, "tsne": tuple(MAPS), "probes": PROBES, "num_nonfinite": 3}
+    run = plant.ended(run_dir, radius=16.5, statistics=cloud, nonfinite_step=step)
+    write_arrays(run_dir)
+    found = summarise_run(run, Control(None, None, num_runs=0))
+    page = Page(run_page(read_material(run_dir, run_dir.config(), found, None), ""))
+    state = f"State of step 600, {'with NaN in its latents' if step is None else 'before NaN at step 700'}"
+    assert page.text.count(f"{state}. It is shown on this page alone, and compared with no other run.") == 3
+    abstract = " ".join(page.abstract)
+    assert ("at step 700 and stopped there." if step else "Its latents hold a NaN or infinity.") in abstract
+    assert "at the end" not in page.text + abstract and "standard deviation" not in abstract
+    labels = [figure["aria-label"] or "" for figure in page.of("svg")]
+    assert [label for label in labels if label.startswith(f"{state}: number of images over latent radius: median 16.5")]
+    assert not [label for label in labels if "at the end" in label]
+    assert ("Expected: NaN at step 700." in page.text) == (step is not None)
 
 
 def test_a_page_is_written_again_only_if_its_run_has_changed(tmp_path):

@@ -152,6 +152,14 @@ def test_no_elbow_is_nan_and_an_elbow_its_number(plan):
     assert measured_of(replace(run, statistics=statistics))["elbow"] == 40
 
 
+def test_a_run_that_is_not_finite_is_compared_in_nothing_of_its_end(plan):
+    """Even if an older release has measured the whole state before its NaN."""
+    working = VAE.model_copy(update={"vae": VaeConfig(kl_weight=5.0)})
+    run = measured(working, 0, plan, radius_median=66.0, nonfinite_step=19)
+    assert run.statistics.inertia is not None and run.history
+    assert measured_of(run) == {"steps_per_epoch": 1329, "num_triggers": 0, "nonfinite_step": 19}
+
+
 def test_heads_are_compared_where_there_are_two(plan):
     run = measured(VAE, 0, plan)
     heads = {

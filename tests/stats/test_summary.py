@@ -53,6 +53,14 @@ def test_controls_that_are_not_finite_are_left_out(plan):
     assert control.scale.centre == pytest.approx(16)
 
 
+def test_a_state_before_a_nan_is_no_end(plan):
+    """Of the VAE a state at R = 66 was kept, beyond the limit of its control."""
+    runs = [measured(AE, 0, plan), measured(VAE, 0, plan, radius_median=66, nonfinite_step=19)]
+    found = summarise(study(plan, AE, VAE, num_seeds=1), runs, NO_REFERENCE).runs["vae-tiny-seed000"]
+    assert (found.run_class, found.nonfinite_step, found.ever_diverged) == ("nonfinite", 19, False)
+    assert (found.radius_median, found.radius_mode, found.reconstruction_loss, found.kl_loss) == (None,) * 4
+
+
 def test_a_control_without_a_finite_run_gives_no_scale(plan):
     """Nor does the article's radius stand in: classes must not change their meaning when the control ends."""
     config = study(plan, AE, VAE)

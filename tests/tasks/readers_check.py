@@ -37,7 +37,8 @@ def of_arm(runs, planned, control):
     shift = np.array([np.log(run["R"]) - np.median(logs) for run in runs])
     up, down, away = shift > np.log(2), shift < -np.log(2), (np.abs(shift) > limit) & (np.abs(shift) <= np.log(2))
     elsewhere = [run["R"] for run, gone in zip(runs, up | away, strict=True) if gone]
-    columns = [[run[key] for run in runs if not np.isnan(run.get(key, np.nan))] for key in set().union(*runs)]
+    finite = [run for run in runs if not np.isnan(run["R"])]
+    columns = [[run[key] for run in finite if not np.isnan(run.get(key, np.nan))] for key in set().union(*runs)]
     up, down, away, lost = (int(which.sum()) for which in (up, down, away, np.isnan(shift)))
     counts = [up, down, away, n, planned, planned - n, lost, up + lost, n - up - down - away - lost]
     counts += [up / n, up / planned, (up + planned - n) / planned, *stats.beta(up + 0.5, n - up + 0.5).interval(0.95)]

@@ -13,6 +13,7 @@ from tests import plant
 from tests.examples import AE, VAE, Course, quick_plan, study_config, trigger_record
 from vaehpc.command import UserError
 from vaehpc.stats.quantities import QUANTITIES
+from vaehpc.stats.quantities import measure as of_quantities
 from vaehpc.stats.runs import MeasuredRun
 from vaehpc.study.files import RunDir, StudyDir, record_text, write_model
 from vaehpc.tasks import aggregate, statistics
@@ -220,6 +221,25 @@ def test_summary_has_the_keys_that_others_rely_on(summary):
     assert summary["runs"][SEEDS["nonfinite latents"]]["radius_median"] is None
 
 
+def test_a_run_that_is_not_finite_has_no_end(planted, summary):
+    """All points of the state before the NaN lie at R = 16, as those of a regular run."""
+    rows = {row["run"]: row for row in pq.read_table(planted.runs_table).to_pylist()}
+    for what, step in (("nonfinite in training", 7), ("nonfinite latents", None)):
+        name = SEEDS[what]
+        run = summary["runs"][name]
+        assert run["nonfinite_step"] == step
+        ends = ("radius_median", "radius_mode", "reconstruction_loss", "kl_loss")
+        assert {run[end] for end in ends} | set(run["cloud"].values()) == {None}
+        told = {name for name, value in rows[name].items() if value is not None}
+        assert {quantity.name for quantity in QUANTITIES} & told == {"steps_per_epoch", "num_triggers", "device"} | (
+            {"nonfinite_step"} if step else {"num_nonfinite"}
+        )
+        rows_with = {row["quantity"] for row in summary["comparison"]["rows"] if name in row["measured"]}
+        assert rows_with == {"steps per epoch"}
+        page = (planted.pages / f"{name}.html").read_text()
+        assert f"State of step 10, {'before NaN at step 7' if step else 'with NaN in its latents'}." in page
+
+
 def test_missing_runs_say_what_they_lack_and_their_last_words(summary):
     untrained, unmeasured = summary["runs"][SEEDS["untrained"]], summary["runs"][SEEDS["unmeasured"]]
     assert (untrained["missing_stage"], unmeasured["missing_stage"]) == ("train", "statistics")
@@ -274,7 +294,7 @@ def test_every_quantity_reaches_the_table_of_runs_and_what_is_shown_the_report(p
     runs = [aggregate.read_run(planted.run(run.name), run) for run in planted.config().runs()]
     shown = []
     for quantity in QUANTITIES:
-        values = [quantity.value(run) if isinstance(run, MeasuredRun) else None for run in runs]
+        values = [of_quantities(run)[quantity.name] if isinstance(run, MeasuredRun) else None for run in runs]
         assert str(table[quantity.name].to_pylist()) == str(values)  # NaN, too
         assert table.schema.field(quantity.name).metadata[b"words"].decode() == quantity.words
         if quantity.shown and any(value is not None for value in values):

@@ -213,9 +213,9 @@ def test_a_second_measurement_is_equal_and_another_seed_is_not(tmp_path):
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "again.npy").read_bytes()
 
 
-def test_images_that_are_not_finite_are_left_out_of_the_cloud(make_run):
+def test_images_that_are_too_far_out_are_left_out_of_the_cloud(make_run):
     mu = cloud()
-    mu[[0, 3], 0] = np.nan, 1e30
+    mu[[0, 3], 0] = -1e30, 1e30
     run_dir = make_run(mu=mu)
     statistics.run(str(run_dir.path))
     measured = run_dir.statistics()
@@ -224,6 +224,25 @@ def test_images_that_are_not_finite_are_left_out_of_the_cloud(make_run):
     images = np.load(run_dir.statistics_arrays / "tsne_35_images.npy")
     assert images.max() >= NUM_TRAIN - 3  # positions in the training split, not among the finite images
     assert not {0, 3} & set(images.tolist())
+
+
+@pytest.mark.parametrize("where", ["training", "latents"])
+def test_of_a_run_that_is_not_finite_only_what_its_own_page_shows_is_measured(make_run, where):
+    mu = cloud()
+    if where == "latents":
+        mu[0, 0] = np.nan
+    run_dir = make_run(mu=mu)
+    plant.marker(run_dir, nonfinite_step=7 if where == "training" else None)
+    plant_heads(run_dir, 10, {"mu": 2, "log_var": 1})
+    statistics.run(str(run_dir.path))
+    measured = run_dir.statistics()
+    assert measured.gaussian is not None and measured.heads is not None
+    assert measured.gaussian.num_images == NUM_TRAIN - (where == "latents")
+    assert (measured.log_var, measured.difference, measured.dimension, measured.inertia) == (None,) * 4
+    assert (measured.tsne, measured.probes) == ((), None)
+    arrays = {path.stem for path in run_dir.statistics_arrays.iterdir()}
+    assert {"radius_mu", "mahalanobis_qq"} < arrays
+    assert not [name for name in arrays if name.startswith("tsne")]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ something is still unexplained; both answer within the time that they are given 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Literal
+from typing import Any, Literal
 
 from vaehpc.command import duration
 from vaehpc.monitoring.causes import Failure, cause, crash_words, left_words
@@ -32,6 +32,8 @@ from vaehpc.monitoring.records import (
     read_summary,
     resumed_words,
 )
+from vaehpc.reporting import words
+from vaehpc.schema.results import RunSummary
 from vaehpc.slurm.client import QueuedElement, SlurmError, accounted, queued
 from vaehpc.study.files import StudyDir
 
@@ -121,16 +123,22 @@ def run_state(run: RunFiles, sources: Sources) -> RunState:
     known = replace(known, epoch=known.epochs)
     is_fork = config.arm.fork is not None  # a fork's end is told by its probe: it has no statistics
     if is_fork or MEASURED in run.markers:
-        return replace(known, kind="done", note=_class_of(run.name, sources))
+        return ended_state(known, sources.summary.runs.get(run.name) if sources.summary else None, beat)
     state = stage_state(run, "statistics", known, sources)
     if state.kind in ("waiting", "starting"):
         return replace(state, kind="trained", note=f"statistics: {state.kind}{_in_brackets(state.note)}")
     return state
 
 
-def _class_of(run: str, sources: Sources) -> str:
-    summary = sources.summary.runs.get(run) if sources.summary else None
-    return "" if summary is None or summary.run_class is None else summary.run_class
+def ended_state(known: RunState, found: RunSummary | None, beat: Mapping[str, Any]) -> RunState:
+    """The state of a run with all its results, which the study's summary may know."""
+    known = replace(known, kind="done", note=(found and found.run_class) or "")
+    if found is None or found.run_class != "nonfinite":
+        return known
+    known = replace(known, loss=None, radius=None)  # of a checkpoint before its NaN
+    if found.nonfinite_step is None:
+        return known
+    return replace(known, epoch=int(beat.get("epoch") or 0), note=words.class_of(found))
 
 
 def _in_brackets(text: str) -> str:

@@ -93,7 +93,7 @@ def folder(name: str, said: str) -> dict[str, Any]:
 def run_folder(name: str, summary: StudySummary) -> dict[str, Any]:
     """The directory of one run."""
     run = summary.runs[name]
-    return folder(name, f"run of arm {run.arm} with seed {run.seed}: {run.run_class or 'missing'}")
+    return folder(name, f"run of arm {run.arm} with seed {run.seed}: {words.class_of(run)}")
 
 
 def reference(entity: dict[str, Any]) -> dict[str, Any]:

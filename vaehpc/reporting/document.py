@@ -73,24 +73,30 @@ def draw(config: StudyConfig, summary: StudySummary, runs: ArmRuns) -> dict[str,
             words.likeness(arm, found),
             tables.csv(tables.pair_rows(found, config.plan.pairs)),
         )
-    ended = {arm: of_arm for arm, of_arm in runs.items() if of_arm}
+    ended: ArmRuns = {arm: of_arm for arm, of_arm in runs.items() if of_arm}
     if not ended:
         return drawn
     comparable = {arm: config.plan.classes.article_radius for arm in ended if is_comparable(config, config.arms[arm])}
-    curves = figures.radius_curves(ended, comparable)
+    finite: ArmRuns = {arm: lines for arm, of_arm in ended.items() if (lines := with_end(of_arm))}
+    curves = figures.radius_curves(finite, comparable) if finite else {}
     histories, losses = figures.radius_histories(ended), figures.loss_histories(ended)
     kinds = {
-        "radius-curves": ("number of images over latent radius", curves, tables.radius_rows),
-        "radius-history": ("median latent radius over epochs", histories, tables.history_rows),
-        "losses": ("reconstruction loss, and its excess over H(x), over epochs", losses, tables.history_rows),
+        "radius-curves": ("number of images over latent radius", curves, finite, tables.radius_rows),
+        "radius-history": ("median latent radius over epochs", histories, ended, tables.history_rows),
+        "losses": ("reconstruction loss, and its excess over H(x), over epochs", losses, ended, tables.history_rows),
     }
-    for kind, (shown, of_arms, rows) in kinds.items():
+    for kind, (shown, of_arms, drawn_runs, rows) in kinds.items():
         for arm, figure in of_arms.items():
-            alt = (
-                f"{arm}: {shown}, {words.counted(len(runs[arm]), 'line')}, one per ended run. {final_radii(runs[arm])}"
-            )
-            drawn[f"{kind}-{arm}"] = Drawing(figures.svg(figure), alt, tables.csv(rows(runs[arm])))
+            which = "finite run" if drawn_runs is finite else "ended run"
+            count = words.counted(len(drawn_runs[arm]), "line")
+            alt = f"{arm}: {shown}, {count}, one per {which}. {final_radii(drawn_runs[arm])}"
+            drawn[f"{kind}-{arm}"] = Drawing(figures.svg(figure), alt, tables.csv(rows(drawn_runs[arm])))
     return drawn
+
+
+def with_end(runs: Sequence[EndedRun]) -> list[EndedRun]:
+    """Those that are finite: what another has left is of a state before its NaN."""
+    return [run for run in runs if run.run_class != "nonfinite"]
 
 
 def final_radii(runs: Sequence[EndedRun]) -> str:

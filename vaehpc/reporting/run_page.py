@@ -69,6 +69,7 @@ def run_page(run: RunMaterial, made_of: str) -> str:
         "run.html.j2",
         run=run,
         made_of=made_of,
+        state=words.state_shown(run.summary, run.trained),
         name=run.config.name,
         words=words,
         drawings={name: inline(drawing, name) for name, drawing in drawings.items()},
@@ -125,11 +126,11 @@ def _of_the_study(run: RunMaterial, statistics: LatentStatistics) -> dict[str, D
         run.config.name, run.summary.run_class, run.summary, statistics, run.history, run.config.steps_per_epoch
     )
     arms = {"run": [alone]}
-    radius = statistics.radius_mu
+    radius, state = statistics.radius_mu, words.state_shown(run.summary, run.trained)
     drawn = {
         "radius": Drawing(
             figures.svg(figures.radius_curves(arms, {})["run"]),
-            f"Number of images over latent radius: median {words.number(radius.median)},"
+            f"{state}{': n' if state else 'N'}umber of images over latent radius: median {words.number(radius.median)},"
             f" smallest {words.number(radius.min)}, largest {words.number(radius.max)}.",
             tables.csv(tables.radius_rows([alone])),
         )
@@ -138,8 +139,8 @@ def _of_the_study(run: RunMaterial, statistics: LatentStatistics) -> dict[str, D
         last = run.history[-1]
         drawn["losses"] = Drawing(
             figures.svg(figures.loss_histories(arms)["run"]),
-            f"Reconstruction loss and its excess over H(x) over {words.counted(len(run.history), 'epoch')}: at the end"
-            f" {words.number(last.reconstruction_loss)} and {words.number(last.excess_loss)}.",
+            f"Reconstruction loss and its excess over H(x) over {words.counted(len(run.history), 'epoch')}: in the last"
+            f" one {words.number(last.reconstruction_loss)} and {words.number(last.excess_loss)}.",
             tables.csv(tables.history_rows([alone])),
         )
     return drawn

@@ -117,17 +117,18 @@ def cell(row: ComparisonRow, arm: str, study: StudyDir, summary: StudySummary) -
         return Cell(words.of_ended(share), words.interval(share))
     names = [name for name, run in summary.runs.items() if run.arm == arm]
     if row.images:
-        return image_cell(row, names, study)
+        return image_cell(row, names, study, summary)
     return spread_cell([row.measured[name] for name in names if name in row.measured], row.nan)
 
 
-def image_cell(row: ComparisonRow, names: Sequence[str], study: StudyDir) -> Cell:
-    """A link to the first run that has such an image."""
+def image_cell(row: ComparisonRow, names: Sequence[str], study: StudyDir, summary: StudySummary) -> Cell:
+    """A link to the first run that has such an image of its end."""
     is_vae = {run.name: run.arm.vae is not None for run in study.config().runs() if run.name in names}
     comparable = [name for name in names if row.of == "any" or is_vae[name] == (row.of == "vae")]
     if not comparable:
         return Cell(words.NO_VALUE, "")
-    pictured = [name for name in comparable if (study.run(name).images / row.images[0]).exists()]
+    finite = [name for name in comparable if summary.runs[name].run_class != "nonfinite"]
+    pictured = [name for name in finite if (study.run(name).images / row.images[0]).exists()]
     return Cell("images", pictured[0], pictured[0]) if pictured else Cell(words.NOT_MEASURED, "")
 
 

@@ -224,6 +224,35 @@ def triggers(run: RunSummary) -> str:
     return first if len(run.triggers) == 1 else f"{first}, {len(run.triggers) - 1} more"
 
 
+def no_end(run: RunSummary) -> str:
+    """'NaN at step 19', 'NaN in its latents': what stands in place of an end; nothing of a run that is finite."""
+    if run.run_class != "nonfinite":
+        return ""
+    return "NaN in its latents" if run.nonfinite_step is None else f"NaN at step {run.nonfinite_step:,}"
+
+
+def class_of(run: RunSummary) -> str:
+    """'regular', 'nonfinite: NaN at step 19', 'missing'."""
+    return ": ".join(part for part in (run.run_class or "missing", no_end(run)) if part)
+
+
+def median_radius(run: RunSummary) -> str:
+    """At the end, or why there is none."""
+    return no_end(run) or number(run.radius_median)
+
+
+def without_end(summary: StudySummary) -> str:
+    """Which of the ended runs are in no number of the end; nothing where all are finite."""
+    lost = sum(run.run_class == "nonfinite" for run in summary.runs.values())
+    if not lost:
+        return ""
+    has, is_ = ("has", "is") if lost == 1 else ("have", "are")
+    return (
+        f"{counted(lost, 'run')} became NaN or infinite: {'it' if lost == 1 else 'they'} {has} no end, and {is_} in no"
+        " histogram, median or range."
+    )
+
+
 def recorded(summary: StudySummary) -> str:
     """In how many of the ended runs of which arms the flight recorder fired."""
     ended_runs = [run for run in summary.runs.values() if run.run_class is not None]
@@ -253,7 +282,16 @@ def run_overview(config: RunConfig, run: RunSummary, trained: TrainedRecord | No
         return f"{said} It is missing: there is no result of {run.missing_stage or 'any stage'}."
     if run.run_class == "unclassified":
         return f"{said} It could not be classed, for want of a control."
+    if run.run_class == "nonfinite" and run.nonfinite_step is None:
+        said += " Its latents hold a NaN or infinity."
     return f"{said} Its class is {run.run_class}."
+
+
+def state_shown(run: RunSummary, trained: TrainedRecord | None) -> str:
+    """'State of step 0, before NaN at step 19': of which state the latents are; nothing of a run that is finite."""
+    if trained is None or not (why := no_end(run)):
+        return ""
+    return f"State of step {trained.step:,}, {'with' if run.nonfinite_step is None else 'before'} {why}"
 
 
 def run_findings(run: RunSummary, statistics: LatentStatistics | None) -> list[str]:
@@ -263,7 +301,7 @@ def run_findings(run: RunSummary, statistics: LatentStatistics | None) -> list[s
         found.append(f"The median of R = ‖μ‖₂ over the images is {number(run.radius_median)} at the end.")
     if run.triggers:
         found.append(f"The flight recorder fired {times(len(run.triggers))}: {triggers(run)}.")
-    if statistics is not None and (gaussian := statistics.gaussian) is not None:
+    if statistics is not None and (gaussian := statistics.gaussian) is not None and not no_end(run):
         found.append(
             f"R has a standard deviation of {number(gaussian.radius_sd)}; a normal distribution with the mean and"
             f" covariance of μ would have {number(gaussian.radius_sd_expected)}."

@@ -348,6 +348,8 @@ class LatentStatistics(Result):
     offset: float
     spread: float
     log_var: LogVarCensus | None
+    """None of an AE, as the next; None, as all further ones but `gaussian` and `heads`, of a run that is not finite:
+    it is compared with none."""
     difference: DifferenceCensus | None
     gaussian: GaussianStatistics | None = None
     """None, as the next two, where fewer than four images are finite or they do not differ."""
@@ -417,7 +419,10 @@ class RunCourse(Result):
 
 
 class RunSummary(Result):
-    """One run in summary.json. A run without results is missing: class and radius are None."""
+    """One run in summary.json. A run without results is missing: class and radius are None.
+
+    A run that is not finite has no end state: radii, losses and the values of `cloud` are None.
+    """
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
 
@@ -440,13 +445,14 @@ class RunSummary(Result):
     """Steps that are recorded."""
     reconstruction_loss: float | None
     kl_loss: float | None
+    nonfinite_step: int | None = None
+    """First step whose loss or gradient was NaN or infinite; None where there was none: of a run of class `nonfinite`
+    its latents then hold the NaN or infinity. Summaries of 0.2.0 do not have it."""
     triggers: tuple[TriggerMark, ...] = ()
     """Of the flight recorder, in the order of their steps."""
     missing_stage: Literal["train", "statistics"] | None
     last_words: str | None
     """End of the log of a run that is missing."""
-    nonfinite_step: int | None = None
-    """Step at which its training met a NaN or infinity; None: it met none."""
     followed_steps: int = 0
     """Steps up to which its radius was seen: the end, a NaN or infinity, or the last probe of a missing run."""
     cloud: dict[str, float | int | None] = {}

@@ -131,12 +131,13 @@ def measurements(run: MeasuredRun, summary: RunSummary) -> dict[str, float]:
     """What a run gives of the article's quantities: the table's numbers, and what only some runs are asked for.
 
     Where it went if it went elsewhere, and the KL loss of the epoch in which it left; the total loss with the article's
-    working weight of the KL loss; no elbow is NaN.
+    working weight of the KL loss; no elbow is NaN. A run that is not finite gives nothing of its end.
     """
     measured = {name: value for name, value in measure(run).items() if isinstance(value, float | int)}
-    if run.statistics.inertia is not None:
+    if run.statistics.inertia is not None and not run.is_nonfinite:
         measured.setdefault("elbow", math.nan)
-    if run.config.arm.vae is not None and run.config.arm.vae.kl_weight == WORKING_KL_WEIGHT and run.history:
+    vae = run.config.arm.vae
+    if vae is not None and vae.kl_weight == WORKING_KL_WEIGHT and "total_loss" in measured:
         measured["working_kl_total_loss"] = measured["total_loss"]
     if summary.run_class in ("shifted", "diverged"):
         measured["elsewhere_radius"] = run.statistics.radius_mu.median

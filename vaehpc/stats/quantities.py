@@ -30,6 +30,8 @@ class Quantity(Generic[Of]):
     kind: type[float] | type[int] | type[str] = float
     shown: bool = False
     """Whether the report's table 'How the latent points lie' has it, and `runs.RUN.cloud` of summary.json; a number."""
+    of_end: bool = True
+    """Whether it tells of the state at the end, or of the way there: a run that is not finite does not have it."""
 
     @property
     def label(self) -> str:
@@ -44,13 +46,16 @@ def of_part(part: Callable[[MeasuredRun], Of | None], *quantities: Quantity[Of])
         return lambda run: None if (found := part(run)) is None else value(found)
 
     return tuple(
-        Quantity(each.name, each.words, of_run(each.value), each.unit, each.kind, each.shown) for each in quantities
+        Quantity(each.name, each.words, of_run(each.value), each.unit, each.kind, each.shown, each.of_end)
+        for each in quantities
     )
 
 
 def measure(run: MeasuredRun) -> dict[str, Value]:
-    """Every quantity of a run, by name."""
-    return {quantity.name: quantity.value(run) for quantity in QUANTITIES}
+    """Every quantity of a run, by name; None for those of the end where it is not finite."""
+    return {
+        quantity.name: None if quantity.of_end and run.is_nonfinite else quantity.value(run) for quantity in QUANTITIES
+    }
 
 
 # What takes more than reading it
@@ -82,6 +87,11 @@ def of_head(head: Head) -> tuple[Quantity[MeasuredRun], ...]:
     )
 
 
+def num_nonfinite(run: MeasuredRun) -> int | None:
+    """Components of mu, log_var and z that are NaN or infinite at the end; None if the training stopped before."""
+    return run.statistics.num_nonfinite if run.trained.nonfinite_step is None else None
+
+
 def kl_of_map(settings: str) -> Quantity[MeasuredRun]:
     """KL divergence of the t-SNE map with these settings in the smallest size, which every run has: sizes ascend."""
 
@@ -107,20 +117,28 @@ def none_if_nan(value: float) -> float | None:
 NATS = "nats per image"
 QUANTITIES: tuple[Quantity[MeasuredRun], ...] = (
     # Training
-    Quantity("steps_per_epoch", "steps of an epoch", lambda run: run.config.steps_per_epoch, kind=int),
+    Quantity("steps_per_epoch", "steps of an epoch", lambda run: run.config.steps_per_epoch, kind=int, of_end=False),
     Quantity(
         "milliseconds_per_step",
         "mean duration of an epoch by its steps",
         lambda run: 1000 * run.trained.seconds_per_epoch / run.config.steps_per_epoch,
         unit="ms",
     ),
-    Quantity("num_triggers", "how often the flight recorder fired", lambda run: len(run.triggers), kind=int),
+    Quantity(
+        "num_triggers", "how often the flight recorder fired", lambda run: len(run.triggers), kind=int, of_end=False
+    ),
     *of_part(
         lambda run: run.trained,
         Quantity("steps", "steps trained", lambda trained: trained.step, kind=int),
         Quantity("seconds_per_epoch", "mean duration of an epoch", lambda trained: trained.seconds_per_epoch, unit="s"),
-        Quantity("nonfinite_step", "first step with a NaN or ∞", lambda trained: trained.nonfinite_step, kind=int),
-        Quantity("device", "device", lambda trained: trained.device, kind=str),
+        Quantity(
+            "nonfinite_step",
+            "first step with a NaN or ∞",
+            lambda trained: trained.nonfinite_step,
+            kind=int,
+            of_end=False,
+        ),
+        Quantity("device", "device", lambda trained: trained.device, kind=str, of_end=False),
     ),
     # Losses
     *of_part(
@@ -158,8 +176,8 @@ QUANTITIES: tuple[Quantity[MeasuredRun], ...] = (
         lambda run: run.statistics,
         Quantity("offset", "length of the mean of μ", lambda found: found.offset),
         Quantity("spread", "√ of the sum of the variances of μ", lambda found: found.spread),
-        Quantity("num_nonfinite", "latent components not finite", lambda found: found.num_nonfinite, kind=int),
     ),
+    Quantity("num_nonfinite", "latent components not finite", num_nonfinite, kind=int, of_end=False),
     # log_var, and z beside mu
     *of_part(
         lambda run: run.statistics.log_var,

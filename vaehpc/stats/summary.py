@@ -195,10 +195,10 @@ def summarise_run(run: FoundRun, run_class: RunClass | None, course: RunCourse, 
         num_recorded=run.num_recorded,
         reconstruction_loss=measured["reconstruction_loss"],
         kl_loss=measured["kl_loss"],
+        nonfinite_step=run.trained.nonfinite_step,
         triggers=tuple(run.triggers),
         missing_stage=None,
         last_words=None,
-        nonfinite_step=run.trained.nonfinite_step,
         followed_steps=max(run.trained.step, last_step(run.probe))
         if run.trained.nonfinite_step is None
         else run.trained.nonfinite_step,

@@ -58,7 +58,8 @@ def _measure(config: RunConfig, attempt: Attempt) -> None:
     mu, z = load_latents(run_dir.mu, config), load_latents(run_dir.z, config)
     log_var = None if config.arm.vae is None else load_latents(run_dir.log_var, config)
     attributes, heads = load_attributes(config), load_heads(run_dir, config)
-    statistics, arrays = latent_statistics(config, mu, log_var, z, attributes, heads)
+    met_nonfinite = run_dir.trained().nonfinite_step is not None
+    statistics, arrays = latent_statistics(config, mu, log_var, z, attributes, heads, met_nonfinite)
     folder = attempt.path / run_dir.statistics_arrays.name
     folder.mkdir()
     for name, array in arrays.items():
@@ -138,12 +139,19 @@ def latent_statistics(
     z: FloatArray,
     attributes: npt.NDArray[np.bool_] | None,
     heads: dict[Head, HeadNorms] | None,
+    met_nonfinite: bool = False,
 ) -> tuple[LatentStatistics, dict[str, npt.NDArray[Any]]]:
-    """Statistics of latents (num_images, z_dim), and their arrays by name. An AE has no log_var, and z is mu."""
+    """Statistics of latents (num_images, z_dim), and their arrays by name. An AE has no log_var, and z is mu.
+
+    Of a run that is not finite, because its training `met_nonfinite` or its latents hold a NaN or infinity, only what
+    its own page shows: no end of it is compared with that of another run.
+    """
     plan = config.plan
     radius_mu, radius_z = radii(mu), radii(z)
+    components = num_nonfinite([mu] if log_var is None else [mu, log_var, z])
+    is_compared = not (met_nonfinite or components)
     census, difference = None, None
-    if config.arm.vae is not None and log_var is not None:
+    if is_compared and config.arm.vae is not None and log_var is not None:
         census = log_var_census(log_var, plan.census.log_var_interval)
         difference = difference_census(mu, log_var, z, plan.census.difference_interval, config.arm.vae.epsilon_factor)
     offset, spread = offset_and_spread(mu)
@@ -151,7 +159,7 @@ def latent_statistics(
         run=config.name,
         num_images=mu.shape[0],
         z_dim=mu.shape[1],
-        num_nonfinite=num_nonfinite([mu] if log_var is None else [mu, log_var, z]),
+        num_nonfinite=components,
         radius_mu=radius_statistics(radius_mu, plan.radius),
         radius_z=radius_statistics(radius_z, plan.radius),
         offset=offset,
@@ -169,7 +177,7 @@ def latent_statistics(
     points = mu if len(measurable) == len(mu) else mu[measurable]
     of_points = None if attributes is None else attributes[measurable]
     with threadpool_limits(1, user_api="blas"):  # its threads would wait for each other wherever a processor is busy
-        of_cloud, cloud_arrays = cloud_statistics(config, points, of_points, num_threads())
+        of_cloud, cloud_arrays = cloud_statistics(config, points, of_points, num_threads(), is_compared)
     for name in cloud_arrays:
         if name.endswith("_images"):
             cloud_arrays[name] = measurable[cloud_arrays[name]]
@@ -177,13 +185,22 @@ def latent_statistics(
 
 
 def cloud_statistics(
-    config: RunConfig, points: FloatArray, attributes: npt.NDArray[np.bool_] | None, threads: int
+    config: RunConfig,
+    points: FloatArray,
+    attributes: npt.NDArray[np.bool_] | None,
+    threads: int,
+    is_compared: bool = True,
 ) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """The fields of LatentStatistics that tell how finite points (num_images, z_dim) lie, and their arrays by name."""
+    """The fields of LatentStatistics that tell how finite points (num_images, z_dim) lie, and their arrays by name.
+
+    Of a run that is not compared with others the Gaussian ones alone: the others take long.
+    """
     mean, covariance = mean_and_covariance(points)
     normal = fitted_normal(mean, covariance)
     gaussian, gaussian_arrays = latents.gaussian_statistics(points, normal, covariance, config)
     logger.info("%s: participation ratio %.1f", config.name, gaussian.participation_ratio)
+    if not is_compared:
+        return {"gaussian": gaussian}, dict(gaussian_arrays)
     dimension = latents.dimension_statistics(points, normal, config)
     inertia = latents.clusters(points, normal, config)
     logger.info("%s: inertia over %d numbers of clusters", config.name, len(inertia.num_clusters))
