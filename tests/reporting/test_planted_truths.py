@@ -151,7 +151,7 @@ CASES = (
         "half of a displaced arm beyond the limit",
         {"ae": regular(8, 8.0), "vae-tiny": [Run(r) for r in (13.7, 14.3, 14.9, 15.5, 16.5, 16.9, 17.4, 17.9)]},
         says={"vae-tiny": [rf"4 of 8 {NOT_JUDGED}"]},
-        must_not=[r"4 of 8 ended runs diverged", r"\b50 %", DIVERGED_SHOWN, JUMPS],
+        must_not=[r"4 of 8 ended runs diverged", r"(?<!than )\b50 %", DIVERGED_SHOWN, JUMPS],
         classes={"vae-tiny": {"displaced": 4, "shifted": 4}},
         without_rate=["vae-tiny"],
     ),

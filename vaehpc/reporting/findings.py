@@ -91,41 +91,45 @@ def outcome(arm: ArmSummary) -> str:
     """What the runs of one arm did: counts, then rates with their intervals."""
     num_ended = arm.num_runs - arm.num_missing
     if not num_ended:
-        missing = f"{arm.num_runs} of {counted(arm.num_runs, 'run')} {'is' if arm.num_runs == 1 else 'are'} missing"
-        return f"{missing}: nothing can be said about the rate."
-    said = [f"{headline(arm, num_ended)}."]
+        are = "is" if arm.num_runs == 1 else "are"
+        return f"{arm.num_runs} of {arm.num_runs} {are} missing: nothing can be said about the rate."
+    said = [sentence(headline(arm, num_ended))]
     if arm.unjudged is not None:
-        said.append(why_no_rate(arm, num_ended))
+        reason = why_no_rate(arm, num_ended)
+        said = [reason, *said] if arm.unjudged == "displaced" else [*said, reason]
     said += [rate(arm.endpoints[endpoint], endpoint) for endpoint in told(arm)]
     if arm.num_missing:
         said.append(bounds(arm))
-    return " ".join(sentence for sentence in said if sentence)
+    return " ".join(filter(None, said))
 
 
-def headline(arm: ArmSummary, num_ended: int) -> str:
-    """'5 of 15 ended runs diverged (3 jumped, 1 grew, 1 before step 350); 1 more jumped and came back; ...'."""
+def sentence(parts: Sequence[str]) -> str:
+    """'3 jumped; 1 collapsed.'."""
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def headline(arm: ArmSummary, num_ended: int) -> list[str]:
+    """'5 of 15 ended runs diverged (3 jumped, 1 grew, 1 before step 350)', '1 more jumped and came back', ..."""
+    hows = enumerated_hows(arm)
+    said = [f"{arm.num_diverged} of {counted(num_ended, 'ended run')} diverged" + (f" ({hows})" if hows else "")]
     if arm.unjudged in ("unclassed", "unsound control"):
         said = [f"{arm.num_jumped} jumped of {counted(num_ended, 'ended run')}"]
         if beyond := arm.num_diverged + arm.num_displaced:
             said.append(f"{beyond} lie beyond the limit of a control that is not sound")
-    else:
-        hows = enumerated_hows(arm)
-        said = [f"{arm.num_diverged} of {counted(num_ended, 'ended run')} diverged" + (f" ({hows})" if hows else "")]
-        if arm.num_displaced:
-            said.append(f"{arm.num_displaced} of {num_ended} lay beyond the limit from the start, as their arm")
-        more = " more" if arm.num_diverged else ""
-        said += [f"{count}{more} {how} and came back" for how, count in arm.returned_how.items()]
+    elif arm.unjudged == "displaced" and not arm.num_diverged:
+        said = []
+    more = " more" if arm.num_diverged else ""
+    said += [f"{count}{more} {how} and came back" for how, count in arm.returned_how.items()]
     if arm.num_nonfinite:
         after = f", {arm.num_nonfinite_after} of them after a jump" if arm.num_nonfinite_after else ""
         said.append(f"{arm.num_nonfinite} became NaN{after}")
-    said += [
-        f"{count} {what}" for count, what in ((arm.num_collapsed, "collapsed"), (arm.num_shifted, "shifted")) if count
-    ]
+    others = ((arm.num_collapsed, "collapsed"), (arm.num_shifted, "shifted"))
+    said += [f"{count} {what}" for count, what in others if count]
     if arm.num_excursions:
         said.append(f"{counted(arm.num_excursions, 'run')} had an excursion that did not last")
     if arm.num_missing:
         said.append(f"{arm.num_missing} of {arm.num_runs} {'is' if arm.num_missing == 1 else 'are'} missing")
-    return "; ".join(said)
+    return said
 
 
 def enumerated_hows(arm: ArmSummary) -> str:

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig, TrainConfig, VaeConfig
 from vaehpc.schema.plan import ClassPlan
 from vaehpc.schema.results import RunClass, RunCourse
 from vaehpc.stats.course import NOTHING_SHARED, SharedCourse
+
+FloatArray = npt.NDArray[np.float64]
 
 MAD_TO_SIGMA = 1.4826
 """The median absolute deviation times this estimates the standard deviation of a normal distribution."""
@@ -68,7 +71,7 @@ def control_scale(radius_medians: Sequence[float], plan: ClassPlan) -> ControlSc
     return ControlScale(centre=centre, scatter=max(scatter, plan.min_scatter))
 
 
-def log_median(radii: Sequence[float]) -> float:
+def log_median(radii: Sequence[float] | FloatArray) -> float:
     """exp of the median of ln R, and exactly R where the two in the middle are equal: a tie is no departure."""
     ordered = np.sort(radii)
     return math.sqrt(ordered[(len(ordered) - 1) // 2] * ordered[len(ordered) // 2])
