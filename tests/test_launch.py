@@ -155,7 +155,7 @@ def test_arms_of_a_file_join_the_study(capsys: pytest.CaptureFixture[str]) -> No
     Path("study.toml").write_text("arms = ['ae', 'my_arms.toml']")
     assert main(["--config", "study.toml", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "2 arms x 4 seeds = 8 runs" in said
+    assert "2 arms x 6 seeds = 12 runs" in said
     assert "mine: is it mine?" in said
     assert "train.beta_2" in said
     assert "Without control: mine." in said

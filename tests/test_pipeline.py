@@ -25,8 +25,8 @@ from vaehpc.study.files import DataDir, StudyDir
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
 RUNS = ("ae-seed000", "vae-tiny-seed000")
-SMALL = ["--preset", "demo", "--arms", *ARMS, "--model.filters", "4", "4", "8", "8", "--model.z-dim", "8"]
-SMALL += ["--train.epochs", "30", "--train.batch-size", "16"]
+SMALL = ["--study", "demo", "--arms", *ARMS, "--model.filters", "4", "4", "8", "8", "--model.z-dim", "8"]
+SMALL += ["--train.epochs", "30", "--train.batch-size", "16", "--train.learning-rate", "0.002"]
 
 
 def launch_command(data: DataConfig, *arguments: str, seeds: int = 1) -> list[str]:

@@ -22,7 +22,10 @@ def said(capsys, *arguments):
 def test_says_how_many_seeds_find_the_plans_rate(capsys):
     assert said(capsys) == said(capsys, "--rate", "0.25", "--versus", "0", "--power", "0.8")
     text = said(capsys)
-    assert text.startswith("21 seeds per arm: 0.25 against 0, alpha 0.05 found with probability 80.8% by Boschloo's")
+    assert text.startswith(
+        "26 seeds per arm: 0.25 against 0, alpha 0.025 alpha: the first of Holm's thresholds for 2 tests at 0.05 found"
+        " with probability 81.6% by Boschloo's"
+    )
     assert "95 % takes 11 seeds" in text
     assert "hours: unknown" in text
 
@@ -148,10 +151,10 @@ def test_the_command_measures_the_presets_arms_with_the_settings_asked_for(faces
     monkeypatch.setattr("vaehpc.plan.measured_arms", measured)
     text = said(capsys, "--seeds", "2", "--measure", "demo", "--data", faces.path, "--train.epochs", "3")
     ((config, seconds),) = asked
-    assert (list(config.arms), seconds) == (["ae", "vae-tiny", "vae-eps5"], 30)
+    assert (list(config.arms), seconds) == (list(PRESETS["demo"].arms), 30)
     assert {arm.train.epochs for arm in config.arms.values()} == {3}
     assert config.arms["ae"].model == configured_arms(named_arms(("ae",)), PRESETS["demo"].settings)["ae"].model
-    assert "6 runs: " in text
+    assert "8 runs: " in text
     assert "hours: unknown" not in text
 
 

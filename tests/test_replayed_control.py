@@ -20,6 +20,7 @@ steps_before_end = 100
 """
 SPIKE_STEP = 24 * 20 - 100
 SMALL = ["--model.filters", "8", "8", "16", "16", "--model.z-dim", "16", "--train.batch-size", "16"]
+SMALL += ["--train.learning-rate", "0.002"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def spiked(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
     request = Request.model_validate({"synthetic": 380, "size": 32, "num_train": 320, "workers": 1})
     prepare(request, out / "faces")
     (out / "arms.toml").write_text(ARMS)
-    asked = ["--preset", "demo", "--data", str(out / "faces"), "--out", str(out), "--study", "spiked", "--seeds", "1"]
+    asked = ["--data", str(out / "faces"), "--out", str(out), "--study", "spiked", "--seeds", "1"]
     more = ["--train.epochs", "24", "--arms", str(out / "arms.toml"), "--executor", "local"]
     assert launch.main([*asked, *SMALL, *more]) == 0
     return StudyDir(out / "spiked")

@@ -23,8 +23,8 @@ from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
 from vaehpc.monitoring.shown import show_results
-from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, run_name
-from vaehpc.schema.plan import agrees, values_of
+from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import Made
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.queueing import (
@@ -36,7 +36,8 @@ from vaehpc.slurm.queueing import (
     write_scripts,
 )
 from vaehpc.stats.making import Facets, facets, otherwise, usual
-from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none, power
+from vaehpc.stats.planned import family_size, is_of_looks, planned_contrasts, power
+from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none
 from vaehpc.study.attempts import starts_of
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.presets import (
@@ -46,10 +47,12 @@ from vaehpc.study.presets import (
     Preset,
     PresetName,
     Settings,
+    analysis_plan,
     configured_arms,
+    controlled_by,
     named_arms,
     overridden,
-    plan_text,
+    preset_plan,
     read_toml,
 )
 from vaehpc.study.provenance import own_image, provenance
@@ -59,6 +62,7 @@ from vaehpc.study.study import (
     data_config,
     differences,
     in_image,
+    plan_differences,
     planned_study,
     require_sources,
     widened,
@@ -98,6 +102,8 @@ class Launch:
     """TOML file that says where jobs run: your copy of jobs/sites/slurm.toml."""
     config: Path | None = None
     """TOML file with any of these: preset, study, seeds, arms, and tables [model], [vae], [train]."""
+    plan: Path | None = None
+    """TOML file with what differs from the analysis plan, in analysis/plan.toml's tables. A study keeps its plan."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Say what would be done, on Slurm with the exact batch scripts, and write nothing."""
     write: Path | None = None
@@ -212,13 +218,16 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     named = named_arms(asked.arms or preset.arms)
     arms = configured_arms(named, asked.settings)
     present = study.config().arms if study.config_path.exists() else {}
-    require_sources({**present, **arms})
+    every = {**present, **arms}
+    require_sources(every)
+    plan = _asked_plan(asked, study, preset, every)
     if asked.dry_run and executor != "slurm":
         say(console, f"As it stands the preset is: {preset.expectation}.")
         say(console, f"Settings: {asked.settings.model_dump()}")
         for arm in named:
             say(console, f"  {arm}: {named[arm].question}")
-        show_arms({**present, **arms}, {}, console)
+        show_arms(every, {arm: control_of(every[arm], every, plan.classes.control) for arm in every}, console)
+        say_plan(plan, study.config_path.exists(), console)
         say_code(study, facets([made_here()]), console)
         return _describe(study, arms, num_seeds, console)
     data, request = _wanted_data(asked)
@@ -231,7 +240,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         return queue_preparation(study, data, request, argv, site, asked.wait, console, show_results)
     if request is not None:
         _prepare(data, request, console)
-    config = planned_study(name, asked.preset, data_config(data), arms, num_seeds)
+    config = planned_study(name, asked.preset, data_config(data), arms, num_seeds, plan)
     if executor == "slurm":
         return _launch_on_slurm(study, config, site, asked, console)
     say_code(study, facets([made_here()]), console)
@@ -241,6 +250,52 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     for stage in ("train", "statistics"):
         run_stage(stage, study, config, executor, console)
     return end_study(study, executor, console, show_results)
+
+
+def _asked_plan(asked: Launch, study: StudyDir, preset: Preset, arms: Mapping[str, ArmConfig]) -> PlanConfig:
+    """The study's own plan, or that of a new study with these arms.
+
+    Raises:
+        UserError: the file of --plan says what the study's plan does not, or what no plan or not this study can have.
+    """
+    changes = read_toml(asked.plan, "--plan") if asked.plan else {}
+    origin = f"--plan {asked.plan}" if asked.plan else "analysis/plan.toml"
+    plan = overridden(preset_plan(preset, arms), changes, origin)
+    if not study.config_path.exists():
+        require_fitting(plan, arms, origin)
+        return plan
+    own = study.config().plan
+    if lines := [
+        f"\n  {key}: it has {has!r}, the file says {said!r}"
+        for key, (has, said) in plan_differences(own, overridden(own, changes, origin)).items()
+    ]:
+        raise UserError(
+            f"{origin}: study '{study.path.name}' keeps the analysis plan of its first launch:{''.join(lines)}\n"
+            "Leave --plan out, or start another study with --study NAME."
+        )
+    return own
+
+
+def require_fitting(plan: PlanConfig, arms: Mapping[str, ArmConfig], origin: str) -> None:
+    """UserError if the plan names a control or a contrast that a study with these arms has not."""
+    control, aes = plan.classes.control, [name for name, arm in arms.items() if arm.vae is None]
+    if control and control not in aes:
+        raise UserError(
+            f"{origin}: classes.control = '{control}' is no AE arm of the study{nearest(control, aes)}."
+            f" AE arms: {', '.join(aes) or 'none'}"
+        )
+    if control and not controlled_by(control, arms):
+        raise UserError(
+            f"{origin}: classes.control = '{control}' can be the control of no other arm of the study: none is equal to"
+            " it but for clipped gradients and what only a VAE has"
+        )
+    contrasts = [each.name for each in planned_contrasts(arms, plan)]
+    for name in plan.contrasts.primary:
+        if name not in contrasts:
+            raise UserError(
+                f"{origin}: contrasts.primary names '{name}', which is no contrast of the study"
+                f"{nearest(name, contrasts)}. Contrasts: {'; '.join(contrasts) or 'none'}"
+            )
 
 
 def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, asked: Launch, console: Console) -> int:
@@ -256,7 +311,9 @@ def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, a
         folder = scripts_folder(study)
     if asked.dry_run or folder is not None:
         say_code(study, made_on_nodes(config, site), console)
+        is_kept = study.config_path.exists()
         config = _allowed(study, config)
+        say_plan(config.plan, is_kept, console)
         return write_scripts(study, config, site, None if asked.dry_run else folder, console)
     config = in_image(config, require_package(site))
     say_code(study, made_on_nodes(config, site), console)
@@ -265,11 +322,22 @@ def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, a
 
 def _begun(study: StudyDir, config: StudyConfig, console: Console) -> StudyConfig:
     """The study with what it has already, written; says how its arms differ and what it can show."""
+    is_kept = study.config_path.exists()
     config = _allowed(study, config)
     create_study(study, config)
     show_arms(config.arms, {arm: config.control_of(arm) for arm in config.arms}, console)
+    say_plan(config.plan, is_kept, console)
     say_what_it_can_show(config, console)
     return config
+
+
+def say_plan(plan: PlanConfig, is_kept: bool, console: Console) -> None:
+    """Say in what the study's plan, which it may keep from an earlier launch, is not analysis/plan.toml."""
+    if changed := plan_differences(plan, analysis_plan()):
+        whose = "The study keeps the analysis plan of its first launch" if is_kept else "Analysis plan"
+        say(console, f"{whose}: analysis/plan.toml, but for")
+        for key, (value, usual) in changed.items():
+            say(console, f"  {key} = {value!r} instead of {usual!r}")
 
 
 def made_here() -> Made:
@@ -291,8 +359,6 @@ def say_code(study: StudyDir, now: Facets, console: Console) -> None:
     if not study.config_path.exists():
         return
     config = study.config()
-    if config.plan_text != plan_text() and not agrees(values_of(plan_text()), config.plan.model_dump(mode="json")):
-        say(console, "The study keeps the analysis plan of its first launch; analysis/plan.toml says otherwise today.")
     first = usual(facets(starts) for arm in config.arms if (starts := _first_starts(study, config, arm)))
     if other := otherwise(now, first):
         say(
@@ -421,16 +487,24 @@ def _in_words(value: object) -> str:
 def say_what_it_can_show(config: StudyConfig, console: Console) -> None:
     """What no divergence at all in so many seeds would still allow, and what would be found against the control."""
     plan, alpha = config.plan.contrasts, 1 - config.plan.level
+    size = family_size(config.arms, config.plan)
+    tested = {each.arm: each for each in planned_contrasts(config.arms, config.plan) if each.is_control}
     for arm, seeds in config.seeds.items():
         upper = highest_rate_of_none(len(seeds), config.plan.level)
         said = f"  {arm}: {len(seeds)} seeds; 0 diverged of {len(seeds)} would still allow a rate up to {upper:.1%}"
-        control = config.control_of(arm)
-        if control not in (None, arm) and len(seeds) <= MOST_SEEDS:
-            found = power(len(seeds), len(config.seeds[control]), plan.rate, plan.versus, alpha)
+        contrast = tested.get(arm)
+        if contrast is not None and not contrast.exploratory and len(seeds) <= MOST_SEEDS:
+            threshold = alpha if is_of_looks(contrast, plan) else alpha / size
+            of_reference = len(config.seeds[contrast.reference])
+            found = power(len(seeds), of_reference, contrast.alternative, plan, threshold)
+            rates = (plan.versus, plan.rate) if contrast.alternative == "less" else (plan.rate, plan.versus)
             said += (
-                f"; {plan.rate:.0%} against {plan.versus:.0%} of {control} would be found with probability {found:.0%}"
+                f"; {rates[0]:.0%} against {rates[1]:.0%} of {contrast.reference} would be found with probability"
+                f" {found:.0%}"
             )
         say(console, said)
+    if size > 1:
+        say(console, f"  found: at {alpha / size:.2g}, the first of Holm's thresholds for {size} tests at {alpha:.2g}")
     if plan.looks:
         looks = ", ".join(map(str, plan.looks))
         say(console, f"  planned looks at {plan.reference} and its control: after {looks} seeds per arm")

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from vaehpc.command import UserError, exit_code, say
 from vaehpc.local.forecast import forecast, measured_arms
+from vaehpc.schema.plan import ContrastPlan
+from vaehpc.stats.planned import NUM_ENDPOINTS
 from vaehpc.stats.planning import (
     MOST_SEEDS,
     Look,
@@ -29,7 +31,7 @@ from vaehpc.stats.planning import (
     stopping,
 )
 from vaehpc.study.files import DataDir, StudyDir
-from vaehpc.study.presets import PRESETS, PresetName, Settings, analysis_plan, configured_arms, named_arms
+from vaehpc.study.presets import PRESETS, PresetName, Settings, analysis_plan, configured_arms, named_arms, preset_plan
 from vaehpc.study.study import data_config, found_study, planned_study
 
 SHOWN_COUNTS = 6
@@ -58,7 +60,7 @@ class Arguments:
     looks: int = 1
     """How often to look at the counts, evenly spaced: more than once with boundaries at which to stop."""
     arms: int = 2
-    """Number of arms, for the cost."""
+    """Number of arms, for the cost and the number of tests."""
     study: Path | None = None
     """Study with finished runs, by folder or name: its speed is what a run will cost."""
     measure: PresetName | None = None
@@ -95,8 +97,9 @@ def plan(asked: Arguments, console: Console) -> int:
     rate = planned.contrasts.rate if asked.rate is None else asked.rate
     versus = planned.contrasts.versus if asked.versus is None else asked.versus
     wanted = planned.contrasts.power if asked.power is None else asked.power
-    alpha = 1 - planned.level
     _require_sensible(asked, rate, versus, wanted)
+    level, tests = 1 - planned.level, num_tests(planned.contrasts, asked)
+    alpha = level / tests
     speed = measured_speed(found_study(asked.study)) if asked.study else None
     num_seeds = asked.seeds or seeds_needed(rate, versus, wanted, alpha)
     if num_seeds is None:
@@ -105,6 +108,8 @@ def plan(asked: Arguments, console: Console) -> int:
             f" {wanted:.0%}: ask for a larger difference, or say --seeds to see what a number can show"
         )
     say(console, f"{num_seeds} seeds per arm: {rate:.4g} against {versus:.4g}, alpha {alpha:.2g}")
+    if tests > 1:
+        say(console, f"  alpha: the first of Holm's thresholds for {tests} tests at {level:.2g}")
     for line in what_it_finds(num_seeds, rate, versus, wanted, alpha):
         say(console, f"  {line}")
     if asked.measure is None:
@@ -141,6 +146,17 @@ def _require_sensible(asked: Arguments, rate: float, versus: float, wanted: floa
 # What it can show
 
 
+def num_tests(plan: ContrastPlan, asked: Arguments) -> int:
+    """Tests of the first family: what the plan names, else an AE, the reference and other VAEs against both of them.
+
+    Planned looks decide one test at the whole alpha.
+    """
+    if asked.looks > 1:
+        return 1
+    others = max(asked.arms - 2, 0)
+    return NUM_ENDPOINTS * (len(plan.primary) or 1 + 2 * others)
+
+
 def what_it_finds(num_seeds: int, rate: float, versus: float, wanted: float, alpha: float) -> Iterator[str]:
     """Power of the test, and of the one that stands beside it."""
     found = power(num_seeds, num_seeds, rate, versus, alpha)
@@ -161,7 +177,7 @@ def what_it_cannot_show(num_seeds: int, versus: float, wanted: float, alpha: flo
         yield f"no rate at all is told from {versus:.4g} with a power of {wanted:.0%}"
     else:
         yield f"a rate below {least:.1%} is told from {versus:.4g} with a power of less than {wanted:.0%}"
-    yield "several tests need more: Holm's adjustment over k arms begins with alpha / k; so do missing runs"
+    yield "missing runs need more: a difference is shown only if it is however they end"
 
 
 # What it costs
@@ -217,7 +233,8 @@ def measured(asked: Arguments, preset: PresetName, num_seeds: int, console: Cons
     """
     assert asked.data is not None
     arms = configured_arms(named_arms(PRESETS[preset].arms), asked.settings)
-    config = planned_study(preset, preset, data_config(DataDir(asked.data)), arms, num_seeds)
+    data = data_config(DataDir(asked.data))
+    config = planned_study(preset, preset, data, arms, num_seeds, preset_plan(PRESETS[preset], arms))
     say(console, f"Training {', '.join(arms)} for {asked.measure_seconds:g} s each ...")
     yield from forecast(config, measured_arms(config, asked.measure_seconds))
 

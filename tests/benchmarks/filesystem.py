@@ -50,7 +50,7 @@ def counted_task(folder: Path, function: str, run: RunDir) -> list[Segment]:
 
 def launched(folder: Path, name: str, seeds: int) -> tuple[StudyDir, list[Segment]]:
     """A study, and what its launch did."""
-    line = ["-m", "vaehpc.launch", "--executor", "slurm", "--preset", "demo", *SETTINGS.split()]
+    line = ["-m", "vaehpc.launch", "--executor", "slurm", *SETTINGS.split()]
     line += ["--data", str(folder / "data"), "--out", str(folder / "runs"), "--study", name]
     found = counted_python(folder, *line, "--seeds", str(seeds), "--arms", *ARMS)
     return StudyDir(folder / "runs" / name), found

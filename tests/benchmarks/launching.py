@@ -41,7 +41,7 @@ def launched(folder: Path, number: int) -> tuple[float, float]:
     """Wall seconds until the first acceptance, and CPU seconds of the whole launch."""
     environment = slurm_clients(folder / f"slurm-{number}")
     line = [sys.executable, "-m", "vaehpc.launch", "--executor", "slurm", "--data", str(folder / "data")]
-    line += ["--preset", "demo", "--study", f"study-{number}", "--seeds", str(SEEDS), "--arms", *ARMS]
+    line += ["--study", f"study-{number}", "--seeds", str(SEEDS), "--arms", *ARMS]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.time()
     subprocess.run(line, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)

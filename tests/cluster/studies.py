@@ -49,12 +49,12 @@ hours = 0.2
 """
 
 SETTINGS = """
-preset = "demo"
 [model]
 z_dim = 8
 filters = [8, 8, 16, 16]
 [train]
 batch_size = 8
+learning_rate = 0.002
 epochs = {epochs}
 eval_images = 40
 keep_every_epochs = 50

@@ -7,25 +7,22 @@ from test_summary import AE as AE_BN
 from test_summary import VAE, study
 
 from tests.examples import ARTICLE
-from vaehpc.schema.config import SpikeConfig
 from vaehpc.stats.contrasts import (
-    PlannedContrast,
     boschloo,
     boschloo_if_missing,
     contrasts,
     endpoint_tests,
     fisher,
     holm,
-    planned_contrasts,
     planned_look,
 )
 from vaehpc.stats.divergence import Control
+from vaehpc.stats.planned import PlannedContrast
 from vaehpc.stats.planning import binomial, fisher_greater, power
 from vaehpc.stats.rates import summarise_arm
 
 AE = ARTICLE["ae-nobn"]
 EPS5 = VAE.model_copy(update={"name": "vae-eps5", "vae": VAE.vae.model_copy(update={"epsilon_limit": 5.0})})
-SPIKE = VAE.model_copy(update={"name": "spike", "spike": SpikeConfig(kind="gradient", strength=10, steps_before_end=5)})
 KEY = np.random.SeedSequence(1)
 
 
@@ -72,17 +69,6 @@ def test_known_adjustment():
 
 
 # Of a study
-
-
-def test_each_arm_is_tested_against_its_control_and_the_reference(plan):
-    config = study(plan, AE, AE_BN, VAE, EPS5, SPIKE)
-    assert planned_contrasts(config) == [
-        PlannedContrast("vae-tiny", "ae", True, "greater"),
-        PlannedContrast("vae-eps5", "ae", True, "greater"),
-        PlannedContrast("vae-eps5", "vae-tiny", False, "two-sided"),
-    ]
-    assert [each.reference for each in planned_contrasts(study(plan, AE_BN, EPS5))] == ["ae"]
-    assert planned_contrasts(study(plan, AE, VAE)) == []
 
 
 def of_arm(name, classes, plan, control=CONTROL):

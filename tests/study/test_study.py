@@ -14,10 +14,9 @@ from vaehpc.command import UserError
 from vaehpc.local import stages
 from vaehpc.local.pool import Task
 from vaehpc.local.stages import run_stage
-from vaehpc.schema.config import ArmConfig, DataConfig, ForkConfig, SpikeConfig, StudyConfig
+from vaehpc.schema.config import ArmConfig, DataConfig, ForkConfig, SpikeConfig, StudyConfig, control_of
 from vaehpc.study.files import StudyDir
 from vaehpc.study.study import (
-    controls,
     create_study,
     differences,
     expected_bytes,
@@ -130,7 +129,16 @@ def test_differences_are_the_settings_in_which_arms_differ() -> None:
 
 def test_controls_are_named_or_none() -> None:
     arms = {"ae": arm_config("ae"), "vae": arm_config("vae"), "longer": arm_config("vae", train={"epochs": 3})}
-    assert controls(arms) == {"ae": "ae", "vae": "ae", "longer": None}
+    assert {name: control_of(arm, arms) for name, arm in arms.items()} == {"ae": "ae", "vae": "ae", "longer": None}
+
+
+def test_a_plan_may_name_a_control_that_clips() -> None:
+    clipped = arm_config("ae", "ae-clip", train={"clipnorm": 100.0})
+    arms = {"ae": arm_config("ae"), "ae-clip": clipped, "vae": arm_config("vae")}
+    assert [control_of(arm, arms) for arm in arms.values()] == ["ae", "ae", "ae"]
+    assert [control_of(arm, arms, "ae-clip") for arm in arms.values()] == ["ae-clip"] * 3
+    longer = arm_config("vae", train={"epochs": 3})
+    assert control_of(longer, {**arms, "longer": longer}, "ae-clip") is None
 
 
 # What an arm needs

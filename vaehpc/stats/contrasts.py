@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -16,48 +15,12 @@ import numpy.typing as npt
 from scipy import stats
 
 from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.plan import Alternative, ContrastPlan, Endpoint, PlanConfig
+from vaehpc.schema.plan import Alternative, Endpoint, PlanConfig
 from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, PlannedLook, RunSummary
 from vaehpc.stats import planning
+from vaehpc.stats.planned import PlannedContrast, planned_contrasts, power
 from vaehpc.stats.rates import COUNTS, OF_CLASS, OF_COURSE
 from vaehpc.stats.survival import followed, logrank
-
-NO_TRAINING_ALIKE = "it starts from a trained AE, and its control has only half its training"
-
-
-@dataclass(frozen=True)
-class PlannedContrast:
-    """Two arms that the plan has tested."""
-
-    arm: str
-    reference: str
-    is_control: bool
-    alternative: Alternative
-    exploratory: tuple[str, ...] = ()
-    """Why it is not confirmatory."""
-
-
-def planned_contrasts(config: StudyConfig) -> list[PlannedContrast]:
-    """Each arm against its control, then each other VAE against the plan's reference arm, if the study has it.
-
-    Neither arms with a spike, which diverge because they are made to, nor the forks of a replay are tested.
-    """
-    plan = config.plan.contrasts
-    arms = {name: arm for name, arm in config.arms.items() if arm.spike is None and arm.fork is None}
-    pairs = [(name, control, True) for name in arms if (control := config.control_of(name)) not in (None, name)]
-    if plan.reference in arms:
-        others = [name for name, arm in arms.items() if arm.vae is not None and name != plan.reference]
-        pairs += [(name, plan.reference, False) for name in others]
-    found = []
-    for arm, reference, is_control in pairs:
-        assert reference is not None
-        reasons = [] if not plan.primary or f"{arm}, {reference}" in plan.primary else ["the plan does not name it"]
-        if arms[arm].start_from is not None:
-            reasons.append(NO_TRAINING_ALIKE)
-        alternative = plan.against_control if is_control else plan.against_reference
-        found.append(PlannedContrast(arm, reference, is_control, alternative, tuple(reasons)))
-    return found
-
 
 def contrasts(
     config: StudyConfig,
@@ -76,7 +39,7 @@ def contrasts(
         is_as_planned: whether anything of the study may be confirmatory.
     """
     planned = [
-        each for each in planned_contrasts(config) if arms[each.arm].endpoints and arms[each.reference].endpoints
+        each for each in planned_contrasts(config.arms, config.plan) if arms[each.arm].endpoints and arms[each.reference].endpoints
     ]
     positions = {name: position for position, name in enumerate(config.arms)}  # which later arms do not change
     tests = [endpoint_tests(each, arms, runs) for each in planned]
@@ -288,17 +251,6 @@ def boschloo_if_missing(
 def _is_more(n: int, y: int, m: int, x: int) -> bool:
     """Whether x of n are rather more than y of m than less, by the one-sided tests."""
     return boschloo(x, n, y, m, "greater") <= boschloo(x, n, y, m, "less")
-
-
-def power(n: int, m: int, alternative: Alternative, plan: ContrastPlan, alpha: float) -> float:
-    """Probability to find the plan's rate in the arm against its `versus` in the reference, or the other way round.
-
-    Of the first MOST_SEEDS runs, where there are more.
-    """
-    n, m = min(n, planning.MOST_SEEDS), min(m, planning.MOST_SEEDS)
-    if alternative == "less":
-        return planning.power(m, n, plan.rate, plan.versus, alpha)
-    return planning.power(n, m, plan.rate, plan.versus, alpha if alternative == "greater" else alpha / 2)
 
 
 def holm(p: Sequence[float]) -> list[float]:

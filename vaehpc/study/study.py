@@ -10,7 +10,7 @@ from typing import Any
 from vaehpc.command import UserError, nearest
 from vaehpc.schema.config import ArmConfig, DataConfig, RunConfig, StudyConfig, run_name
 from vaehpc.schema.frozen import STORED
-from vaehpc.schema.plan import text_sha256
+from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
 from vaehpc.study.presets import analysis_plan, plan_text
 from vaehpc.study.provenance import provenance
@@ -50,16 +50,22 @@ def found_run(study: StudyDir, name: str) -> RunDir:
 
 
 def planned_study(
-    name: str, preset: str, data: DataConfig, arms: Mapping[str, ArmConfig], num_seeds: int
+    name: str,
+    preset: str,
+    data: DataConfig,
+    arms: Mapping[str, ArmConfig],
+    num_seeds: int,
+    plan: PlanConfig | None = None,
 ) -> StudyConfig:
-    """Arms x seeds 0 ... num_seeds - 1 under the analysis plan."""
-    text = plan_text()
+    """Arms x seeds 0 ... num_seeds - 1 under a plan; None: analysis/plan.toml, whose text the study then keeps."""
+    usual = analysis_plan()
+    text = plan_text() if plan in (None, usual) else plan.text
     return StudyConfig(
         name=name,
         preset=preset,
         root_seed=ROOT_SEED,
         data=data,
-        plan=analysis_plan(),
+        plan=plan or usual,
         plan_text=text,
         plan_sha256=text_sha256(text),
         arms=dict(arms),
@@ -116,6 +122,12 @@ def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
     return StudyConfig.model_validate(
         existing.model_dump() | {"data": asked.data, "arms": arms, "seeds": seeds}, context=STORED
     )
+
+
+def plan_differences(plan: PlanConfig, other: PlanConfig) -> dict[str, tuple[Any, Any]]:
+    """The values in which two plans differ, as 'probe.every_steps' -> (of the first, of the other)."""
+    found, others = _flat(plan.model_dump()), _flat(other.model_dump())
+    return {key: (value, others[key]) for key, value in found.items() if value != others[key]}
 
 
 def differences(arms: Mapping[str, ArmConfig]) -> dict[str, dict[str, Any]]:
