@@ -17,9 +17,10 @@ test-slow: .venv/dev
 	$(PYTEST) --dist loadfile -m slow
 
 # These two install Debian's packages, if VAEHPC_TESTS_INSTALL=1 lets them; `make untest` takes them away again.
+# Much of Slurm's tests is waiting: three share two cores.
 test-slurm: .venv/ready
 	tests/install.sh slurm
-	$(PYTEST) --dist worksteal -m 'slurm and not long' tests/cluster
+	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slurm and not long' tests/cluster
 
 test-images: .venv/ready
 	tests/install.sh slurm

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pickle
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from tests.cluster.studies import Place, new_place
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Sharing
 from vaehpc.study.attempts import all_attempts
+from vaehpc.study.files import read_model
 
 RUN = "vae-tiny-seed000"
 Results = dict[str, Any]
@@ -29,30 +32,38 @@ def place(cluster: Cluster, faces: DataConfig) -> Place:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(shared_cluster: Cluster, faces: DataConfig) -> Results:
-    """Results of RUN in a study that ran on one machine, outside of Slurm."""
-    place = new_place(shared_cluster, faces.path)
-    line = place.line().replace("--site site.toml", "--executor local")
-    shared_cluster.user(line, cwd=place.folder, seconds=300)
-    return place.results(RUN)
+def undisturbed(
+    shared_cluster: Cluster, faces: DataConfig, tmp_path_factory: pytest.TempPathFactory, testrun_uid: str
+) -> Results:
+    """Results of RUN in a study that ran on one machine, outside of Slurm; made once for all processes of the tests."""
+    kept = tmp_path_factory.getbasetemp().parent / f"undisturbed-{testrun_uid}"
+    with kept.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not kept.stat().st_size:
+            place = new_place(shared_cluster, faces.path)
+            line = place.line().replace("--site site.toml", "--executor local")
+            shared_cluster.user(line, cwd=place.folder, seconds=300)
+            file.write(pickle.dumps(place.results(RUN)))
+    results: Results = pickle.loads(kept.read_bytes())
+    return results
 
 
 def test_end_to_end(place: Place) -> None:
-    """5 seeds x 2 arms: more runs than an array may have elements (9)."""
+    """3 seeds x 2 arms: more runs than an array may have elements (5)."""
     place.settings(epochs=2)
-    assert "train-0002: 1 job" in place.launch(seeds=5, arms=["ae", "vae-tiny"]).stdout
+    assert "train-0002: 1 job" in place.launch(seeds=3, arms=["ae", "vae-tiny"]).stdout
     place.wait_until_ended(420)
     summary = place.summary()
-    assert {name: arm["num_runs"] for name, arm in summary["arms"].items()} == {"ae": 5, "vae-tiny": 5}
+    assert {name: arm["num_runs"] for name, arm in summary["arms"].items()} == {"ae": 3, "vae-tiny": 3}
     assert all(arm["num_missing"] == 0 for arm in summary["arms"].values())
     assert place.study.report.exists()
-    for chunk, size in (("0001", 9), ("0002", 1)):
+    for chunk, size in (("0001", 5), ("0002", 1)):
         for number in range(size):
             assert place.nodes(f"train-{chunk}", number)[0] in ("g1", "g2")
             assert place.nodes(f"statistics-{chunk}", number)[0] in ("c1", "c2")
     gpus = {started_with(place, run.name) for run in place.study.config().runs()}
     assert gpus == {"0", "1"}  # a node's two, as Slurm hands them out
-    again = place.launch(seeds=5, arms=["ae", "vae-tiny"]).stdout
+    again = place.launch(seeds=3, arms=["ae", "vae-tiny"]).stdout
     assert "nothing left to do" in again
     assert str(place.study.report) in again
     assert len(place.study.batches()) == 5
@@ -64,46 +75,52 @@ def started_with(place: Place, run: str) -> str | None:
 
 
 def test_time_limit(place: Place, undisturbed: Results) -> None:
-    """The task stands still until Slurm warns it: however fast this machine is, its time is up in the middle."""
-    place.site(hours=2 / 60)
+    """The task stands still until Slurm warns it: however fast this machine is, its time is up in the middle.
+
+    The site's limit is of minutes; once the task is caught, so much is left that Slurm warns at its next look, within
+    half a minute. Two more times the same signal comes by hand.
+    """
     place.launch()
-    with place.held(RUN, 50):
-        place.cluster.wait(place.run(RUN).stop.exists, "a warning", 150)
-    with place.held(RUN, 51, attempt=2):
-        status = place.status()
-    assert "requeued x1" in status
-    assert "hash of the state matches" in status
+    element = place.element("train-0001")
+    with place.held(RUN, 60):
+        assert place.cluster.root(f"squeue --noheader --jobs={element} --format=%l").strip() == "12:00"
+        place.cluster.root(f"scontrol update JobId={element} EndTime=now+50")
+        place.cluster.wait(place.run(RUN).stop.exists, "a warning", 60)
+        place.cluster.root(f"scontrol update JobId={element} TimeLimit=12")
+    for attempt in (2, 3):
+        with place.held(RUN, 60 * attempt, attempt):
+            status = place.status()
+            place.shell(f"scancel --batch --signal=USR2 {element}")
+        assert f"requeued x{attempt - 1}" in status
+        assert "hash of the state matches" in status
+        assert place.first_step(RUN, attempt) >= 60 * (attempt - 1)
     place.wait_until_ended()
-    assert place.kinds("train-0001").count("requeue") >= 1
-    assert place.kinds("train-0001")[-1] == "done"
-    assert place.first_step(RUN, 2) > 0
+    assert place.kinds("train-0001") == ["start", "requeue"] * 3 + ["start", "done"]
     assert place.results(RUN) == undisturbed
 
 
-def test_put_back_by_hand(place: Place, undisturbed: Results) -> None:
-    """Two elements, of which one is put back; only that one is started again."""
+def test_put_back_and_cancelled_by_hand(place: Place, undisturbed: Results) -> None:
+    """Two elements, of which one is put back, and only that one is started again; then it is cancelled."""
     place.launch(seeds=2)
+    element = place.element("train-0001", 0)
     with place.held(RUN, 50):
-        place.shell(f"scontrol requeue {place.element('train-0001', 0)}")
-    with place.held(RUN, 50, attempt=2):
+        place.shell(f"scontrol requeue {element}")
+    with place.held(RUN, 100, attempt=2):
         assert "hash of the state matches" in place.status()
+        place.shell(f"scancel {element}")
     place.wait_until_ended()
     assert place.kinds("train-0001", 0).count("start") == 2
     assert place.kinds("train-0001", 1) == ["start", "done"]
     assert place.first_step(RUN, 2) > 0
+    missing = place.summary()["runs"][RUN]
+    assert missing["missing_stage"] == "train"
+    assert "1 MISSING" in place.status()
+    assert "cancelled" in place.status()
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 1
+    place.launch(seeds=2)
+    place.wait_until_ended()
     assert place.results(RUN) == undisturbed
     assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
-
-
-def test_asked_for_a_checkpoint(place: Place, undisturbed: Results) -> None:
-    """Three times in a row, by the signal that Slurm sends before the time limit."""
-    place.launch()
-    for attempt in (1, 2, 3):
-        with place.held(RUN, 60 * attempt, attempt):
-            place.shell(f"scancel --batch --signal=USR2 {place.element('train-0001')}")
-    place.wait_until_ended()
-    assert place.kinds("train-0001") == ["start", "requeue"] * 3 + ["start", "done"]
-    assert place.results(RUN) == undisturbed
 
 
 def test_preempted(place: Place, undisturbed: Results) -> None:
@@ -165,31 +182,22 @@ def test_node_lost_while_its_orphan_goes_on(place: Place, undisturbed: Results) 
     assert place.kinds("train-0001").count("requeue") == 0  # the orphan's script must not stop the new start
 
 
-def test_cancelled_element(place: Place, undisturbed: Results) -> None:
-    place.launch(seeds=2)
-    with place.held(RUN, 50):
-        place.shell(f"scancel {place.element('train-0001', 0)}")
-    place.wait_until_ended()
-    missing = place.summary()["runs"][RUN]
-    assert missing["missing_stage"] == "train"
-    assert "1 MISSING" in place.status()
-    assert "cancelled" in place.status()
-    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 1
-    place.launch(seeds=2)
-    place.wait_until_ended()
-    assert place.results(RUN) == undisturbed
-    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+def keep_sharing(place: Place) -> None:
+    """Two runs at once on each GPU, as if that had been measured: it takes minutes."""
+    place.shell("mkdir --parents runs/study/jobs")
+    kept = Sharing(gpu="GPU", steps_per_second={1: 1.0, 2: 2.0}, runs_at_once=2)
+    place.write_as_user("runs/study/jobs/sharing-GPU-2.json", kept.model_dump_json())
 
 
 def test_one_of_a_pack_fails(place: Place, undisturbed: Results) -> None:
     """It is missing; the other one of its element is measured all the same."""
     place.site(slurm="tasks_per_gpu = 2\nmax_crashes = 0")
+    keep_sharing(place)
     place.launch(seeds=2)
     other = "vae-tiny-seed001"
     with place.held(other, 50):
         place.signal_task(other, signal.SIGKILL)
     place.wait_until_ended()
-    assert (place.study.jobs / "sharing-GPU-2.json").exists()  # measured on the node, before
     assert place.kinds("train-0001") == ["start", "crash", "given-up"]
     assert place.kinds("statistics-0001") == ["start", "done"]
     assert place.results(RUN) == undisturbed
@@ -333,8 +341,7 @@ def test_scripts_by_hand(place: Place) -> None:
     place.settings(epochs=2)
     place.site(slurm="tasks_per_gpu = 2")
     place.launch("--write scripts", seeds=3)
-    kept = Sharing(gpu="GPU", steps_per_second={1: 1.0, 2: 2.0}, runs_at_once=2)  # another test sees it measured
-    place.write_as_user("runs/study/jobs/sharing-GPU-2.json", kept.model_dump_json())
+    keep_sharing(place)
     assert place.cluster.root("squeue --noheader") == ""
     place.shell("sh scripts/submit.sh")
     place.wait_until_ended()
@@ -376,6 +383,19 @@ base = "spike-gradient"
 [control.spike]
 steps_before_end = 100
 """
+
+
+@pytest.mark.long
+def test_a_node_measures_how_many_share_its_gpu(place: Place) -> None:
+    """Before it trains them; the next launch finds it measured."""
+    place.settings(epochs=2)
+    place.site(slurm="tasks_per_gpu = 2")
+    place.launch(seeds=2)
+    place.wait_until_ended()
+    measured = read_model(place.study.jobs / "sharing-GPU-2.json", Sharing)
+    assert set(measured.steps_per_second) == {1, 2}
+    assert measured.runs_at_once in (1, 2)
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
 
 
 @pytest.mark.long
