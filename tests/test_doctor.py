@@ -13,7 +13,7 @@ from rich.console import Console
 from vaehpc import doctor
 from vaehpc.checks.finding import right, unchecked, wrong
 from vaehpc.schema.config import DataConfig, ImageRecord
-from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, machine_report
+from vaehpc.tasks.visit import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, machine_report
 
 ROOT = Path(__file__).parent.parent
 SLURM_SITE = ROOT / "jobs/sites/slurm.toml"
@@ -74,7 +74,7 @@ def test_without_slurms_client_a_slurm_site_is_wrong(
         "WRONG: sinfo is not on this machine -> run this on a login node, or load Slurm's module there"
     )
     assert found["sbatch"] == "not checked: Slurm does not answer"
-    assert found["probe"] == "not checked: nothing can be submitted"
+    assert found["visit"] == "not checked: nothing can be submitted"
 
 
 def test_a_folder_that_cannot_be_made_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

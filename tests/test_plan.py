@@ -5,11 +5,11 @@ import pytest
 
 from tests import plant
 from tests.examples import arm_config, data_config, study_config
-from vaehpc.local.forecast import forecast, measured_arms, run_seconds
+from vaehpc.local.forecast import forecast, run_seconds, timed_arms
 from vaehpc.local.pool import Slot
 from vaehpc.plan import main
 from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.results import Measurement
+from vaehpc.schema.results import Timing
 from vaehpc.study.presets import PRESETS, analysis_plan, configured_arms, named_arms
 from vaehpc.study.study import planned_study
 
@@ -99,7 +99,7 @@ def test_a_study_without_a_finished_run_has_no_speed(study, capsys):
     assert "no training has finished there" in capsys.readouterr().err
 
 
-SPEED = Measurement(
+SPEED = Timing(
     run="ae-seed000", device="CPU", start_seconds=10, step_seconds=0.1, image_seconds=0.001, checkpoint_seconds=0.5,
     end_seconds=3, memory_bytes=2 * 10**9,
 )  # fmt: skip
@@ -134,7 +134,7 @@ def test_a_forecast_adds_up(monkeypatch):
 def test_an_arm_is_measured_on_this_machine(faces, monkeypatch):
     monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot("")])
     config = planned_study("m", "demo", faces, {"vae": arm_config("vae")}, 2)
-    (speed,) = measured_arms(config, 0.2).values()
+    (speed,) = timed_arms(config, 0.2).values()
     assert speed.run == "vae-seed000"
     assert min(speed.start_seconds, speed.step_seconds, speed.image_seconds, speed.checkpoint_seconds) > 0
     assert speed.end_seconds > 0
@@ -148,7 +148,7 @@ def test_the_command_measures_the_presets_arms_with_the_settings_asked_for(faces
         asked.append((config, seconds))
         return dict.fromkeys(config.arms, SPEED)
 
-    monkeypatch.setattr("vaehpc.plan.measured_arms", measured)
+    monkeypatch.setattr("vaehpc.plan.timed_arms", measured)
     text = said(capsys, "--seeds", "2", "--measure", "demo", "--data", faces.path, "--train.epochs", "3")
     ((config, seconds),) = asked
     assert (list(config.arms), seconds) == (list(PRESETS["demo"].arms), 30)

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from vaehpc.checks import cluster, machine, probing, storage
+from vaehpc.checks import cluster, machine, storage, visiting
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.image import image_findings
 from vaehpc.command import UserError, exit_code, say
@@ -29,7 +29,7 @@ from vaehpc.slurm.sbatch import SlurmArray
 from vaehpc.study.files import StudyDir
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site, built_in_site, job_config, read_site, resolved
-from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, data_report, machine_report
+from vaehpc.tasks.visit import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, data_report, machine_report
 
 INTERRUPTED = "interrupted; what was submitted was cancelled, and nothing stays behind"
 STAGES = ("prepare", "train", "statistics", "aggregate")
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         asked = tyro.cli(Doctor, args=argv, prog="vaehpc doctor")
         if not asked.minutes > 0:
-            raise UserError(f"--minutes {asked.minutes:g}: how long to wait for the probes; more than 0")
+            raise UserError(f"--minutes {asked.minutes:g}: how long to wait for the visits; more than 0")
         if asked.here and asked != Doctor(here=True, json=asked.json, extras=asked.extras):
             raise UserError(
                 "--here looks at this Python, or this image, alone, and takes only --json and --extras: leave it out to"
@@ -117,10 +117,10 @@ def examine(asked: Doctor, console: Console) -> list[Finding]:
         with storage.scratch_folder(asked.out) as scratch:
             findings += storage.folder_findings(scratch)
             if cluster_site is not None and asked.probe:
-                findings += _probed(scratch, cluster_site, asked, here, findings, console)
+                findings += _visited(scratch, cluster_site, asked, here, findings, console)
             elif cluster_site is not None:
                 findings.append(storage.shared_finding(scratch.parent, Path("/proc/mounts").read_text()))
-                findings += machine.not_probed("the nodes")
+                findings += machine.not_visited("the nodes")
     except OSError as error:
         findings.append(storage.unwritable(asked.out, error))
     return findings
@@ -188,7 +188,7 @@ def _slurm(site: Site, out: Path) -> list[Finding]:
         findings += [found] if found else []
     findings.append(cluster.array_finding(settings))
     findings += _accounting(site, settings)
-    return findings + [_tested(stage, arrays[stage]) for stage in probing.PROBED]
+    return findings + [_tested(stage, arrays[stage]) for stage in visiting.VISITED]
 
 
 def _batch(stage: str, study: StudyDir, site: Site) -> Batch:
@@ -219,13 +219,13 @@ def _tested(stage: str, made: SlurmArray) -> Finding:
     return right(f"sbatch of {stage}", "sbatch --test-only takes its script")
 
 
-def _probed(
+def _visited(
     scratch: Path, site: Site, asked: Doctor, here: MachineReport, before: Sequence[Finding], console: Console
 ) -> list[Finding]:
     if any(finding.name == "Slurm" and finding.ok is False for finding in before):
-        return [unchecked("probe", "nothing can be submitted")]
-    with _shown("Probes", console) as say_state:
-        return probing.probe_findings(scratch, site, asked.data, here, asked.minutes, say_state)
+        return [unchecked("visit", "nothing can be submitted")]
+    with _shown("Visits", console) as say_state:
+        return visiting.visit_findings(scratch, site, asked.data, here, asked.minutes, say_state)
 
 
 # Showing

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import UserError, exit_code, say
-from vaehpc.local.forecast import forecast, measured_arms
+from vaehpc.local.forecast import forecast, timed_arms
 from vaehpc.schema.plan import ContrastPlan
 from vaehpc.stats.planned import NUM_ENDPOINTS
 from vaehpc.stats.planning import (
@@ -236,7 +236,7 @@ def measured(asked: Arguments, preset: PresetName, num_seeds: int, console: Cons
     data = data_config(DataDir(asked.data))
     config = planned_study(preset, preset, data, arms, num_seeds, preset_plan(PRESETS[preset], arms))
     say(console, f"Training {', '.join(arms)} for {asked.measure_seconds:g} s each ...")
-    yield from forecast(config, measured_arms(config, asked.measure_seconds))
+    yield from forecast(config, timed_arms(config, asked.measure_seconds))
 
 
 # Looking before the end

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.benchmarks.measure import Row, ratio_row
-from vaehpc.local.forecast import measured_arms, run_seconds
+from vaehpc.local.forecast import run_seconds, timed_arms
 from vaehpc.local.stages import claim, run_stage
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.presets import DEMO_IMAGE_SIZE, DEMO_IMAGES, PRESETS, configured_arms, named_arms
@@ -30,7 +30,7 @@ def rows(quick: bool) -> Iterator[Row]:
         prepare(Request(synthetic=num_images, size=DEMO_IMAGE_SIZE, workers=2), folder / "data")
         configured = configured_arms(named_arms(arms), PRESETS["demo"].settings)
         config = planned_study("demo", "demo", data_config(DataDir(folder / "data")), configured, num_seeds)
-        speeds = measured_arms(config, seconds)
+        speeds = timed_arms(config, seconds)
         study = StudyDir(folder / "runs" / "demo")
         create_study(study, config)
         claim(study)

@@ -16,7 +16,7 @@ from vaehpc.checks.machine import (
 from vaehpc.schema.results import Manifest, Preprocessing, Shard, Split
 from vaehpc.schema.site import JobConfig
 from vaehpc.study.sites import job_config
-from vaehpc.tasks.probe import DataReport, MachineReport, TensorflowReport
+from vaehpc.tasks.visit import DataReport, MachineReport, TensorflowReport
 
 GPU_PACKAGES = {"vaehpc": "0.1.0", "submitit": "1.5.4", "tensorflow": "2.21.0"}
 CPU_PACKAGES = {"vaehpc": "0.1.0", "submitit": "1.5.4", "tensorflow-cpu": "2.21.0"}

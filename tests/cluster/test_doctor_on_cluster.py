@@ -1,4 +1,4 @@
-"""The doctor on a real Slurm: what is right, each wrong name, probes that run, wait, fail and are interrupted."""
+"""The doctor on a real Slurm: what is right, each wrong name, visits that run, wait, fail and are interrupted."""
 
 import signal
 from pathlib import Path
@@ -40,7 +40,7 @@ def site(cluster: Cluster, slurm: str = "", hours: float = 1, gpu_partition: str
 def examine(cluster: Cluster, folder: Path, options: str = "") -> tuple[int, dict[str, str]]:
     """Exit code, and what the doctor says, by the name of the check."""
     done = cluster.user(f"python -m vaehpc.doctor --site site.toml {options}", cwd=folder, seconds=300, check=False)
-    said = [line for line in done.stdout.splitlines()[:-1] if not line.startswith("Probes: ")]
+    said = [line for line in done.stdout.splitlines()[:-1] if not line.startswith("Visits: ")]
     parts = [(line[:11].strip(), *line[13:].split(": ", 1)) for line in said]
     assert [path.name for path in folder.iterdir()] == ["site.toml"]
     return done.returncode, {name: f"{state}: {found}" for state, name, found in parts}
@@ -50,7 +50,7 @@ def wrong_ones(found: dict[str, str]) -> set[str]:
     return {name for name, text in found.items() if text.startswith("WRONG")}
 
 
-def test_probes_see_the_nodes_and_the_missing_gpu(cluster: Cluster) -> None:
+def test_visits_see_the_nodes_and_the_missing_gpu(cluster: Cluster) -> None:
     folder = site(cluster)
     code, found = examine(cluster, folder, "--probe")
     assert code == 3
@@ -96,25 +96,25 @@ def test_each_wrong_setting(cluster: Cluster, slurm: str, hours: float, wrong: d
         assert words in found[name]
 
 
-def test_a_probe_whose_python_is_not_there(cluster: Cluster) -> None:
+def test_a_visit_whose_python_is_not_there(cluster: Cluster) -> None:
     code, found = examine(cluster, site(cluster, 'python = "/nowhere/python"'), "--probe")
     assert code == 3
-    assert wrong_ones(found) == {"probe of train", "probe of statistics"}
-    assert "/nowhere/python: No such file or directory" in found["probe of train"]
-    assert "'python' in [slurm]" in found["probe of train"]
+    assert wrong_ones(found) == {"visit of train", "visit of statistics"}
+    assert "/nowhere/python: No such file or directory" in found["visit of train"]
+    assert "'python' in [slurm]" in found["visit of train"]
 
 
-def test_a_probe_that_only_waits_is_cancelled_and_not_wrong(cluster: Cluster) -> None:
+def test_a_visit_that_only_waits_is_cancelled_and_not_wrong(cluster: Cluster) -> None:
     code, found = examine(cluster, site(cluster, 'options = ["--begin=now+1hour"]'), "--probe --minutes 0.1")
     assert code == 0
-    assert "train is PENDING (BeginTime). It was cancelled" in found["probe of train"]
+    assert "train is PENDING (BeginTime). It was cancelled" in found["visit of train"]
     assert cluster.user("squeue --noheader").stdout == ""
 
 
-def test_an_interrupted_probe_leaves_nothing(cluster: Cluster) -> None:
+def test_an_interrupted_visit_leaves_nothing(cluster: Cluster) -> None:
     folder = site(cluster, 'options = ["--begin=now+1hour"]')
     process = cluster.begin("exec python -m vaehpc.doctor --site site.toml --probe", cwd=folder)
-    cluster.wait(lambda: len(cluster.user("squeue --noheader").stdout.splitlines()) == 2, "two probes are queued")
+    cluster.wait(lambda: len(cluster.user("squeue --noheader").stdout.splitlines()) == 2, "two visits are queued")
     process.send_signal(signal.SIGTERM)
     done = users.finish(process, 60)
     assert (done.returncode, "interrupted" in done.stderr) == (130, True)
@@ -136,7 +136,7 @@ def test_a_controller_that_is_down_is_said(cluster: Cluster) -> None:
     assert code == 3
     assert wrong_ones(found) == {"Slurm"}
     assert "is DOWN" in found["Slurm"]
-    assert found["probe"] == "not checked: nothing can be submitted"
+    assert found["visit"] == "not checked: nothing can be submitted"
 
 
 def test_a_cluster_without_accounting_is_right(cluster_without_accounting: Cluster) -> None:

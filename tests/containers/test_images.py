@@ -11,7 +11,7 @@ import pytest
 
 from tests.containers.images import Images, as_user, podman
 from vaehpc import __version__
-from vaehpc.tasks.probe import MachineReport
+from vaehpc.tasks.visit import MachineReport
 
 TARGETS = ("train", "analysis")
 HERE = "/opt/vaehpc/bin/python -m vaehpc.doctor --here"

@@ -11,15 +11,15 @@ import pytest
 from tests import plant
 from tests.examples import run_config
 from vaehpc.local import sharing
-from vaehpc.local.sharing import measured_sharing, measured_together, multi_process_service, runs_at_once
+from vaehpc.local.sharing import measured_sharing, multi_process_service, runs_at_once, timed_together
 from vaehpc.schema.config import DataConfig
-from vaehpc.schema.results import Measurement
+from vaehpc.schema.results import Timing
 
 
-def together(rates: dict[int, float], asked: list[int] | None = None) -> Callable[[int], Sequence[Measurement]]:
+def together(rates: dict[int, float], asked: list[int] | None = None) -> Callable[[int], Sequence[Timing]]:
     """So many steps per second of all runs together, by their number; others find no memory."""
 
-    def measured(number: int) -> list[Measurement]:
+    def measured(number: int) -> list[Timing]:
         if asked is not None:
             asked.append(number)
         if number not in rates:
@@ -29,8 +29,8 @@ def together(rates: dict[int, float], asked: list[int] | None = None) -> Callabl
     return measured
 
 
-def speed(step_seconds: float) -> Measurement:
-    return Measurement(
+def speed(step_seconds: float) -> Timing:
+    return Timing(
         run="vae-seed003",
         device="GPU",
         start_seconds=5.0,
@@ -67,7 +67,7 @@ def test_a_study_measures_once(
     (tmp_path / "study" / "jobs").mkdir()
     asked: list[int] = []
     measured = together({1: 100, 2: 190, 4: 200}, asked)
-    monkeypatch.setattr(sharing, "measured_together", lambda _run, _seconds, gpus: measured(len(gpus)))
+    monkeypatch.setattr(sharing, "timed_together", lambda _run, _seconds, gpus: measured(len(gpus)))
     monkeypatch.setattr(sharing, "gpu_name", lambda _: "NVIDIA H200")
     assert [runs_at_once(str(run.path), 4) for _ in range(2)] == [2, 2]
     assert asked == [1, 2, 4]
@@ -80,7 +80,7 @@ def test_a_study_measures_once(
 
 def test_runs_are_measured_side_by_side(faces: DataConfig) -> None:
     run = run_config(data=faces)
-    found = measured_together(run, 0.2, [None, None], {"CUDA_VISIBLE_DEVICES": ""})
+    found = timed_together(run, 0.2, [None, None], {"CUDA_VISIBLE_DEVICES": ""})
     assert [each.run for each in found] == [run.name] * 2
     assert all(each.step_seconds > 0 for each in found)
 

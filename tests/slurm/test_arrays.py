@@ -21,9 +21,9 @@ from vaehpc.slurm.arrays import (
     Limits,
     Names,
     Queue,
+    arranged,
     array,
     claimed,
-    planned,
     preparation,
     require_only_submission,
     script,
@@ -71,7 +71,7 @@ def in_queue(study: StudyDir, batch: str, job: str, numbers: range, state: str =
 
 
 def test_new_study(study: StudyDir, config: StudyConfig) -> None:
-    (train, statistics, aggregate), num_left = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    (train, statistics, aggregate), num_left = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     names = [f"{arm}-seed{seed:03d}" for seed in range(3) for arm in ("ae", "vae-tiny")]
     assert (train.name, runs_of(train), train.of, train.after) == ("train-0001", names, None, ())
     assert (statistics.name, runs_of(statistics), statistics.of) == ("statistics-0001", names, "train-0001")
@@ -86,7 +86,7 @@ def test_only_what_is_missing(study: StudyDir, config: StudyConfig) -> None:
     (study.path / "ae-seed001" / "statistics.json").unlink()
     (study.path / "vae-tiny-seed002" / "trained.json").unlink()
     (study.path / "vae-tiny-seed002" / "statistics.json").unlink()
-    batches, _ = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    batches, _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     assert [(batch.stage, runs_of(batch), batch.of) for batch in batches] == [
         ("train", ["vae-tiny-seed002"], None),
         ("statistics", ["vae-tiny-seed002"], "train-0001"),
@@ -104,7 +104,7 @@ def test_what_is_queued_is_left_alone(study: StudyDir, config: StudyConfig) -> N
     # Elements 2 to 5 still wait or run; those of the first two failed, and their statistics were cancelled.
     elements = in_queue(study, "train-0001", "11", range(2, 6)) + in_queue(study, "statistics-0001", "12", range(2, 6))
     queue = study_queue(study, elements)
-    batches, _ = planned(study, config, SITE, queue, NO_LIMITS, Names(study))
+    batches, _ = arranged(study, config, SITE, queue, NO_LIMITS, Names(study))
     assert [(batch.name, runs_of(batch)) for batch in batches] == [
         ("train-0002", names[:2]),
         ("statistics-0002", names[:2]),
@@ -118,12 +118,12 @@ def test_launcher_killed_between_two_submissions(study: StudyDir, config: StudyC
     train = plant.batch(study, "train-0001", [[name] for name in names], job=None)  # killed before it noted the number
     queue = study_queue(study, in_queue(study, "train-0001", "11", range(6)))
     assert train.job() == "11"
-    (statistics, aggregate), _ = planned(study, config, SITE, queue, NO_LIMITS, Names(study))
+    (statistics, aggregate), _ = arranged(study, config, SITE, queue, NO_LIMITS, Names(study))
     assert (statistics.stage, runs_of(statistics), statistics.of) == ("statistics", names, "train-0001")
     # Meanwhile the first has been trained and the second has failed:
     mark(study, names[0], "trained.json")
     queue = study_queue(study, in_queue(study, "train-0001", "11", range(2, 6)))
-    batches, _ = planned(study, config, SITE, queue, NO_LIMITS, Names(study))
+    batches, _ = arranged(study, config, SITE, queue, NO_LIMITS, Names(study))
     assert [(batch.name, runs_of(batch), batch.of) for batch in batches] == [
         ("train-0002", names[1:2], None),
         ("statistics-0001", names[2:], "train-0001"),
@@ -136,7 +136,7 @@ def test_launcher_killed_between_two_submissions(study: StudyDir, config: StudyC
 
     plant.batch(study, "statistics-0001", [[name] for name in names], job="12")
     elements = in_queue(study, "train-0001", "11", range(6)) + in_queue(study, "statistics-0001", "12", range(6))
-    (aggregate,), _ = planned(study, config, SITE, study_queue(study, elements), NO_LIMITS, Names(study))
+    (aggregate,), _ = arranged(study, config, SITE, study_queue(study, elements), NO_LIMITS, Names(study))
     assert (aggregate.stage, aggregate.after) == ("aggregate", ("statistics-0001",))
 
 
@@ -182,8 +182,8 @@ def test_another_launcher_is_not_disturbed(
 def test_of_two_launchers_that_see_the_same_queue_one_gets_a_name(study: StudyDir, config: StudyConfig) -> None:
     """Both have listed the names before they asked Slurm."""
     first, second = Names(study), Names(study)
-    (train, *_), _ = planned(study, config, SITE, EMPTY, NO_LIMITS, first)
-    (same, *_), _ = planned(study, config, SITE, EMPTY, NO_LIMITS, second)
+    (train, *_), _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, first)
+    (same, *_), _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, second)
     claimed(train, array(study, train, SITE).asked, SITE)
     with pytest.raises(UserError, match="another launcher is submitting"):
         claimed(same, array(study, same, SITE).asked, SITE)
@@ -192,13 +192,13 @@ def test_of_two_launchers_that_see_the_same_queue_one_gets_a_name(study: StudyDi
 def test_finished_study_is_left_alone(study: StudyDir, config: StudyConfig) -> None:
     for run in config.runs():
         mark(study, run.name, "trained.json", "statistics.json")
-    assert [batch.stage for batch in planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))[0]] == ["aggregate"]
+    assert [batch.stage for batch in arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))[0]] == ["aggregate"]
     study.report.write_text("")
-    assert planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study)) == ([], 0)
+    assert arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study)) == ([], 0)
 
 
 def test_chunks_and_limits(study: StudyDir, config: StudyConfig) -> None:
-    batches, num_left = planned(study, config, SITE, EMPTY, Limits(array_size=4, submitted=1000), Names(study))
+    batches, num_left = arranged(study, config, SITE, EMPTY, Limits(array_size=4, submitted=1000), Names(study))
     assert [(batch.name, len(batch.elements), batch.of) for batch in batches] == [
         ("train-0001", 4, None),
         ("train-0002", 2, None),
@@ -206,22 +206,22 @@ def test_chunks_and_limits(study: StudyDir, config: StudyConfig) -> None:
         ("statistics-0002", 2, "train-0002"),
         ("aggregate-0001", 1, None),
     ]
-    batches, num_left = planned(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=10), Names(study))
+    batches, num_left = arranged(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=10), Names(study))
     assert sum(len(batch.elements) for batch in batches) == 9  # 4 trainings, 4 statistics, the aggregate
     assert num_left == 2
-    assert planned(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=0), Names(study))[1] == 6
+    assert arranged(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=0), Names(study))[1] == 6
 
 
 def test_what_is_trained_is_measured_as_far_as_there_is_room(study: StudyDir, config: StudyConfig) -> None:
     for run in config.runs():
         mark(study, run.name, "trained.json")
-    (statistics, _), num_left = planned(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=4), Names(study))
+    (statistics, _), num_left = arranged(study, config, SITE, EMPTY, Limits(array_size=1000, submitted=4), Names(study))
     assert (len(statistics.elements), num_left) == (3, 3)
 
 
 def test_several_trainings_on_a_gpu(study: StudyDir, config: StudyConfig) -> None:
     site = replace(SITE, slurm=SITE.slurm.model_copy(update={"tasks_per_gpu": 4}))
-    (train, statistics, _), _ = planned(study, config, site, EMPTY, NO_LIMITS, Names(study))
+    (train, statistics, _), _ = arranged(study, config, site, EMPTY, NO_LIMITS, Names(study))
     assert [len(element) for element in train.elements] == [4, 2]
     assert statistics.elements == train.elements
     assert "--cpus-per-task=16" in script(study, train, site)  # 4 x jobs/train.toml's
@@ -234,7 +234,7 @@ def test_several_trainings_on_a_gpu(study: StudyDir, config: StudyConfig) -> Non
 def test_runs_that_start_from_others_wait(tmp_path: Path) -> None:
     config = study_config([AE, arm_config("vae", "vae-from-ae", start_from="ae")], 2)
     study = plant.study(tmp_path / "study", config)
-    (first, second, *_), _ = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    (first, second, *_), _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     assert runs_of(first) == ["ae-seed000", "ae-seed001"]
     assert (runs_of(second), second.after) == (["vae-from-ae-seed000", "vae-from-ae-seed001"], ("train-0001",))
     assert "#SBATCH --dependency='afterany:<train-0001>'" in script(study, second, SITE).splitlines()
@@ -243,14 +243,14 @@ def test_runs_that_start_from_others_wait(tmp_path: Path) -> None:
 def test_forks_of_a_replay_are_judged_without_statistics(study: StudyDir, config: StudyConfig) -> None:
     forks = config.model_copy(update={"replay": "of something"})
     mark(study, "ae-seed000", "trained.json")
-    (train, verdict), _ = planned(study, forks, SITE, EMPTY, NO_LIMITS, Names(study))
+    (train, verdict), _ = arranged(study, forks, SITE, EMPTY, NO_LIMITS, Names(study))
     assert (train.stage, len(train.elements)) == ("train", 5)
     assert (verdict.stage, runs_of(verdict), verdict.after) == ("verdict", ["study"], ("train-0001",))
     for run in config.runs():
         mark(study, run.name, "trained.json")
-    assert [batch.stage for batch in planned(study, forks, SITE, EMPTY, NO_LIMITS, Names(study))[0]] == ["verdict"]
+    assert [batch.stage for batch in arranged(study, forks, SITE, EMPTY, NO_LIMITS, Names(study))[0]] == ["verdict"]
     study.replay_path.write_text("")
-    assert planned(study, forks, SITE, EMPTY, NO_LIMITS, Names(study)) == ([], 0)
+    assert arranged(study, forks, SITE, EMPTY, NO_LIMITS, Names(study)) == ([], 0)
 
 
 def test_preparation_comes_before_the_launch(study: StudyDir, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_script_says_what_the_site_says(study: StudyDir, config: StudyConfig) ->
         }
     )
     site = resolved(chosen)
-    (train, *_), _ = planned(study, config, site, EMPTY, NO_LIMITS, Names(study))
+    (train, *_), _ = arranged(study, config, site, EMPTY, NO_LIMITS, Names(study))
     text = script(study, train, site)
     for line in (
         "#SBATCH --account=faces",
@@ -311,7 +311,7 @@ def test_script_says_what_the_site_says(study: StudyDir, config: StudyConfig) ->
 
 
 def test_written_scripts_chain_and_need_no_launcher(study: StudyDir, config: StudyConfig, tmp_path: Path) -> None:
-    batches, _ = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    batches, _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     write_batches(study, batches, SITE, tmp_path / "scripts")
     fake = tmp_path / "bin" / "sbatch"
     fake.parent.mkdir()
@@ -381,7 +381,7 @@ def test_slurm_is_asked_about_all_before_one_is_claimed_and_each_is_claimed_befo
     sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", clients.path())
     study.jobs.mkdir()
-    batches, _ = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    batches, _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     with pytest.raises(UserError, match=f"(?s){message}") if message else nullcontext():
         submit(study, batches, SITE, lambda *_: None)
     assert noted.read_text().splitlines() == asked
@@ -399,7 +399,7 @@ def test_sbatch_sees_nothing_that_would_win_over_the_scripts_lines(
     monkeypatch.setenv("PATH", clients.path())
     for name in ("SBATCH_OUTPUT", "SBATCH_JOB_NAME", "SLURM_JOB_ID", "SLURM_CONF", "SBATCH_DEBUG", "OUTPUT"):
         monkeypatch.setenv(name, "of the shell")
-    batches, _ = planned(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    batches, _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     (study.jobs / batches[0].name).mkdir(parents=True)
     array(study, batches[0], SITE).submitted()
     seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}

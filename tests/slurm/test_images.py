@@ -15,7 +15,7 @@ from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.images import ImageError, examined
 from vaehpc.slurm.queueing import require_package
 from vaehpc.study.sites import Site, resolved
-from vaehpc.tasks.probe import machine_report
+from vaehpc.tasks.visit import machine_report
 
 TRAIN = ImageRecord(target="train", revision="1a2b3c4", digest="sha256:12")
 GPU_PACKAGES = {"vaehpc": f"{__version__}+g1a2b3c4", "tensorflow": "2.21.0", "nvidia-cudnn-cu12": "9.1"}

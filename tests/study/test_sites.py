@@ -31,7 +31,7 @@ def test_a_site_gives_a_job_other_resources(tmp_path: Path) -> None:
     assert set(jobs) == {"prepare", "launch", "train", "statistics", "aggregate", "verdict"}
 
 
-@pytest.mark.parametrize("name", [*get_args(JobName), "probe"])
+@pytest.mark.parametrize("name", [*get_args(JobName), "visit"])
 def test_declarations_are_valid_and_their_entry_points_exist(name: str) -> None:
     module, _, function = job_config(name).entry_point.partition(":")
     source = Path(__file__).parents[2] / f"{module.replace('.', '/')}.py"

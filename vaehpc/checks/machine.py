@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.schema.site import JobConfig
 from vaehpc.study.files import gigabytes
-from vaehpc.tasks.probe import (
+from vaehpc.tasks.visit import (
     ANALYSIS_EXTRAS,
     DataReport,
     MachineReport,
@@ -189,7 +189,7 @@ def data_finding(report: DataReport, job: JobConfig, where: str) -> Finding:
     return right(name, found)
 
 
-def not_probed(where: str) -> list[Finding]:
+def not_visited(where: str) -> list[Finding]:
     """What only a job can tell."""
     asked = "--probe submits a job of a minute that looks"
     return [unchecked(what, f"on {where}", asked) for what in ("Python, TensorFlow, GPU", "shared folder, data")]

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 
 from vaehpc.command import duration
 from vaehpc.local.pool import local_slots
-from vaehpc.local.sharing import measured_together
+from vaehpc.local.sharing import timed_together
 from vaehpc.schema.config import RunConfig, StudyConfig
-from vaehpc.schema.results import Measurement
+from vaehpc.schema.results import Timing
 from vaehpc.study.files import gigabytes
 from vaehpc.study.sites import built_in_site, job_config
 from vaehpc.study.study import expected_bytes
 
 
-def measured_arms(config: StudyConfig, seconds: float) -> dict[str, Measurement]:
+def timed_arms(config: StudyConfig, seconds: float) -> dict[str, Timing]:
     """Each arm measured in as many processes at once as would train on this machine; the medians.
 
     Args:
@@ -28,16 +28,16 @@ def measured_arms(config: StudyConfig, seconds: float) -> dict[str, Measurement]
     gpus = [slot.gpu for slot in local_slots(job_config("train"))]
     environment = built_in_site("local").environment
     first = {arm: next(run for run in config.runs() if run.arm.name == arm) for arm in config.arms}
-    return {arm: _median(measured_together(run, seconds, gpus, environment)) for arm, run in first.items()}
+    return {arm: _median(timed_together(run, seconds, gpus, environment)) for arm, run in first.items()}
 
 
-def _median(found: list[Measurement]) -> Measurement:
+def _median(found: list[Timing]) -> Timing:
     numbers = ("start_seconds", "step_seconds", "image_seconds", "checkpoint_seconds", "end_seconds")
     medians = {name: statistics.median(getattr(each, name) for each in found) for name in numbers}
     return found[0].model_copy(update=medians | {"memory_bytes": max(each.memory_bytes for each in found)})
 
 
-def run_seconds(run: RunConfig, speed: Measurement) -> float:
+def run_seconds(run: RunConfig, speed: Timing) -> float:
     """Wall seconds from the start of a run's training to the end of its latents."""
     train, num_train = run.arm.train, run.data.num_train
     probed = run.num_steps // run.plan.probe.every_steps * min(run.plan.probe.num_images, num_train)
@@ -48,7 +48,7 @@ def run_seconds(run: RunConfig, speed: Measurement) -> float:
     return speed.start_seconds + steps + encoded + num_checkpoints * speed.checkpoint_seconds + speed.end_seconds
 
 
-def forecast(config: StudyConfig, speeds: Mapping[str, Measurement]) -> Iterator[str]:
+def forecast(config: StudyConfig, speeds: Mapping[str, Timing]) -> Iterator[str]:
     """Time, memory and disk of each arm's runs and of the whole study, in words."""
     runs = list(config.runs())
     slots = local_slots(job_config("train"))

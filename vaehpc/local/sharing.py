@@ -16,7 +16,7 @@ from pathlib import Path
 from vaehpc.local.starting import added, fork_server
 from vaehpc.machine.hardware import gpu_name
 from vaehpc.schema.config import RunConfig
-from vaehpc.schema.results import Measurement, Sharing
+from vaehpc.schema.results import Sharing, Timing
 from vaehpc.study.files import RunDir, StudyDir, read_model, write_model
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ SECONDS = 20.0
 MPS = "nvidia-cuda-mps-control"
 PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
 
-Together = Callable[[int], Sequence[Measurement]]
+Together = Callable[[int], Sequence[Timing]]
 """Measures one run so many times at once."""
 
 
@@ -48,7 +48,7 @@ def runs_at_once(directory: str, most: int, gpu: str | None = None) -> int:
     if not kept.exists():
         config = run.config()
         print(f"measuring how many runs, at most {most}, train fastest together on {name}: a minute or two", flush=True)
-        sharing = measured_sharing(name, most, lambda number: measured_together(config, SECONDS, [gpu] * number))
+        sharing = measured_sharing(name, most, lambda number: timed_together(config, SECONDS, [gpu] * number))
         write_model(kept, sharing)
         logger.info("%s", sharing.model_dump_json())
     return read_model(kept, Sharing).runs_at_once
@@ -70,9 +70,9 @@ def measured_sharing(gpu: str, most: int, together: Together) -> Sharing:
     return Sharing(gpu=gpu, steps_per_second=rates, runs_at_once=max(1, number // 2))
 
 
-def measured_together(
+def timed_together(
     run: RunConfig, seconds: float, gpus: Sequence[str | None], environment: Mapping[str, str] | None = None
-) -> list[Measurement]:
+) -> list[Timing]:
     """One run, measured in a process for each of these GPUs at the same time; None leaves the choice to TensorFlow.
 
     Raises:
@@ -81,16 +81,16 @@ def measured_together(
     # A process each time: TensorFlow chooses its device once, and memory is that of this run alone.
     with added(environment or {}), ProcessPoolExecutor(len(gpus), mp_context=fork_server()) as pool:
         seen = [{} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
-        tasks = [pool.submit(_measure, run, seconds, {**os.environ, **of_gpu}) for of_gpu in seen]
+        tasks = [pool.submit(_timed, run, seconds, {**os.environ, **of_gpu}) for of_gpu in seen]
         return [task.result() for task in tasks]
 
 
-def _measure(run: RunConfig, seconds: float, environment: Mapping[str, str]) -> Measurement:
+def _timed(run: RunConfig, seconds: float, environment: Mapping[str, str]) -> Timing:
     os.environ.update(environment)
     # Imported here, in a process of its own: what starts it does without TensorFlow.
-    from vaehpc.tasks.measure import measure
+    from vaehpc.tasks.timing import timed
 
-    return measure(run, seconds)
+    return timed(run, seconds)
 
 
 @contextlib.contextmanager

@@ -823,7 +823,7 @@ class StudySummary(Result):
 # Before the launch
 
 
-class Measurement(Result):
+class Timing(Result):
     """What a short training of an arm showed."""
 
     run: str

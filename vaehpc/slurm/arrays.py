@@ -139,7 +139,7 @@ class Limits:
     """Elements that may still be put into the queue."""
 
 
-def planned(
+def arranged(
     study: StudyDir, config: StudyConfig, site: Site, queue: Queue, limits: Limits, names: Names
 ) -> tuple[list[Batch], int]:
     """Arrays of what is missing and not queued, each after those that it waits for.

@@ -12,7 +12,7 @@ from vaehpc import __version__
 from vaehpc.slurm.containers import TRAIN_STAGES, host_path, image_of, mount_points, python_command
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site
-from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, released
+from vaehpc.tasks.visit import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, released
 
 STAGES = ("train", "statistics")
 """One that needs the train image and one that needs the other."""

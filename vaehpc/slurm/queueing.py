@@ -21,7 +21,7 @@ from vaehpc.slurm.arrays import (
     Limits,
     Names,
     Queue,
-    planned,
+    arranged,
     preparation,
     require_only_submission,
     script,
@@ -66,7 +66,7 @@ def queue_study(study: StudyDir, config: StudyConfig, site: Site, wait: bool, co
     names = Names(study)
     queue, limits = _asked_of_slurm(study, site)
     require_only_submission(study, queue)
-    batches, num_left = planned(study, config, site, queue, limits, names)
+    batches, num_left = arranged(study, config, site, queue, limits, names)
     _say_queued(queue, console)
     _submit(study, batches, site, console)
     if num_left:
@@ -282,7 +282,7 @@ def write_scripts(study: StudyDir, config: StudyConfig, site: Site, folder: Path
     except UserError as error:
         say(console, f"{error} Scripts are made as if nothing of the study were queued.")
         queue, limits = Queue({}, {}), Limits(DEFAULT_ARRAY_SIZE, UNLIMITED)
-    batches, _ = planned(study, config, site, queue, limits, Names(study))
+    batches, _ = arranged(study, config, site, queue, limits, Names(study))
     if folder is None:
         for batch in batches:
             say(console, f"\n# {_in_words(batch)}\n{script(study, batch, site)}")

@@ -25,6 +25,7 @@ from vaehpc.schema.results import (
     Spread,
     TsneResult,
 )
+from vaehpc.stats.attributes import attribute_probes
 from vaehpc.stats.clustering import inertia_curve
 from vaehpc.stats.dimension import neighbour_distances, neighbour_ratio, normal_surrogate, two_nn_dimension
 from vaehpc.stats.embedding import neighbour_recall, tsne
@@ -42,7 +43,6 @@ from vaehpc.stats.gaussian import (
     radius_moments,
     squared_mahalanobis,
 )
-from vaehpc.stats.probes import attribute_probes
 from vaehpc.stats.radius import radii
 
 FloatArray = npt.NDArray[np.floating[Any]]

@@ -101,10 +101,10 @@ def prepare(request: Request, out: Path, on_progress: OnProgress = lambda *_: No
     try:
         claim(data, _with_absolute_paths(request), settings)
         source = source or _drawn_source(data, request, on_progress)
-        plan = _plan(source, settings)
-        jobs = _jobs(data, source, plan, settings)
+        layout = _layout(source, settings)
+        jobs = _jobs(data, source, layout, settings)
         records = make_shards(jobs, request.workers, functools.partial(on_progress, "images prepared"))
-        manifest = _finish(data, source, plan, settings, records)
+        manifest = _finish(data, source, layout, settings, records)
     finally:
         remove_unfinished(data)
     shutil.rmtree(data.progress)
@@ -224,7 +224,7 @@ def _with_absolute_paths(request: Request) -> Request:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layout:
     """The images in the order of the set: split by split, by name within."""
 
     names: tuple[str, ...]
@@ -235,7 +235,7 @@ class Plan:
     shards: tuple[ShardImages, ...]
 
 
-def _plan(source: Source, settings: Settings) -> Plan:
+def _layout(source: Source, settings: Settings) -> Layout:
     names = source.images.names
     if settings.num_train is not None:
         splits: tuple[str, ...] = ARTICLE_SPLITS
@@ -251,7 +251,7 @@ def _plan(source: Source, settings: Settings) -> Plan:
         )
     order = np.argsort(codes, kind="stable")
     num_images = {split: count for split, count in counts.items() if count}
-    return Plan(
+    return Layout(
         names=tuple(names[i] for i in order),
         numbers=source.images.numbers()[order],
         attributes=source.attributes[order],
@@ -260,18 +260,18 @@ def _plan(source: Source, settings: Settings) -> Plan:
     )
 
 
-def _jobs(data: DataDir, source: Source, plan: Plan, settings: Settings) -> list[ShardJob]:
+def _jobs(data: DataDir, source: Source, layout: Layout, settings: Settings) -> list[ShardJob]:
     jobs = []
-    for shard in plan.shards:
+    for shard in layout.shards:
         of_shard = slice(shard.first_image, shard.first_image + shard.num_images)
         job = ShardJob(
             images_path=source.images.path.absolute(),
             path=data.path / shard.file,
             record_path=data.progress / f"{shard.file}.json",
             shard=shard,
-            names=plan.names[of_shard],
-            numbers=plan.numbers[of_shard],
-            attributes=plan.attributes[of_shard],
+            names=layout.names[of_shard],
+            numbers=layout.numbers[of_shard],
+            attributes=layout.attributes[of_shard],
             size=settings.size,
             resize=settings.resize,
         )
@@ -279,25 +279,27 @@ def _jobs(data: DataDir, source: Source, plan: Plan, settings: Settings) -> list
     return jobs
 
 
-def _finish(data: DataDir, source: Source, plan: Plan, settings: Settings, records: Sequence[ShardRecord]) -> Manifest:
+def _finish(
+    data: DataDir, source: Source, layout: Layout, settings: Settings, records: Sequence[ShardRecord]
+) -> Manifest:
     """Write the sidecars and, last, the manifest."""
-    write_array(data.attributes, plan.attributes)
-    write_array(data.image_numbers, plan.numbers)
+    write_array(data.attributes, layout.attributes)
+    write_array(data.image_numbers, layout.numbers)
     preprocessing = Preprocessing(
         version=settings.version,
         size=settings.size,
         crop=preprocess.CROP if settings.resize == "area" else 0,
         resize=settings.resize,
         split=settings.split,
-        num_train=plan.num_images["train"],
+        num_train=layout.num_images["train"],
         images_per_shard=settings.images_per_shard,
     )
     manifest = Manifest(
         name="built-in faces (synthetic)" if source.images.synthetic else "CelebA",
         synthetic=source.images.synthetic,
-        num_images=len(plan.names),
+        num_images=len(layout.names),
         preprocessing=preprocessing,
-        splits=_splits(plan, records),
+        splits=_splits(layout, records),
         shards=tuple(record.shard for record in records),
         sidecars={path.name: sha256_of_file(path) for path in (data.attributes, data.image_numbers)},
         sha256="",
@@ -308,10 +310,10 @@ def _finish(data: DataDir, source: Source, plan: Plan, settings: Settings, recor
     return manifest
 
 
-def _splits(plan: Plan, records: Sequence[ShardRecord]) -> dict[str, Split]:
+def _splits(layout: Layout, records: Sequence[ShardRecord]) -> dict[str, Split]:
     splits = {}
     first_image = 0
-    for name, num_images in plan.num_images.items():
+    for name, num_images in layout.num_images.items():
         counts = np.sum([record.pixel_counts for record in records if record.shard.split == name], axis=0)
         floor = entropy_floor(counts.tolist(), num_images)
         splits[name] = Split(first_image=first_image, num_images=num_images, entropy_floor=floor)

@@ -1,4 +1,4 @@
-"""What a probe finds on its machine, for real where this machine can show it, from recorded output where it cannot."""
+"""What a visit finds on its machine, for real where this machine can show it, from recorded output where it cannot."""
 
 import json
 import os
@@ -12,11 +12,11 @@ import pytest
 
 from vaehpc.schema.config import DataConfig
 from vaehpc.study.files import read_model, write_model
-from vaehpc.tasks.probe import (
+from vaehpc.tasks.visit import (
     CONVOLVED_ONES,
-    ProbeDir,
-    ProbeReport,
-    ProbeRequest,
+    VisitDir,
+    VisitReport,
+    VisitRequest,
     data_report,
     installed_versions,
     is_met,
@@ -46,29 +46,29 @@ def answered(gpus: list[str], total: float = CONVOLVED_ONES) -> str:
     return f"something else\n{json.dumps({'version': '2.21.0', 'gpus': gpus, 'sum': total})}\n"
 
 
-def ask(folder: Path, data: str | None = None, seconds: float = 30.0) -> ProbeDir:
-    probe = ProbeDir(folder)
-    request = ProbeRequest(tensorflow=False, extras=(), environment=("SEEN",), data=data, answer_seconds=seconds)
-    write_model(probe.request_path, request)
-    return probe
+def ask(folder: Path, data: str | None = None, seconds: float = 30.0) -> VisitDir:
+    visit = VisitDir(folder)
+    request = VisitRequest(tensorflow=False, extras=(), environment=("SEEN",), data=data, answer_seconds=seconds)
+    write_model(visit.request_path, request)
+    return visit
 
 
 # The job
 
 
-def test_a_probe_reports_its_machine_the_data_and_how_long_an_answer_took(
+def test_a_visit_reports_its_machine_the_data_and_how_long_an_answer_took(
     tmp_path: Path, faces: DataConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEEN", "by the task")
     monkeypatch.setenv("SLURMD_NODENAME", "g1")
-    probe = ask(tmp_path, faces.path)
+    visit = ask(tmp_path, faces.path)
     job = threading.Thread(target=run, args=(str(tmp_path),))
     job.start()
-    while not probe.started.exists():
+    while not visit.started.exists():
         time.sleep(0.01)
-    probe.answer.touch()
+    visit.answer.touch()
     job.join()
-    report = read_model(probe.result_path, ProbeReport)
+    report = read_model(visit.result_path, VisitReport)
     assert report.answer_seconds is not None
     assert (report.machine.host, report.machine.environment) == ("g1", {"SEEN": "by the task"})
     assert report.machine.executable == sys.executable
@@ -81,10 +81,10 @@ def test_a_probe_reports_its_machine_the_data_and_how_long_an_answer_took(
     assert report.data.manifest.sha256 == faces.sha256
 
 
-def test_a_probe_that_nobody_answers_says_so(tmp_path: Path) -> None:
-    probe = ask(tmp_path, seconds=0.1)
+def test_a_visit_that_nobody_answers_says_so(tmp_path: Path) -> None:
+    visit = ask(tmp_path, seconds=0.1)
     run(str(tmp_path))
-    assert read_model(probe.result_path, ProbeReport).answer_seconds is None
+    assert read_model(visit.result_path, VisitReport).answer_seconds is None
 
 
 # Packages

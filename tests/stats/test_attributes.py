@@ -7,7 +7,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from vaehpc.stats.probes import attribute_probes
+from vaehpc.stats.attributes import attribute_probes
 
 NAMES = ("planted", "rare", "noise", "all", "none")
 

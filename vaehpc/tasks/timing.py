@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from vaehpc.schema.config import RunConfig
-from vaehpc.schema.results import Measurement
+from vaehpc.schema.results import Timing
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import RunDir
 from vaehpc.tasks.train import configure_tensorflow
@@ -26,7 +26,7 @@ NUM_ENCODED = 512
 """Images whose latents are timed."""
 
 
-def measure(run: RunConfig, seconds: float) -> Measurement:
+def timed(run: RunConfig, seconds: float) -> Timing:
     """Time the parts of a training: the start, steps as they are recorded, latents, a checkpoint, pictures.
 
     Args:
@@ -65,7 +65,7 @@ def measure(run: RunConfig, seconds: float) -> Measurement:
         first = images[:num_encoded]
         of_image = _seconds(lambda: encode(first, len(first))) / len(first)
         latents = _seconds(lambda: write_latents(attempt.path / "latents", run, net, first, attempt.still_alive))
-    return Measurement(
+    return Timing(
         run=run.name,
         device=device.name,
         start_seconds=started,

@@ -1,14 +1,14 @@
-"""Probes but for Slurm's part: what is asked for, and what is concluded from what a probe left behind."""
+"""Visits but for Slurm's part: what is asked for, and what is concluded from what a visit left behind."""
 
 from pathlib import Path
 
 import pytest
 
-from vaehpc.checks.probing import Probe, failed_finding, probe_array, report_findings
+from vaehpc.checks.visiting import Visit, failed_finding, report_findings, visit_array
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.sbatch import SlurmArray
 from vaehpc.study.sites import job_config, resolved
-from vaehpc.tasks.probe import ProbeDir, ProbeReport, machine_report
+from vaehpc.tasks.visit import VisitDir, VisitReport, machine_report
 
 CONFIG = SiteConfig.model_validate(
     {
@@ -21,17 +21,17 @@ CONFIG = SiteConfig.model_validate(
 SITE = resolved(CONFIG)
 
 
-def test_a_probe_stands_where_its_stage_does_and_asks_for_little(tmp_path: Path) -> None:
-    train, statistics = (probe_array(stage, tmp_path / stage, SITE) for stage in ("train", "statistics"))
-    declared = job_config("probe")
+def test_a_visit_stands_where_its_stage_does_and_asks_for_little(tmp_path: Path) -> None:
+    train, statistics = (visit_array(stage, tmp_path / stage, SITE) for stage in ("train", "statistics"))
+    declared = job_config("visit")
     assert (train.partition, train.gpus, train.cpus, train.memory_gb) == ("gpu", 1, 1, declared.memory_gb)
     assert (statistics.partition, statistics.gpus, statistics.memory_gb, statistics.minutes) == ("cpu", 0, 1, 6)
     assert train.minutes == 60 * declared.hours
-    assert (train.entry_point, train.arguments) == ("vaehpc.tasks.probe:run", str(tmp_path / "train"))
+    assert (train.entry_point, train.arguments) == ("vaehpc.tasks.visit:run", str(tmp_path / "train"))
 
 
 def test_its_script_has_the_sites_environment_and_account(tmp_path: Path) -> None:
-    script = SlurmArray(probe_array("train", tmp_path, SITE), SITE.slurm).script().splitlines()
+    script = SlurmArray(visit_array("train", tmp_path, SITE), SITE.slurm).script().splitlines()
     assert "export OMP_NUM_THREADS='1 or 2'" in script
     assert "#SBATCH --account=faces" in script
     assert "#SBATCH --gres=gpu:1" in script
@@ -52,7 +52,7 @@ def test_its_script_has_the_sites_environment_and_account(tmp_path: Path) -> Non
         ("Illegal instruction\n", "Illegal instruction", "mend what its log says"),
     ],
 )
-def test_a_probe_without_result(tmp_path: Path, log: str | None, found: str, remedy: str) -> None:
+def test_a_visit_without_result(tmp_path: Path, log: str | None, found: str, remedy: str) -> None:
     if log is not None:
         (tmp_path / "4711_0_log.err").write_text(log)
     finding = failed_finding("train", "4711", tmp_path, "FAILED")
@@ -61,10 +61,10 @@ def test_a_probe_without_result(tmp_path: Path, log: str | None, found: str, rem
     assert remedy in finding.remedy
 
 
-def test_what_a_probe_found_is_judged(tmp_path: Path) -> None:
+def test_what_a_visit_found_is_judged(tmp_path: Path) -> None:
     here = machine_report((), ("OMP_NUM_THREADS",), tensorflow=False)
     there = here.model_copy(update={"host": "c1", "environment": {"OMP_NUM_THREADS": "1 or 2"}})
-    report = ProbeReport(machine=there, answer_seconds=0.42, data=None)
+    report = VisitReport(machine=there, answer_seconds=0.42, data=None)
     found = {finding.name: finding for finding in report_findings("statistics", report, SITE, here, tmp_path)}
     assert list(found) == [
         "shared folder on c1",
@@ -79,8 +79,8 @@ def test_what_a_probe_found_is_judged(tmp_path: Path) -> None:
     assert report_findings("statistics", silent, SITE, here, tmp_path)[0].ok is False
 
 
-def test_the_state_of_a_probe_in_words(tmp_path: Path) -> None:
-    probe = Probe("train", ProbeDir(tmp_path), "4711", reason="Resources")
-    assert probe.in_words == "train is PENDING (Resources)"
-    probe.state, probe.node = "RUNNING", "g1"
-    assert probe.in_words == "train is RUNNING on g1"
+def test_the_state_of_a_visit_in_words(tmp_path: Path) -> None:
+    visit = Visit("train", VisitDir(tmp_path), "4711", reason="Resources")
+    assert visit.in_words == "train is PENDING (Resources)"
+    visit.state, visit.node = "RUNNING", "g1"
+    assert visit.in_words == "train is RUNNING on g1"

@@ -39,7 +39,7 @@ CONVOLVED_ONES = 2904.0
 """Sum of 8 x 8 x 3 ones convolved with 3 x 3 kernels of ones into 2 channels: (3 x 8 - 2)^2 x 3 x 2."""
 
 
-class ProbeRequest(Frozen):
+class VisitRequest(Frozen):
     """request.json: what a job is to look at."""
 
     tensorflow: bool
@@ -101,7 +101,7 @@ class DataReport(Frozen):
     """What is wrong with it."""
 
 
-class ProbeReport(Frozen):
+class VisitReport(Frozen):
     """result.json: what a job found."""
 
     machine: MachineReport
@@ -110,8 +110,8 @@ class ProbeReport(Frozen):
     data: DataReport | None
 
 
-class ProbeDir:
-    """The folder through which a probe and its launcher talk."""
+class VisitDir:
+    """The folder through which a visit and its launcher talk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -129,18 +129,18 @@ def run(directory: str) -> None:
     Raises:
         UserError: the directory cannot be written, or holds no request.
     """
-    probe = ProbeDir(Path(directory))
-    request = read_model(probe.request_path, ProbeRequest)
+    visit = VisitDir(Path(directory))
+    request = read_model(visit.request_path, VisitRequest)
     written = time.monotonic()
-    write_text(probe.started, "started\n")
-    answered = _wait_for(probe.answer.exists, request.answer_seconds)
+    write_text(visit.started, "started\n")
+    answered = _wait_for(visit.answer.exists, request.answer_seconds)
     answer_seconds = time.monotonic() - written if answered else None
-    report = ProbeReport(
+    report = VisitReport(
         machine=machine_report(request.extras, request.environment, request.tensorflow),
         answer_seconds=answer_seconds,
         data=None if request.data is None else data_report(Path(request.data)),
     )
-    write_model(probe.result_path, report)
+    write_model(visit.result_path, report)
 
 
 def _wait_for(condition: Callable[[], bool], limit: float) -> bool:
@@ -271,7 +271,7 @@ def tensorflow_report() -> TensorflowReport:
     """What TensorFlow says in a process of its own: version, GPUs, and why it has none."""
     # Libraries that cannot be loaded are named only at this level of this one file of TensorFlow's.
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
-    command = [sys.executable, "-m", "vaehpc.tasks.probe"]
+    command = [sys.executable, "-m", "vaehpc.tasks.visit"]
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, errors="replace", timeout=IMPORT_SECONDS

@@ -26,10 +26,10 @@ from vaehpc.slurm.sbatch import Array, SlurmArray
 from vaehpc.study.attempts import tail
 from vaehpc.study.files import StudyDir, read_model, write_model, write_text
 from vaehpc.study.sites import Site, job_config
-from vaehpc.tasks.probe import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, ProbeDir, ProbeReport, ProbeRequest
+from vaehpc.tasks.visit import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, VisitDir, VisitReport, VisitRequest
 
-PROBED = ("train", "statistics")
-"""Stages at whose place a probe runs, and whose script is shown to sbatch before."""
+VISITED = ("train", "statistics")
+"""Stages at whose place a visit runs, and whose script is shown to sbatch before."""
 ANSWER_SECONDS = 90.0
 """NFS may hide a new file for a minute."""
 SQUEUE_SECONDS = 2.0
@@ -51,18 +51,18 @@ Show = Callable[[str], None]
 
 
 @dataclass
-class Probe:
-    """A probe in Slurm's hands."""
+class Visit:
+    """A visit in Slurm's hands."""
 
     stage: str
-    folder: ProbeDir
+    folder: VisitDir
     job: str
     state: str = "PENDING"
     node: str = ""
     reason: str = ""
     gone_at: float | None = None
     """When it was first seen to have left the queue."""
-    outcome: ProbeReport | Finding | None = None
+    outcome: VisitReport | Finding | None = None
 
     @property
     def in_words(self) -> str:
@@ -71,10 +71,10 @@ class Probe:
         return f"{self.stage} is {self.state}{where}"
 
 
-def probe_array(stage: str, folder: Path, site: Site) -> Array:
-    """The probe as Slurm is asked for it: placed as the stage is, with its GPUs, but few processors and little time."""
+def visit_array(stage: str, folder: Path, site: Site) -> Array:
+    """The visit as Slurm is asked for it: placed as the stage is, with its GPUs, but few processors and little time."""
     place = array(StudyDir(folder), Batch(stage, stage, ((folder,),)), site).asked
-    job = job_config("probe")
+    job = job_config("visit")
     return replace(
         place,
         name=f"doctor.{stage}",
@@ -91,30 +91,30 @@ def probe_array(stage: str, folder: Path, site: Site) -> Array:
     )
 
 
-def submit_probe(stage: str, folder: Path, site: Site, data: Path | None) -> Probe:
-    """Put a probe into the queue.
+def submit_visit(stage: str, folder: Path, site: Site, data: Path | None) -> Visit:
+    """Put a visit into the queue.
 
     Raises:
         SlurmError: Slurm refuses.
     """
-    probe = ProbeDir(folder)
-    probe.path.mkdir()
+    visit = VisitDir(folder)
+    visit.path.mkdir()
     extras = TRAIN_EXTRAS if stage == "train" else ANALYSIS_EXTRAS
-    request = ProbeRequest(
+    request = VisitRequest(
         tensorflow=stage == "train",
         extras=extras,
         environment=(*site.environment, THREADS, "CUDA_VISIBLE_DEVICES"),
         data=None if data is None else str(data.absolute()),
         answer_seconds=ANSWER_SECONDS,
     )
-    write_model(probe.request_path, request)
-    return Probe(stage, probe, SlurmArray(probe_array(stage, folder, site), site.slurm).submitted())
+    write_model(visit.request_path, request)
+    return Visit(stage, visit, SlurmArray(visit_array(stage, folder, site), site.slurm).submitted())
 
 
-def probe_findings(
+def visit_findings(
     scratch: Path, site: Site, data: Path | None, here: MachineReport, minutes: float, show: Show
 ) -> list[Finding]:
-    """Submit probes, wait for them, and judge what they found.
+    """Submit visits, wait for them, and judge what they found.
 
     Args:
         scratch: an empty folder in the folder of the studies.
@@ -127,66 +127,66 @@ def probe_findings(
     Raises:
         KeyboardInterrupt: after what was submitted was cancelled.
     """
-    findings, probes = list[Finding](), list[Probe]()
+    findings, visits = list[Finding](), list[Visit]()
     try:
-        for stage in PROBED:
+        for stage in VISITED:
             try:
-                probes.append(submit_probe(stage, scratch / stage, site, data))
+                visits.append(submit_visit(stage, scratch / stage, site, data))
             except SlurmError as error:
-                findings.append(wrong(f"probe of {stage}", str(error), "see what is wrong above"))
-        wait_for(probes, 60 * minutes, show)
+                findings.append(wrong(f"visit of {stage}", str(error), "see what is wrong above"))
+        wait_for(visits, 60 * minutes, show)
     finally:
-        _cancel_rest(probes, scratch)
-    _let_leave([probe.job for probe in probes])
-    for probe in probes:
-        findings += _judged(probe, site, here, minutes)
+        _cancel_rest(visits, scratch)
+    _let_leave([visit.job for visit in visits])
+    for visit in visits:
+        findings += _judged(visit, site, here, minutes)
     return findings
 
 
-def wait_for(probes: Sequence[Probe], limit: float, show: Show) -> None:
-    """Answer the probes and collect what they found, until all have ended or the time is up."""
+def wait_for(visits: Sequence[Visit], limit: float, show: Show) -> None:
+    """Answer the visits and collect what they found, until all have ended or the time is up."""
     deadline, asked_at = time.monotonic() + limit, float("-inf")
-    while waiting := [probe for probe in probes if probe.outcome is None]:
+    while waiting := [visit for visit in visits if visit.outcome is None]:
         now = time.monotonic()
         if now > deadline:
             return
-        for probe in waiting:
-            _exchange(probe)
+        for visit in waiting:
+            _exchange(visit)
         if now - asked_at > SQUEUE_SECONDS:
             asked_at = now
             with suppress(SlurmError):  # busy for a moment; results come through the folder
                 _ask_queue(waiting, now)
-        show("; ".join(f"{probe.in_words}, job {probe.job}" for probe in waiting))
+        show("; ".join(f"{visit.in_words}, job {visit.job}" for visit in waiting))
         time.sleep(POLL_SECONDS)
 
 
-def _exchange(probe: Probe) -> None:
-    """Answer a probe that has started, read the result of one that has ended."""
-    folder = probe.folder
+def _exchange(visit: Visit) -> None:
+    """Answer a visit that has started, read the result of one that has ended."""
+    folder = visit.folder
     os.listdir(folder.path)  # so that NFS looks again  # noqa: PTH208
     if folder.started.exists() and not folder.answer.exists():
         write_text(folder.answer, "seen\n")
     if folder.result_path.exists():
-        probe.outcome = read_model(folder.result_path, ProbeReport)
+        visit.outcome = read_model(folder.result_path, VisitReport)
 
 
-def _ask_queue(probes: Sequence[Probe], now: float) -> None:
+def _ask_queue(visits: Sequence[Visit], now: float) -> None:
     elements = {element.element: element for element in queued()}
-    for probe in probes:
-        element = elements.get(probe.job)
+    for visit in visits:
+        element = elements.get(visit.job)
         if element is not None:
-            probe.state, probe.node, probe.reason = element.state, element.node, element.reason
+            visit.state, visit.node, visit.reason = element.state, element.node, element.reason
             if element.reason.startswith(NEVER):
                 remedy = "see the partition and the resources above"
-                probe.outcome = wrong(
-                    f"probe of {probe.stage}", f"job {probe.job} will not start: {element.reason}", remedy
+                visit.outcome = wrong(
+                    f"visit of {visit.stage}", f"job {visit.job} will not start: {element.reason}", remedy
                 )
                 with suppress(SlurmError):
-                    cancel([probe.job])
-        elif probe.gone_at is None:
-            probe.gone_at = now
-        elif now - probe.gone_at > GONE_SECONDS and probe.outcome is None:
-            probe.outcome = failed_finding(probe.stage, probe.job, probe.folder.path, _last_state(probe.job))
+                    cancel([visit.job])
+        elif visit.gone_at is None:
+            visit.gone_at = now
+        elif now - visit.gone_at > GONE_SECONDS and visit.outcome is None:
+            visit.outcome = failed_finding(visit.stage, visit.job, visit.folder.path, _last_state(visit.job))
 
 
 def _last_state(job: str) -> str:
@@ -200,8 +200,8 @@ def _last_state(job: str) -> str:
 
 
 def failed_finding(stage: str, job: str, folder: Path, state: str) -> Finding:
-    """A probe that left the queue without a result, by what it left in its folder."""
-    name = f"probe of {stage}"
+    """A visit that left the queue without a result, by what it left in its folder."""
+    name = f"visit of {stage}"
     found = f"job {job} ended without a result" + (f" ({state})" if state else "")
     logs = [log for pattern in ("*.err", "*.out") for log in sorted(folder.glob(pattern))]
     said = " | ".join(line.strip() for log in logs for line in tail(log, LOG_LINES))
@@ -215,10 +215,10 @@ def failed_finding(stage: str, job: str, folder: Path, state: str) -> Finding:
     return wrong(name, f"{found}; its log ends: {said or 'with nothing'}", remedy)
 
 
-def _cancel_rest(probes: Sequence[Probe], scratch: Path) -> None:
+def _cancel_rest(visits: Sequence[Visit], scratch: Path) -> None:
     """Cancel what has no outcome, and what Slurm accepted just when this was interrupted."""
-    ended = {probe.job for probe in probes if probe.outcome is not None}
-    jobs = {probe.job for probe in probes}
+    ended = {visit.job for visit in visits if visit.outcome is not None}
+    jobs = {visit.job for visit in visits}
     with suppress(SlurmError):
         jobs |= {element.element for element in queued() if Path(element.comment).parent == scratch}
     with suppress(SlurmError):
@@ -233,17 +233,17 @@ def _let_leave(jobs: Sequence[str]) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _judged(probe: Probe, site: Site, here: MachineReport, minutes: float) -> list[Finding]:
-    if probe.outcome is None:
-        found = f"job {probe.job} did not end within {minutes:g} min: {probe.in_words}. It was cancelled"
-        return [unchecked(f"probe of {probe.stage}", found, "again later, or with a larger --minutes")]
-    if isinstance(probe.outcome, Finding):
-        return [probe.outcome]
-    return report_findings(probe.stage, probe.outcome, site, here, probe.folder.path.parent)
+def _judged(visit: Visit, site: Site, here: MachineReport, minutes: float) -> list[Finding]:
+    if visit.outcome is None:
+        found = f"job {visit.job} did not end within {minutes:g} min: {visit.in_words}. It was cancelled"
+        return [unchecked(f"visit of {visit.stage}", found, "again later, or with a larger --minutes")]
+    if isinstance(visit.outcome, Finding):
+        return [visit.outcome]
+    return report_findings(visit.stage, visit.outcome, site, here, visit.folder.path.parent)
 
 
-def report_findings(stage: str, report: ProbeReport, site: Site, here: MachineReport, folder: Path) -> list[Finding]:
-    """Judge what a probe found at the place of a stage."""
+def report_findings(stage: str, report: VisitReport, site: Site, here: MachineReport, folder: Path) -> list[Finding]:
+    """Judge what a visit found at the place of a stage."""
     machine, job = report.machine, site.jobs[stage]
     where = f"on {machine.host}"
     lock = ("train-gpu" if job.gpus else "train-cpu") if stage == "train" else "analysis"
@@ -259,7 +259,7 @@ def report_findings(stage: str, report: ProbeReport, site: Site, here: MachineRe
     return findings
 
 
-def _shared(report: ProbeReport, folder: Path, where: str) -> Finding:
+def _shared(report: VisitReport, folder: Path, where: str) -> Finding:
     name = f"shared folder {where}"
     if report.answer_seconds is None:
         remedy = "stop and status would not work: take an --out on a file system without such delays"
