@@ -214,8 +214,8 @@ class Cluster:
         """Nodes in one of sinfo's states: 'idle', 'mixed,alloc', 'down'."""
         return set(self.root(f"sinfo --noheader --Node --states={states} --format=%N").split())
 
-    def wait(self, condition: Callable[[], Found], what: str, seconds: float = 60) -> Found:
-        """The condition's first true value.
+    def wait(self, condition: Callable[[], Found], what: str, seconds: float = 60, every: float = 0.1) -> Found:
+        """The condition's first true value; asked so often, in seconds.
 
         Raises:
             AssertionError: none within the time limit; says what the cluster does instead.
@@ -223,7 +223,7 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self.report()}"
-            time.sleep(0.1)
+            time.sleep(every)
         return found
 
     def state(self, job: str) -> str:

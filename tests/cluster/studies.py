@@ -166,7 +166,8 @@ class Place:
 
     def wait_until_ended(self, seconds: float = 300) -> None:
         """Waits until nothing of the user's is queued."""
-        self.cluster.wait(lambda: not self.cluster.root("squeue --noheader"), "an empty queue", seconds)
+        # Rarely: the processors are the trainings', and each squeue is a process.
+        self.cluster.wait(lambda: not self.cluster.root("squeue --noheader"), "an empty queue", seconds, every=0.5)
 
     def first_step(self, run: str, attempt: int) -> int:
         """Where an attempt began to train, by its log."""
