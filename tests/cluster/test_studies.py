@@ -405,7 +405,9 @@ def test_replay(cluster: Cluster) -> None:
     place.site()
     place.write("arms.toml", ARMS)
     place.shell("python -m vaehpc.prepare --synthetic 380 --size 32 --num-train 320 --workers 1 --out faces")
-    net = "--model.filters 8 8 16 16 --model.z-dim 16 --train.batch-size 16 --train.epochs 24 --train.learning-rate 0.002"
+    net = (
+        "--model.filters 8 8 16 16 --model.z-dim 16 --train.batch-size 16 --train.epochs 24 --train.learning-rate 0.002"
+    )
     place.shell(f"python -m vaehpc.launch --study study --data faces --seeds 1 --arms arms.toml --site site.toml {net}")
     place.wait_until_ended()
     line = (

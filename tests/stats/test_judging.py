@@ -179,3 +179,16 @@ def test_the_plan_may_name_a_control_that_clips(plan):
 def test_nan_at_the_end_is_of_no_control(plan):
     runs = [run(AE, 0, plan), run(AE, 1, plan, math.nan, statistics={"num_nonfinite": 3})]
     assert judged(plan, runs).controls["ae"].num_runs == 1
+
+
+def test_the_burn_in_is_the_longer_of_steps_and_epochs(plan):
+    (of_run, *_) = study(plan, AE).runs()  # 1,329 steps an epoch
+
+    def burn_in(**changes):
+        probe = plan.probe.model_copy(update=changes)
+        return of_run.model_copy(update={"plan": plan.model_copy(update={"probe": probe})}).burn_in
+
+    assert burn_in() == 1329
+    assert burn_in(burn_in_steps=2000) == 2000
+    assert burn_in(burn_in_epochs=0.0) == 300
+    assert burn_in(burn_in_epochs=0.5) == 665

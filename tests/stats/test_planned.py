@@ -32,9 +32,7 @@ def test_each_arm_is_tested_against_its_control_and_the_reference(plan):
 
 
 def test_a_named_control_is_that_of_every_arm_that_differs_in_clipped_gradients(plan):
-    clipped = AE_BN.model_copy(
-        update={"name": "ae-clip", "train": AE_BN.train.model_copy(update={"clipnorm": 100.0})}
-    )
+    clipped = AE_BN.model_copy(update={"name": "ae-clip", "train": AE_BN.train.model_copy(update={"clipnorm": 100.0})})
     named = plan.model_copy(update={"classes": plan.classes.model_copy(update={"control": "ae-clip"})})
     found = [each.name for each in planned_contrasts(by_name(AE_BN, clipped, VAE), named) if each.is_control]
     assert found == ["ae, ae-clip", "vae-tiny, ae-clip"]

@@ -183,7 +183,7 @@ def radius_curves(arms: ArmRuns, article_radius: Mapping[str, float]) -> dict[st
 
 @mpl.rc_context(STYLE)
 def radius_histories(arms: ArmRuns) -> dict[str, Figure]:
-    """Median R after each epoch, one line per run; a triangle marks its onset, if its radius left its course."""
+    """Median R after each epoch, one line per run; a triangle marks its first jump or growth."""
     scale = _common_scale([run.values("radius_median") for runs in arms.values() for run in runs])
     figures = {}
     for arm, runs in arms.items():

@@ -590,7 +590,7 @@ def too_short(config: StudyConfig) -> list[str]:
         burn_in, num_steps = burn_ins[short[0]]
         said.append(
             f"Too short for jumps: {enumeration(short)} {_ends(short)} at step {num_steps:,} without a probe after the"
-            f" burn-in of {burn_in:,} steps, so that no onset could be seen."
+            f" burn-in of {burn_in:,} steps, so that none could be seen."
         )
     if last:
         said.append(f"Only the last probe of {enumeration(last)} lies after the burn-in: no jump could be confirmed.")

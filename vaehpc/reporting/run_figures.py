@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.floating]
 
 @mpl.rc_context(STYLE)
 def probe_curve(probe: ProbeCurve, onset_step: int | None, triggers: Sequence[TriggerMark]) -> Figure:
-    """Median R of the probe over training steps; dashed: the recorder fired; triangle: the onset."""
+    """Median R of the probe over training steps; dashed: the recorder fired; triangle: the first jump or growth."""
     figure, axes = _panel("training step", "median R of the probe")
     for trigger in triggers:
         axes.axvline(trigger.step, color=ALARM, linewidth=0.8, linestyle=(0, (3, 2)))

@@ -258,11 +258,10 @@ def agrees(said: Any, taken: Any) -> bool:
 def defaults_of(said: dict[str, Any], plan: Frozen, prefix: str = "") -> Iterator[str]:
     """'contrasts.looks = ()' for each limit that a text does not name, as a study's does not where the limit is newer.
 
-    None is no limit, which TOML cannot write.
+    None is no limit, which TOML cannot write, and '' no name.
     """
     for name, value in plan:
-        if name not in said:
-            if value is not None:
-                yield f"{prefix}{name} = {value}"
-        elif isinstance(value, Frozen):
-            yield from defaults_of(said[name], value, f"{prefix}{name}.")
+        if isinstance(value, Frozen):
+            yield from defaults_of(said.get(name, {}), value, f"{prefix}{name}.")
+        elif name not in said and value not in (None, ""):
+            yield f"{prefix}{name} = {value}"

@@ -64,11 +64,20 @@ def _best_attribute_is_no_number(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "runs": {name: lifted_run(run) for name, run in value["runs"].items()}}
 
 
+def _left_by_other_rules(value: dict[str, Any]) -> dict[str, Any]:
+    """Onsets, their curves and tests were by other rules: they are gone until the study is summed up anew."""
+    runs = {
+        name: {**run, "onset_step": None, "onset_kind": None, "ever_diverged": None}
+        for name, run in value["runs"].items()
+    }
+    return {**{key: of for key, of in value.items() if key != "onsets"}, "runs": runs, "contrasts": []}
+
+
 UPGRADES: dict[str, tuple[Step, ...]] = {
     "StudyConfig": (_study_has_text,),
     "RunConfig": (_run_has_hash,),
     "TrainedRecord": (_kind_is_guessed,),
-    "StudySummary": (_best_attribute_is_no_number,),
+    "StudySummary": (_best_attribute_is_no_number, _left_by_other_rules),
 }
 """By model: what lifts its records from number 1 to 2, from 2 to 3, and so on."""
 

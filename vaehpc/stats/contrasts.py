@@ -22,6 +22,7 @@ from vaehpc.stats.planned import PlannedContrast, planned_contrasts, power
 from vaehpc.stats.rates import COUNTS, OF_CLASS, OF_COURSE
 from vaehpc.stats.survival import followed, logrank
 
+
 def contrasts(
     config: StudyConfig,
     arms: Mapping[str, ArmSummary],
@@ -39,7 +40,9 @@ def contrasts(
         is_as_planned: whether anything of the study may be confirmatory.
     """
     planned = [
-        each for each in planned_contrasts(config.arms, config.plan) if arms[each.arm].endpoints and arms[each.reference].endpoints
+        each
+        for each in planned_contrasts(config.arms, config.plan)
+        if arms[each.arm].endpoints and arms[each.reference].endpoints
     ]
     positions = {name: position for position, name in enumerate(config.arms)}  # which later arms do not change
     tests = [endpoint_tests(each, arms, runs) for each in planned]

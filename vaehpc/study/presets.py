@@ -138,9 +138,7 @@ PRESETS: Mapping[PresetName, Preset] = {
     "demo": Preset(
         settings=Settings(
             model=ModelConfig(z_dim=64, filters=(8, 16, 32, 64), batch_norm=False),
-            train=TrainConfig(
-                epochs=6, batch_size=8, learning_rate=1.2e-2, eval_images=1200, keep_every_epochs=1
-            ),
+            train=TrainConfig(epochs=6, batch_size=8, learning_rate=1.2e-2, eval_images=1200, keep_every_epochs=1),
         ),
         arms=("ae", "ae-clip", "vae-tiny", "vae-clip"),
         num_seeds=6,
