@@ -23,6 +23,7 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, Per
 
 from vaehpc.reporting import words
 from vaehpc.reporting.findings import EVENTS as EVENT_WORDS
+from vaehpc.reporting.findings import told
 from vaehpc.schema.results import (
     RUN_CLASSES,
     ArmSummary,
@@ -125,7 +126,7 @@ def divergence_rates(arms: Mapping[str, ArmSummary]) -> Figure:
 
     Diverged, and below it diverged or nonfinite where these are more; of an arm without a rate those that jumped.
     """
-    figure = Figure(figsize=(WIDTH, 0.65 + 0.3 * len(arms)), layout="constrained")
+    figure = Figure(figsize=(1.4 * WIDTH, 0.65 + 0.3 * len(arms)), layout="constrained")
     axes = figure.subplots()
     for row, arm in enumerate(arms.values()):
         for offset, colour, share in _shares(arm):
@@ -147,13 +148,10 @@ def divergence_rates(arms: Mapping[str, ArmSummary]) -> Figure:
 
 def _shares(arm: ArmSummary) -> list[tuple[float, str, Share]]:
     """Place on the arm's row, colour and share of what is drawn."""
-    diverged, either = (arm.endpoints.get(endpoint) for endpoint in ("diverged", "diverged or nonfinite"))
-    if diverged is None or either is None:
-        jumped = arm.endpoints.get("jumped")
-        return [] if jumped is None else [(0.0, QUIET, jumped)]
-    if diverged.count == either.count:
-        return [(0.0, CLASS_COLOURS["diverged"], diverged)]
-    return [(-0.16, CLASS_COLOURS["diverged"], diverged), (0.16, CLASS_COLOURS["nonfinite"], either)]
+    shares = [arm.endpoints[endpoint] for endpoint in told(arm)]
+    colours = (QUIET if arm.unjudged else CLASS_COLOURS["diverged"], CLASS_COLOURS["nonfinite"])
+    places = (-0.16, 0.16) if len(shares) > 1 else (0.0,)
+    return list(zip(places, colours, shares, strict=False))
 
 
 @mpl.rc_context(STYLE)
@@ -244,6 +242,8 @@ def event_curves(arms: Mapping[str, EventCurves], controls: Mapping[str, str | N
             steps, shares = _staircase(arms[control], any_event(arms[control]), last)
             label = f"any event of {control}"
             axes.step(steps, shares, where="post", color=QUIET, linewidth=1.0, linestyle="dashed", label=label)
+        if not curves.events:
+            axes.plot((0, last), (0, 0), color=CLASS_COLOURS["regular"], linewidth=1.6, label="no event")
         for event, of_kind in curves.events.items():
             steps, shares = _staircase(curves, of_kind.share, last)
             colour, ends = EVENT_COLOURS[event], (of_kind.low, of_kind.high)
@@ -256,8 +256,7 @@ def event_curves(arms: Mapping[str, EventCurves], controls: Mapping[str, str | N
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        if axes.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside upper left", ncols=2, fontsize=7)
+        figure.legend(loc="outside upper left", ncols=2, fontsize=7)
         figures[arm] = figure
     return figures
 
@@ -398,8 +397,8 @@ def _add_legend(figure: Figure, runs: Sequence[EndedRun]) -> None:
 def _counts(arm: ArmSummary) -> str:
     shares = _shares(arm)
     counts = words.of_ended(shares[0][2]) if shares else "no rate"
+    counts += " jumped" if shares and arm.unjudged else ""
     counts += f", {shares[1][2].count} with NaN" if len(shares) > 1 else ""
-    counts = counts if arm.rate is not None or not shares else f"{counts} jumped"
     return f"{counts}, {arm.num_missing} missing" if arm.num_missing else counts
 
 

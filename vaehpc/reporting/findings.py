@@ -71,7 +71,8 @@ def shared_seeds(config: StudyConfig) -> str:
     if len(set(of_arms)) == 1:
         return f"; the same {counted(len(of_arms[0]), 'seed')} in each arm"
     common = set.intersection(*map(set, of_arms))
-    return f"; {counted(len(common), 'seed')} in all arms" if common else "; no seed in all arms"
+    verb = "is" if len(common) == 1 else "are"
+    return f"; {counted(len(common), 'seed')} {verb} in all arms" if common else "; no seed is in all arms"
 
 
 def ended(num_runs: int, num_missing: int) -> str:
@@ -93,43 +94,48 @@ def outcome(arm: ArmSummary) -> str:
     if not num_ended:
         are = "is" if arm.num_runs == 1 else "are"
         return f"{arm.num_runs} of {arm.num_runs} {are} missing: nothing can be said about the rate."
-    said = [sentence(headline(arm, num_ended))]
+    said = [f"{headline(arm, num_ended)}."]
     if arm.unjudged is not None:
-        reason = why_no_rate(arm, num_ended)
-        said = [reason, *said] if arm.unjudged == "displaced" else [*said, reason]
+        said.append(why_no_rate(arm, num_ended))
     said += [rate(arm.endpoints[endpoint], endpoint) for endpoint in told(arm)]
     if arm.num_missing:
         said.append(bounds(arm))
-    return " ".join(filter(None, said))
+    return " ".join(said)
 
 
-def sentence(parts: Sequence[str]) -> str:
-    """'3 jumped; 1 collapsed.'."""
-    return f"{'; '.join(parts)}." if parts else ""
+def headline(arm: ArmSummary, num_ended: int) -> str:
+    """'5 of 15 ended runs diverged (3 jumped, 1 grew, 1 before step 350); 1 more jumped and came back; ...'.
 
-
-def headline(arm: ArmSummary, num_ended: int) -> list[str]:
-    """'5 of 15 ended runs diverged (3 jumped, 1 grew, 1 before step 350)', '1 more jumped and came back', ..."""
-    hows = enumerated_hows(arm)
-    said = [f"{arm.num_diverged} of {counted(num_ended, 'ended run')} diverged" + (f" ({hows})" if hows else "")]
-    if arm.unjudged in ("unclassed", "unsound control"):
-        said = [f"{arm.num_jumped} jumped of {counted(num_ended, 'ended run')}"]
-        if beyond := arm.num_diverged + arm.num_displaced:
-            said.append(f"{beyond} lie beyond the limit of a control that is not sound")
-    elif arm.unjudged == "displaced" and not arm.num_diverged:
-        said = []
-    more = " more" if arm.num_diverged else ""
-    said += [f"{count}{more} {how} and came back" for how, count in arm.returned_how.items()]
+    Where classes are not judged, 'of 15 ended runs 3 jumped; ...'.
+    """
+    if arm.unjudged is None:
+        hows = enumerated_hows(arm)
+        said = [f"{arm.num_diverged} of {counted(num_ended, 'ended run')} diverged" + (f" ({hows})" if hows else "")]
+        more = " more" if arm.num_diverged else ""
+        said += [f"{count}{more} {how} and came back" for how, count in arm.returned_how.items()]
+    else:
+        said = [f"of {counted(num_ended, 'ended run')} {arm.num_jumped or 'none'} jumped"]
+        if arm.unjudged == "unsound control" and (beyond := arm.num_diverged + arm.num_displaced):
+            said.append(f"{beyond} ended beyond the limit of a control that is not sound")
     if arm.num_nonfinite:
-        after = f", {arm.num_nonfinite_after} of them after a jump" if arm.num_nonfinite_after else ""
-        said.append(f"{arm.num_nonfinite} became NaN{after}")
-    others = ((arm.num_collapsed, "collapsed"), (arm.num_shifted, "shifted"))
-    said += [f"{count} {what}" for count, what in others if count]
+        said.append(f"{arm.num_nonfinite} became NaN{_after_a_jump(arm)}")
+    said += [
+        f"{count} {what}" for count, what in ((arm.num_collapsed, "collapsed"), (arm.num_shifted, "shifted")) if count
+    ]
     if arm.num_excursions:
         said.append(f"{counted(arm.num_excursions, 'run')} had an excursion that did not last")
     if arm.num_missing:
         said.append(f"{arm.num_missing} of {arm.num_runs} {'is' if arm.num_missing == 1 else 'are'} missing")
-    return said
+    return "; ".join(said)
+
+
+def _after_a_jump(arm: ArmSummary) -> str:
+    """', 1 of them after a jump'."""
+    if not arm.num_nonfinite_after:
+        return ""
+    if arm.num_nonfinite_after < arm.num_nonfinite:
+        return f", {arm.num_nonfinite_after} of them after a jump"
+    return ", after a jump" if arm.num_nonfinite == 1 else ", all of them after a jump"
 
 
 def enumerated_hows(arm: ArmSummary) -> str:
@@ -157,14 +163,14 @@ def why_no_rate(arm: ArmSummary, num_ended: int) -> str:
             f" what happened before is not judged, and there is no rate of divergence.{own}"
         )
     if arm.unjudged == "too few":
+        finite = num_ended - arm.num_nonfinite
         return (
-            f"Beyond the limit from the first probe after the burn-in{step} on: in an arm of"
-            f" {counted(num_ended - arm.num_nonfinite, 'finite run')} these are too few to tell whether they diverged"
-            " or the arm lies there."
+            f"{arm.diverged_how['early']} of {num_ended} lay beyond the limit from the first probe after the"
+            f" burn-in{step} on: {counted(finite, 'finite run')} {'is' if finite == 1 else 'are'} too few to tell"
+            " whether they diverged or their arm lies there."
         )
     if arm.unjudged == "unsound control":
-        faults = enumeration([f"{name} {what}" for name, what in list(arm.control_faults.items())[:MOST_NAMED]])
-        return f"The control is not sound ({faults}): classes are exploratory, and there is no rate of divergence."
+        return f"The control {arm.control} is not sound: classes are exploratory, and there is no rate of divergence."
     reason = (
         "the study has no control arm for them, and the article's radius holds for its own data, net and training only"
         if arm.control is None
@@ -189,7 +195,8 @@ def rate(share: Share, endpoint: Endpoint) -> str:
         f"exact {percent(share.interval.level)} {share.interval.method} interval {percent(share.interval.low)} to"
         f" {percent(share.interval.high)}"
     )
-    counts = f"{NAMES[endpoint][0].upper()}{NAMES[endpoint][1:]}: {share.count} of {share.num_ended}"
+    name = NAMES[endpoint]
+    counts = f"{name[0].upper()}{name[1:]}: {share.count} of {share.num_ended}"
     if share.count == 0:
         most = percent(share.interval.high)
         return f"{counts}, which is not 'never': the data allow a rate of up to {most} ({exact})."
@@ -225,8 +232,8 @@ class Named:
 def named_runs(arm: str, summary: StudySummary) -> list[Named]:
     """The runs of an arm that the reader will ask for."""
     runs = {name: run for name, run in summary.runs.items() if run.arm == arm}
-    unsound = summary.arms[arm].unjudged == "unsound control"
-    beyond = "beyond the limit of a control that is not sound" if unsound else "diverged"
+    is_open = summary.arms[arm].unjudged in ("unsound control", "too few")
+    beyond = "beyond the limit" if is_open else "diverged"
     kinds = {
         beyond: [name for name, run in runs.items() if run.run_class == "diverged"],
         "NaN": [name for name, run in runs.items() if run.run_class == "nonfinite"],
@@ -269,16 +276,10 @@ def course(run: RunSummary) -> str:
 
 
 def mark(found: CourseMark) -> str:
-    """'jump at step 400 (R × 2.1)'; where probes are lacking, between which steps."""
-    kinds = {"unconfirmed": "jump at the last probe, unconfirmed,"}
-    times = "limit" if found.kind == "growth" else "R"
-    return f"{kinds.get(found.kind, found.kind)} {_when(found)} ({times} × {number(found.factor)})"
-
-
-def _when(found: CourseMark) -> str:
-    if found.gap:
-        return f"left between steps {found.after:,} and {found.step:,}"
-    return f"at step {found.step:,}"
+    """'jump at step 400 (R × 2.100)'; where probes are lacking, between which steps."""
+    kind = "unconfirmed jump" if found.kind == "unconfirmed" else found.kind
+    when = f", left between steps {found.after:,} and {found.step:,}" if found.gap else f" at step {found.step:,}"
+    return f"{kind}{when} ({'limit' if found.kind == 'growth' else 'R'} × {number(found.factor)})"
 
 
 def acted(arm: str, summary: StudySummary) -> str:
@@ -325,8 +326,7 @@ def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
         said.append(judged(summary.look, config.plan.contrasts.primary_endpoint))
         if not summary.look.stops:
             return said
-        decided = (summary.look.arm, summary.look.reference)
-        contrasts = [each for each in contrasts if (each.arm, each.reference) != decided]
+        contrasts = [without_look(each, summary.look, config.plan.contrasts.primary_endpoint) for each in contrasts]
     said += [equal(each) for each in contrasts if each.num_equal]
     contrasts = [each for each in contrasts if each.tests]
     confirmatory = [each for each in contrasts if any(test.holm is not None for test in each.tests.values())]
@@ -335,11 +335,22 @@ def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
     undecided = [each for each in confirmatory if each not in shown and each not in opposite]
     said += [difference(each, alpha) for each in shown]
     said += [not_tested(each) for each in opposite]
-    if undecided:
-        said.append(no_difference(undecided, config))
+    by_endpoints: dict[tuple[Endpoint, ...], list[Contrast]] = {}
+    for each in undecided:
+        by_endpoints.setdefault(tuple(each.tests), []).append(each)
+    said += [no_difference(alike, config) for alike in by_endpoints.values()]
     if exploratory := [each for each in contrasts if each not in confirmatory]:
         said.append(explored(exploratory))
     return said
+
+
+def without_look(contrast: Contrast, look: PlannedLook, endpoint: Endpoint) -> Contrast:
+    """A contrast without the test that a look has decided."""
+    if (contrast.arm, contrast.reference) != (look.arm, look.reference):
+        return contrast
+    return contrast.model_copy(
+        update={"tests": {name: test for name, test in contrast.tests.items() if name != endpoint}}
+    )
 
 
 def is_all_opposite(contrast: Contrast) -> bool:
@@ -419,42 +430,46 @@ def not_tested(contrast: Contrast) -> str:
 
 
 def no_difference(contrasts: Sequence[Contrast], config: StudyConfig) -> str:
-    """Differences that were not shown, and how little that says."""
-    pairs = enumeration([f"{each.arm} and {each.reference} ({clauses(each)})" for each in contrasts])
+    """Differences that were not shown, of contrasts with the same endpoints, and how little that says."""
+    pairs = "; nor between ".join(f"{each.arm} and {each.reference}: {clauses(each)}" for each in contrasts)
     plan = config.plan.contrasts
     weakest, strongest = (percent(end(each.power for each in contrasts)) for end in (min, max))
     chance = weakest if weakest == strongest else f"{weakest} to {strongest}"
+    what = "" if any("diverged" in endpoint for endpoint in contrasts[0].tests) else " in jumps or NaN"
     said = (
-        f"No difference was shown between {pairs}. That is no proof of equal rates: with so many runs,"
+        f"No difference{what} was shown between {pairs}. That is no proof of equal rates: with so many runs,"
         f" {percent(plan.rate)} against {percent(plan.versus)} is found with a probability of {chance} at the first of"
         " Holm's thresholds."
     )
-    alpha = 1 - config.plan.level
-    if hopeless := [f"{each.arm} and {each.reference}" for each in contrasts if each.least_p > alpha]:
+    if hopeless := [f"{each.arm} and {each.reference}" for each in contrasts if is_hopeless(each, config.plan.level)]:
         said += f" For {enumeration(hopeless)} there are so few runs that no outcome could have shown one."
     return said
 
 
+def is_hopeless(contrast: Contrast, level: float) -> bool:
+    """Whether no outcome could be shown, even if every other test of the family had been."""
+    return contrast.least_p * sum(test.holm is not None for test in contrast.tests.values()) > 1 - level
+
+
 def explored(contrasts: Sequence[Contrast]) -> str:
     """Tests that confirm nothing, and why."""
-    pairs = enumeration(
-        [
-            f"{each.arm} against {each.reference} ({clauses(each)}"
-            + (f"; {'; '.join(each.exploratory)})" if each.exploratory else ")")
-            for each in contrasts
-        ]
-    )
-    return f"Exploratory, with p values that are not adjusted and show nothing: {pairs}."
+    pairs = []
+    for each in contrasts:
+        reasons = f" ({'; '.join(each.exploratory)})" if each.exploratory else ""
+        pairs.append(f"{each.arm} against {each.reference}{reasons}: {clauses(each)}")
+    return f"Exploratory, with p values that are not adjusted and confirm nothing: {'; '.join(pairs)}."
 
 
 def equal(contrast: Contrast) -> str:
     """Pairs of runs that are equal to the bit."""
-    pair = f"{contrast.arm} and {contrast.reference}"
-    if not contrast.tests:
-        pairs = f"0 of {counted(contrast.num_pairs, 'pair')}"
-        return f"{pairs} of {pair} differ at all: they are equal to the bit, and there is nothing to test."
-    pairs = f"{contrast.num_pairs - contrast.num_equal} of {counted(contrast.num_pairs, 'pair')}"
-    return f"{pairs} of {pair} differ at all; the others are equal to the bit."
+    differing = contrast.num_pairs - contrast.num_equal
+    said = (
+        f"{differing} of {counted(contrast.num_pairs, 'pair')} of {contrast.arm} and {contrast.reference}"
+        f" {'differs' if differing == 1 else 'differ'} at all;"
+    )
+    if not differing:
+        return f"{said} all are equal to the bit{'' if contrast.tests else ', and there is nothing to test'}."
+    return f"{said} the other{' is' if contrast.num_equal == 1 else 's are'} equal to the bit."
 
 
 def judged(look: PlannedLook, endpoint: Endpoint) -> str:
@@ -501,16 +516,16 @@ EVENTS: Mapping[Event, str] = {"jump": "jumped", "growth": "grew", "nonfinite": 
 def events(arm: str, curves: EventCurves) -> str:
     """What the followed runs of an arm did first, and which were lost."""
     did = [f"{of.count} {EVENTS[event]}" for event, of in curves.events.items()]
-    said = f"{arm}: of {counted(curves.num_runs, 'run')} that were followed {enumeration(did) if did else 'none left'}"
+    said = f"{arm}: of {counted(curves.num_runs, 'followed run')} {enumeration(did) if did else 'none left'}"
     lost = [(curves.num_missing, "missing"), (curves.num_unknown, "with a cut probe")]
     if censored := enumeration([f"{count} {what}" for count, what in lost if count]):
         said += f"; censored: {censored}"
     if curves.num_missing:
         said += (
-            f" (with all that are missing, {percent(curves.if_none_missing)} to {percent(curves.if_all_missing)} left)"
+            f"; however the missing ended, {percent(curves.if_none_missing)} to {percent(curves.if_all_missing)} left"
         )
     if curves.num_far:
-        said += f"; {curves.num_far} far from the control before are left out"
+        said += f"; left out: {curves.num_far} far from the control before"
     return f"{said}."
 
 
@@ -538,11 +553,10 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
     if config.preset == "demo":
         found.append("The demo preset shows the machinery, not science: a small net, few and small images, few steps.")
     found += too_short(config)
-    if unsound := {arm.control: arm.control_faults for arm in arms.values() if arm.control_faults}:
-        controls = enumeration([f"{name} ({_faults(faults)})" for name, faults in unsound.items()])
+    for control, faults in {arm.control: arm.control_faults for arm in arms.values() if arm.control_faults}.items():
         found.append(
-            f"Not sound as a control: {controls}. Classes of arms that are judged by it are exploratory; jumps,"
-            " excursions and NaN need no control and are counted and tested."
+            f"The control {control} is not sound ({_faults(faults)}): classes of arms that are judged by it are"
+            " exploratory; jumps, excursions and NaN need no control and are counted and tested."
         )
     classed = [name for name, arm in arms.items() if arm.endpoints and arm.unjudged != "unclassed"]
     if provisional := [name for name in classed if arms[name].provisional]:
@@ -575,31 +589,22 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
 
 
 def _faults(faults: Mapping[str, str]) -> str:
-    named = [f"{name} {what}" for name, what in list(faults.items())[:MOST_NAMED]]
-    return enumeration(named) + (f" and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else "")
+    named = [f"{name} {'became NaN' if what == 'nonfinite' else what}" for name, what in faults.items()][:MOST_NAMED]
+    return enumeration(named + ([f"{len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []))
 
 
 def too_short(config: StudyConfig) -> list[str]:
     """That arms end before a jump could be seen, or could be confirmed."""
-    burn_ins = {run.arm.name: (run.burn_in, run.num_steps) for run in config.runs()}
+    ends = {run.arm.name: (run.burn_in, run.num_steps) for run in config.runs()}
     every = config.plan.probe.every_steps
-    short = [arm for arm, (burn_in, num_steps) in burn_ins.items() if _num_probes(burn_in, num_steps, every) == 0]
-    last = [arm for arm, (burn_in, num_steps) in burn_ins.items() if _num_probes(burn_in, num_steps, every) == 1]
+    num_probes = {arm: num_steps // every - burn_in // every for arm, (burn_in, num_steps) in ends.items()}
     said = []
-    if short:
-        burn_in, num_steps = burn_ins[short[0]]
+    for end in dict.fromkeys(ends[arm] for arm, count in num_probes.items() if count <= 0):
+        short = [arm for arm in ends if ends[arm] == end]
         said.append(
-            f"Too short for jumps: {enumeration(short)} {_ends(short)} at step {num_steps:,} without a probe after the"
-            f" burn-in of {burn_in:,} steps, so that none could be seen."
+            f"Too short for jumps: {enumeration(short)} {'ends' if len(short) == 1 else 'end'} at step {end[1]:,}"
+            f" without a probe after the burn-in of {end[0]:,} steps, so that none could be seen."
         )
-    if last:
+    if last := [arm for arm, count in num_probes.items() if count == 1]:
         said.append(f"Only the last probe of {enumeration(last)} lies after the burn-in: no jump could be confirmed.")
     return said
-
-
-def _ends(arms: Sequence[str]) -> str:
-    return "ends" if len(arms) == 1 else "end"
-
-
-def _num_probes(burn_in: int, num_steps: int, every: int) -> int:
-    return num_steps // every - burn_in // every

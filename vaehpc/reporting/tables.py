@@ -18,6 +18,7 @@ from vaehpc.schema.plan import PairPlan, PlanConfig
 from vaehpc.schema.results import (
     ComparisonRow,
     EventCurves,
+    Incidence,
     LikenessToControl,
     RunSummary,
     SensitivityRow,
@@ -203,9 +204,15 @@ def csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def event_rows(curves: EventCurves) -> list[dict[str, Any]]:
-    """Aalen-Johansen estimates, a row per kind of event and step at which one or the number at risk changes."""
+    """Aalen-Johansen estimates, a row per kind of event and step at which one or the number at risk changes.
+
+    Without any event, 'none' with a share of 0.
+    """
+    nothing = (None,) * len(curves.steps)
+    never = Incidence(count=0, share=(0.0,) * len(curves.steps), low=nothing, high=nothing)
+    found: Mapping[str, Incidence] = {**curves.events} or {"none": never}
     rows = []
-    for event, of_kind in curves.events.items():
+    for event, of_kind in found.items():
         columns = (curves.steps, curves.at_risk, curves.censored, of_kind.share, of_kind.low, of_kind.high)
         names = ("step", "at_risk", "censored", "share", "low", "high")
         rows += [{"event": event} | dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -172,7 +172,12 @@ def excess(effect: PairedEffect) -> str:
 def standing(arm: ArmSummary) -> str:
     """How firm the classes of an arm are."""
     is_exploratory = arm.exploratory or arm.unjudged == "unsound control"
-    found = [word for word, holds in (("provisional", arm.provisional), ("exploratory", is_exploratory)) if holds]
+    standings = {
+        "provisional": arm.provisional,
+        "exploratory": is_exploratory,
+        "too few to tell": arm.unjudged == "too few",
+    }
+    found = [word for word, holds in standings.items() if holds]
     return ", ".join(found) or "final"
 
 
@@ -184,11 +189,11 @@ def class_limits(plan: PlanConfig) -> str:
         " this order: nonfinite (a loss, weight or latent component is NaN or infinite, in short NaN); unclassified"
         f" (there is no control); beyond d > ln {limits.diverged_factor:g} displaced, if it was far from its control at"
         " the first probe after the burn-in already, neither jumped nor grew, and lies within a factor"
-        f" {limits.displaced_factor:g} of its arm's median, in an arm of at least {limits.min_arm_runs} finite runs of"
-        f" which a share of {limits.displaced_share:g} was far, else diverged; collapsed"
-        f" (d < −ln {limits.diverged_factor:g}); shifted (|d| > {limits.shifted_limit:g} and"
-        f" > {limits.shifted_scatter:g} times the scatter of ln R over the control runs); else regular."
-        " A run jumps at a probe if ln R, less the median of ln R over the control's"
+        f" {limits.displaced_factor:g} of the median of its arm's finite runs, which are at least"
+        f" {limits.min_arm_runs} and of which at least the share {limits.displaced_share:g} were far there too, else"
+        f" diverged; collapsed (d < −ln {limits.diverged_factor:g});"
+        f" shifted (|d| > {limits.shifted_limit:g} and > {limits.shifted_scatter:g} times the scatter of ln R over"
+        " the control runs); else regular. A run jumps at a probe if ln R, less the median of ln R over the control's"
         f" runs at that step, exceeds the {ordinal(course.base_rank)} largest of the {course.base_probes} probes before"
         f" by ln {course.jump_factor:g}, and so does the median of {course.lasting_probes} from there on; what does not"
         f" last is an excursion. It grows if it lies beyond the limit in {course.growth_probes} probes running without"
@@ -207,13 +212,6 @@ def mode(radius_mode: float | None, plan: RadiusPlan) -> str:
     if radius_mode == math.inf:
         return f"≥{NBSP}{plan.bin_width * plan.num_bins:g}"
     return NO_VALUE if radius_mode is None else f"{radius_mode:g}"
-
-
-def onset(run: RunSummary) -> str:
-    """'27,909 jump'; 'NaN at 519'."""
-    if run.onset_step is not None:
-        return f"{run.onset_step:,} {run.onset_kind}"
-    return NO_VALUE if run.nonfinite_step is None else f"NaN at {run.nonfinite_step:,}"
 
 
 def triggers(run: RunSummary) -> str:
