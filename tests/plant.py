@@ -172,10 +172,10 @@ Classes = Mapping[str, Sequence[RunClass | None]]
 
 
 def classed(
-    path: Path, classes: Classes, synthetic: bool = True, preset: str = "demo"
+    path: Path, classes: Classes, synthetic: bool = True, preset: str = "demo", epochs: int = 6
 ) -> tuple[StudyDir, StudySummary]:
-    """Arms with 6 epochs, of 100 steps each where the data are synthetic; but for figures and report."""
-    found = study(path, classed_config(path.name, classes, synthetic, preset))
+    """Arms with epochs of 100 steps where the data are synthetic; but for figures and report."""
+    found = study(path, classed_config(path.name, classes, synthetic, preset, epochs))
     config = found.config()
     for of_run in config.runs():
         folder, run_class = found.run(of_run.name), classes[of_run.arm.name][of_run.seed]
@@ -191,9 +191,11 @@ def classed(
     return found, summary
 
 
-def classed_config(name: str, classes: Classes, synthetic: bool = True, preset: str = "demo") -> StudyConfig:
+def classed_config(
+    name: str, classes: Classes, synthetic: bool = True, preset: str = "demo", epochs: int = 6
+) -> StudyConfig:
     data = data_config(num_train=12_800, image_size=48, entropy_floor=CELEBA.entropy_floor) if synthetic else CELEBA
-    arms = configured_arms(named_arms(tuple(classes)), Settings(train=TrainConfig(epochs=6)))
+    arms = configured_arms(named_arms(tuple(classes)), Settings(train=TrainConfig(epochs=epochs)))
     seeds = {arm: len(of_arm) for arm, of_arm in classes.items()}
     return study_config(tuple(arms.values()), seeds, name=name, data=data, preset=preset)
 

@@ -10,9 +10,9 @@ import pytest
 from page import Page, figures_of, no_requests
 
 from tests import plant
-from vaehpc.reporting import document, words
+from vaehpc.reporting import document, findings, words
 from vaehpc.reporting.document import write_report
-from vaehpc.reporting.page import PAGE_COLOURS
+from vaehpc.reporting.page import PAGE_COLOURS, rendered
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
 from vaehpc.schema.config import ModelConfig
 from vaehpc.schema.results import ArticleValue, Comparison, ComparisonRow
@@ -33,56 +33,94 @@ def report_of(root: Path, classes, **kinds) -> Page:
     return Page(study.report.read_text())
 
 
+def rendered_of(study, summary) -> str:
+    """The page of another summary of the same study; nothing is written."""
+    config = study.config()
+    runs = document.ended_runs(study, config, summary)
+    said = document.contents(study, config, summary, runs, document.draw(config, summary, runs))
+    return rendered("template.html.j2", **said)
+
+
 # Numbers
 
 
+def rows_of(page: Page, *head: str) -> list[list[str]]:
+    """Rows of the table whose head begins so; an arm may have several."""
+    (found,) = [table for table in page.tables if table[0][: len(head)] == list(head)]
+    return found[1:]
+
+
 def test_rates_and_intervals_are_those_of_the_summary(page):
-    assert page.table("arm", "diverged") == {
-        "ae": ["0 of 8", "0 %", "0 % to 36.9 %", "0 % to 32.4 % 0 % to 26.2 %", NO_VALUE, "0", "0", "ae"],
-        "vae-tiny": [
+    none = [NO_VALUE]
+    assert rows_of(page, "arm", "endpoint") == [
+        ["ae", "diverged", "0 of 8", "0 %", "0 % to 36.9 %", "0 % to 32.4 % 0 % to 26.2 %", *none, "0", "ae"],
+        [
+            "vae-tiny",
+            "diverged",
             "2 of 7",
             "28.6 %",
             "3.7 % to 71 %",
             "8.2 % to 64.1 % 6.5 % to 64.8 %",
             "25 % to 37.5 %",
             "2",
-            "2",
             "ae",
         ],
-        "vae-eps5": ["0 of 2", "0 %", "0 % to 84.2 %", "0 % to 65.8 % 0 % to 66.7 %", NO_VALUE, "0", "1", "ae"],
-    }
+        ["vae-eps5", "diverged", "0 of 2", "0 %", "0 % to 84.2 %", "0 % to 65.8 % 0 % to 66.7 %", *none, "0", "ae"],
+        [
+            "vae-eps5",
+            "diverged or NaN",
+            "1 of 2",
+            "50 %",
+            "1.3 % to 98.7 %",
+            "9.5 % to 90.5 % 6.1 % to 93.9 %",
+            *none,
+            *none,
+            "ae",
+        ],
+    ]
     assert "Intervals: exact 95 % Clopper-Pearson." in page.text
 
 
 def test_counts_of_every_class_are_those_of_the_summary(page):
-    table = page.table("arm", "runs", "regular", "shifted", "diverged", "collapsed", "nonfinite", "unclassified")
-    assert table == {
-        "ae": ["8", "8", "0", "0", "0", "0", "0", "0", "final"],
-        "vae-tiny": ["8", "3", "1", "2", "1", "0", "0", "1", "final"],
-        "vae-eps5": ["2", "1", "0", "0", "0", "1", "0", "0", "final"],
+    classes = ("regular", "shifted", "diverged", "displaced", "collapsed", "nonfinite", "unclassified", "missing")
+    assert page.table("arm", "runs", *classes, "jumped") == {
+        "ae": ["8", "8", "0", "0", "0", "0", "0", "0", "0", "0", "final"],
+        "vae-tiny": ["8", "3", "1", "2", "0", "1", "0", "0", "1", "2", "final"],
+        "vae-eps5": ["2", "1", "0", "0", "0", "0", "1", "0", "0", "0", "final"],
     }
 
 
 def test_tests_between_arms_are_those_of_the_summary(mixed, page):
     _, summary = mixed
-    table = page.table("arm, reference", "diverged")
-    assert list(table) == ["vae-tiny, ae one-sided", "vae-eps5, ae one-sided", "vae-eps5, vae-tiny two-sided"]
-    for contrast, cells in zip(summary.contrasts, table.values(), strict=True):
-        plain = [cell.replace(words.NBSP, " ") for cell in cells]
-        pairs = f"{contrast.only_arm} : {contrast.only_reference} of {contrast.num_pairs}"
-        expected = [
-            f"{contrast.num_diverged} of {contrast.num_ended} against"
-            f" {contrast.reference_diverged} of {contrast.reference_ended}",
-            words.p_value(contrast.boschloo),
-            words.p_value(contrast.holm),
-            words.range_of_p(contrast),
-            words.p_value(contrast.fisher),
-            f"{words.p_value(contrast.mcnemar)} {pairs}",
-            words.percent(contrast.power).replace(words.NBSP, " "),
-        ]
-        assert plain == expected
-    assert table["vae-tiny, ae one-sided"][0] == "2 of 7 against 0 of 8"
-    assert table["vae-tiny, ae one-sided"][3] != NO_VALUE  # a run is missing
+    rows = iter(rows_of(page, "arm, reference", "endpoint"))
+    sides = ["one-sided", "one-sided", "two-sided"]
+    for contrast, side in zip(summary.contrasts, sides, strict=True):
+        for endpoint, test in contrast.tests.items():
+            pairs = f"{test.only_arm} : {test.only_reference} of {contrast.num_pairs}"
+            assert next(rows) == [
+                f"{contrast.arm}, {contrast.reference} {side}",
+                {"diverged": "diverged", "diverged or nonfinite": "diverged or NaN"}[endpoint],
+                f"{test.count} of {test.num_ended} against {test.reference_count} of {test.reference_ended}",
+                words.p_value(test.boschloo),
+                words.p_value(test.holm),
+                findings.range_of_p(test) or NO_VALUE,
+                words.p_value(test.fisher),
+                f"{words.p_value(test.mcnemar)} {pairs}",
+                words.percent(contrast.power).replace(words.NBSP, " "),
+            ]
+    assert next(rows, None) is None
+    first = rows_of(page, "arm, reference", "endpoint")[0]
+    assert first[2] == "2 of 7 against 0 of 8"
+    assert first[5] != NO_VALUE  # a run is missing
+
+
+def test_tests_that_confirm_nothing_are_marked(mixed):
+    study, summary = mixed
+    first, *rest = summary.contrasts
+    tests = {name: test.model_copy(update={"holm": None}) for name, test in first.tests.items()}
+    said = summary.model_copy(update={"contrasts": (first.model_copy(update={"tests": tests}), *rest)})
+    rows = rows_of(Page(rendered_of(study, said)), "arm, reference", "endpoint")
+    assert [row[4] == "exploratory" for row in rows] == [True, True, False, False, False, False]
 
 
 def test_limits_that_were_not_planned_stand_beside_those_that_were(page):
@@ -94,10 +132,23 @@ def test_limits_that_were_not_planned_stand_beside_those_that_were(page):
         if table[0][1].startswith("diverged beyond") and row[0] == "vae-tiny"
     ]
     assert lines == [
-        ["vae-tiny", "1.5", "2", "3.7 % to 71 %", "1", "1, 1, 1"],
-        ["vae-tiny", "2 (planned)", "2", "3.7 % to 71 %", "1", "1, 1, 1"],
-        ["vae-tiny", "3", "2", "3.7 % to 71 %", "0", "2, 2, 2"],
+        ["vae-tiny", "R × 1.5", "2", "3.7 % to 71 %", "0", "2", "1", "1, 1, 1"],
+        ["vae-tiny", "R × 2 (planned)", "2", "3.7 % to 71 %", "0", "2", "1", "1, 1, 1"],
+        ["vae-tiny", "R × 3", "2", "3.7 % to 71 %", "0", "2", "0", "2, 2, 2"],
+        ["vae-tiny", "jump × 1.3", "2", "3.7 % to 71 %", "0", "2", "1", "1"],
+        ["vae-tiny", "jump × 2", "2", "3.7 % to 71 %", "0", "2", "1", "1"],
+        ["vae-tiny", "jump need not last", "2", "3.7 % to 71 %", "0", "2", "1", "1"],
     ]
+
+
+def test_an_arm_whose_classes_are_not_judged_has_no_interval_of_them(mixed):
+    study, summary = mixed
+    displaced = summary.arms["vae-tiny"].model_copy(update={"unjudged": "displaced"})
+    said = summary.model_copy(update={"arms": summary.arms | {"vae-tiny": displaced}})
+    (table,) = [found for found in Page(rendered_of(study, said)).tables if found[0][1].startswith("diverged beyond")]
+    assert {(row[0], row[3] == NO_VALUE) for row in table[1:]} == {
+        ("ae", False), ("vae-tiny", True), ("vae-eps5", False)
+    }  # fmt: skip
 
 
 def test_pairs_are_those_of_the_summary(mixed, page):
@@ -112,12 +163,18 @@ def test_pairs_are_those_of_the_summary(mixed, page):
 
 def test_what_is_drawn_can_be_read_back(mixed):
     study, summary = mixed
-    curve = summary.onsets["vae-tiny"]
-    with (study.figures / "onsets-vae-tiny.csv").open() as file:
+    curves = summary.events["vae-tiny"]
+    with (study.figures / "events-vae-tiny.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == list(curve.steps)
-    assert [float(row["share"]) for row in rows] == list(curve.share)
-    assert [int(row["at_risk"]) for row in rows] == list(curve.at_risk)
+    assert [row["event"] for row in rows] == ["jump"] * len(curves.steps)
+    assert [int(row["step"]) for row in rows] == list(curves.steps)
+    assert [float(row["share"]) for row in rows] == list(curves.events["jump"].share)
+    assert [int(row["at_risk"]) for row in rows] == list(curves.at_risk)
+    assert [int(row["censored"]) for row in rows] == list(curves.censored)
+    assert [float(row["low"]) if row["low"] else None for row in rows] == list(curves.events["jump"].low)
+    assert [float(row["high"]) if row["high"] else None for row in rows] == list(curves.events["jump"].high)
+    with (study.figures / "events-ae.csv").open() as file:
+        assert [(row["event"], row["share"], row["at_risk"]) for row in csv.DictReader(file)] == [("none", "0.0", "8")]
     with (study.figures / "radius-curves-vae-tiny.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["run"] == "vae-tiny-seed001"]
     histogram = study.run("vae-tiny-seed001").statistics().radius_mu.histogram
@@ -127,7 +184,10 @@ def test_what_is_drawn_can_be_read_back(mixed):
     history = study.run("ae-seed003").history()
     assert [float(row["excess_loss"]) for row in rows] == [record.excess_loss for record in history]
     with (study.figures / "divergence-rates.csv").open() as file:
-        assert [row["num_diverged"] for row in csv.DictReader(file)] == ["0", "2", "0"]
+        counts = {(row["arm"], row["endpoint"]): row["count"] for row in csv.DictReader(file)}
+    assert [counts[arm, "diverged"] for arm in summary.arms] == ["0", "2", "0"]
+    assert [counts[arm, "diverged or nonfinite"] for arm in summary.arms] == ["0", "2", "1"]
+    assert [counts[arm, "jumped"] for arm in summary.arms] == ["0", "2", "0"]
     with (study.figures / "likeness-vae-tiny.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = summary.likeness["vae-tiny"]
@@ -146,7 +206,7 @@ def test_every_run_is_in_the_run_table(mixed, page):
         "",
         "66.10",
         "≥ 35",
-        "400 abrupt",
+        "jump, left between steps 300 and 400 (R × 4.115)",
         fired,
         "4,586.9",
         "0.01780",
@@ -169,9 +229,10 @@ def test_the_abstract_is_made_of_the_summary(mixed, page):
     study, summary = mixed
     abstract = " ".join(" ".join(page.abstract).split())
     for sentence in (
-        words.overview(study.config(), summary),
-        *map(words.outcome, summary.arms.values()),
-        *words.caveats(study.config(), summary),
+        findings.overview(study.config(), summary),
+        *map(findings.outcome, summary.arms.values()),
+        *findings.tested(study.config(), summary),
+        *findings.caveats(study.config(), summary),
     ):
         assert sentence.replace(words.NBSP, " ") in abstract
 
@@ -251,7 +312,7 @@ def test_the_articles_radius_is_comparable(synthetic, image_size, z_dim, compara
 def test_a_study_of_which_nothing_ended_claims_nothing(tmp_path):
     page = report_of(tmp_path / "none", {"ae": [None] * 3, "vae-tiny": [None]})
     assert "none of 3 runs has ended; nothing can be said about the rate." in page.text
-    assert page.table("arm", "diverged")["ae"][:3] == [NO_VALUE] * 3
+    assert page.table("arm", "endpoint")["ae"][:4] == ["none ended", *[NO_VALUE] * 3]
     assert not page.of("svg")
     assert not page.of("img")
     assert "Latent radii" not in page.text
@@ -266,14 +327,17 @@ def test_an_arm_of_which_nothing_ended_is_named_beside_the_others(tmp_path):
 def test_unclassified_runs_give_no_rate(tmp_path):
     page = report_of(tmp_path / "alone", {"vae-tiny": ["unclassified"] * 3})
     assert "3 of 3 ended runs could not be classed: the study has no control arm" in page.text
-    assert page.table("arm", "diverged")["vae-tiny"] == [NO_VALUE] * 7 + ["none"]
-    assert "data allow" not in page.text
+    (row,) = rows_of(page, "arm", "endpoint")
+    assert (row[:3], row[-2:]) == (["vae-tiny", "jumped", "0 of 3"], [NO_VALUE, "none"])
+    assert "Jumped: 0 of 3, which is not 'never'" in page.text
+    assert "Diverged: 0" not in page.text
 
 
 def test_all_runs_nonfinite(tmp_path):
     page = report_of(tmp_path / "lost", {"ae": ["nonfinite"] * 2})
-    assert "2 runs became NaN or infinite; diverged or non-finite together are 2 of 2." in page.text
-    assert page.table("arm", "runs")["ae"][:6] == ["2", "0", "0", "0", "0", "2"]
+    assert "of 2 ended runs none jumped; 2 became NaN." in page.text
+    assert "2 of 2 ended runs could not be classed" not in page.text
+    assert page.table("arm", "runs")["ae"][:7] == ["2", "0", "0", "0", "0", "0", "2"]
 
 
 @pytest.mark.parametrize("history", [None, []])
@@ -387,7 +451,7 @@ def test_names_are_shown_as_text(tmp_path):
 
 def test_writes_its_files_and_the_same_ones_again(mixed):
     study, summary = mixed
-    kinds = ("radius-curves", "radius-history", "losses", "onsets")
+    kinds = ("radius-curves", "radius-history", "losses", "events")
     expected = {f"{kind}-{arm}.svg" for kind in kinds for arm in summary.arms} | {"divergence-rates.svg"}
     expected |= {f"likeness-{arm}.svg" for arm in summary.arms if arm != "ae"}
     expected |= {name.replace("svg", "csv") for name in expected}

@@ -7,10 +7,16 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from tests import plant
-from tests.examples import ONSET_EPOCH
-from vaehpc.reporting import figures
+from tests.examples import ONSET_EPOCH, run_summary
+from vaehpc.reporting import figures, tables
 from vaehpc.reporting.document import ended_runs
 from vaehpc.reporting.figures import CLASS_COLOURS, ArmRuns
+from vaehpc.schema.results import CourseMark, EventCurves, RunCourse
+from vaehpc.stats.survival import event_curves
+
+
+def mark(kind: str, step: int) -> CourseMark:
+    return CourseMark.model_validate({"kind": kind, "step": step, "after": step - 50, "factor": 2.5})
 
 
 @pytest.fixture(scope="module")
@@ -135,22 +141,41 @@ def test_rates_are_points_with_intervals(mixed):
     _, summary = mixed
     arms = summary.arms
     axes = figures.divergence_rates(arms).axes[0]
-    assert [tuple(line.get_xydata()[0]) for line in axes.lines] == [
-        (arm.rate, y) for y, arm in enumerate(arms.values())
+    diverged, either = ([arm.endpoints[of] for arm in arms.values()] for of in ("diverged", "diverged or nonfinite"))
+    points = [tuple(line.get_xydata()[0]) for line in axes.lines]
+    assert points == [
+        (diverged[0].rate, 0),
+        (diverged[1].rate, 1),
+        (diverged[2].rate, pytest.approx(1.84)),
+        (either[2].rate, pytest.approx(2.16)),
     ]
+    assert [line.get_color() for line in axes.lines] == [CLASS_COLOURS["diverged"]] * 3 + [CLASS_COLOURS["nonfinite"]]
     spans = [tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()]
-    tiny = arms["vae-tiny"]
     assert spans == [
-        (arms["ae"].low, arms["ae"].high),
-        (tiny.rate_if_missing_regular, tiny.rate_if_missing_diverged),
-        (tiny.low, tiny.high),
-        (arms["vae-eps5"].low, arms["vae-eps5"].high),
+        (diverged[0].interval.low, diverged[0].interval.high),
+        (diverged[1].if_none_missing, diverged[1].if_all_missing),
+        (diverged[1].interval.low, diverged[1].interval.high),
+        (diverged[2].interval.low, diverged[2].interval.high),
+        (either[2].interval.low, either[2].interval.high),
     ]
+    counts = [label.get_text() for label in axes.child_axes[0].get_yticklabels()]
+    assert counts == ["0 of 8", "2 of 7, 1 missing", "0 of 2, 1 with NaN"]
 
 
-def test_an_arm_without_a_rate_has_neither_point_nor_interval(mixed):
+def test_an_arm_without_a_rate_of_divergence_shows_its_jumps(mixed):
     _, summary = mixed
-    unknown = summary.arms["ae"].model_copy(update={"rate": None, "low": None, "high": None})
+    tiny = summary.arms["vae-tiny"]
+    jumped = {"jumped": tiny.endpoints["jumped"]}
+    changes = {"unjudged": "displaced", "rate": None, "endpoints": jumped, "num_missing": 0}
+    figure = figures.divergence_rates({"vae-tiny": tiny.model_copy(update=changes)})
+    (line,) = figure.axes[0].lines
+    assert (line.get_color(), line.get_xdata().tolist()) == (figures.QUIET, [jumped["jumped"].rate])
+    assert "2 of 7 jumped" in figures.svg(figure)
+
+
+def test_an_arm_of_which_nothing_ended_has_neither_point_nor_interval(mixed):
+    _, summary = mixed
+    unknown = summary.arms["ae"].model_copy(update={"rate": None, "low": None, "high": None, "endpoints": {}})
     figure = figures.divergence_rates({"ae": unknown})
     assert not figure.axes[0].lines
     assert not figure.axes[0].collections
@@ -170,32 +195,88 @@ def test_matplotlibs_settings_are_left_as_they_were(runs):
     assert dict(mpl.rcParams) == before
 
 
-def test_onset_curves_are_the_shares_of_the_summary(mixed):
-    _, summary = mixed
-    drawn = figures.onset_curves(summary.onsets, summary.control)
-    assert set(drawn) == set(summary.onsets)
-    curve = summary.onsets["vae-tiny"]
-    control, own, censored = drawn["vae-tiny"].axes[0].lines
-    assert own.get_xdata().tolist() == [0, *curve.steps, 600]
-    assert own.get_ydata().tolist() == [1, *curve.share, curve.share[-1]]
-    assert (control.get_linestyle(), control.get_ydata().tolist()) == ("--", [1, 1, 1])
-    assert not len(censored.get_xdata())
-    assert len(drawn["ae"].axes[0].lines) == 2  # it is its own control
+FOLLOWED = [
+    run_summary("diverged", course=RunCourse(first_step=350, marks=(mark("jump", 400),)), followed_steps=600),
+    run_summary("diverged", course=RunCourse(first_step=350, marks=(mark("growth", 500),)), followed_steps=600),
+    run_summary("nonfinite", nonfinite_step=119, followed_steps=119),
+    run_summary(None, followed_steps=250),
+    *[run_summary("regular", followed_steps=600)] * 4,
+]
 
 
-def test_runs_that_were_lost_are_ticks_on_the_curve(mixed):
-    _, summary = mixed
-    (axes,) = figures.onset_curves(summary.onsets, summary.control)["vae-eps5"].axes
-    assert axes.lines[-1].get_xydata().tolist() == [[100, 1]]  # not finite from step 100
+@pytest.fixture(scope="module")
+def left() -> dict[str, EventCurves]:
+    """All kinds of events in one arm, one in its control, none in a third."""
+    arms = {"vae-tiny": FOLLOWED, "ae": FOLLOWED[2:], "vae-eps5": FOLLOWED[4:]}
+    return {arm: curves for arm, runs in arms.items() if (curves := event_curves(runs, 0.95)) is not None}
 
 
-def test_the_band_is_the_interval_and_begins_with_the_first_onset(mixed):
-    _, summary = mixed
-    curve = summary.onsets["vae-tiny"]
-    (axes,) = figures.onset_curves(summary.onsets, summary.control)["vae-tiny"].axes
-    ((low, high),) = {(low, high) for low, high in zip(curve.low, curve.high, strict=True) if low is not None}
+CONTROLS = {"vae-tiny": "ae", "ae": "ae", "vae-eps5": "ae"}
+
+
+def test_event_curves_are_the_shares_of_the_summary(left):
+    drawn = figures.event_curves(left, CONTROLS)
+    assert set(drawn) == set(left)
+    curves = left["vae-tiny"]
+    control, *own, ticks = drawn["vae-tiny"].axes[0].lines
+    kinds = dict(zip(("jump", "growth", "nonfinite"), own, strict=True))
+    assert set(kinds) == set(curves.events)
+    for event, line in kinds.items():
+        assert line.get_xdata().tolist() == [0, *curves.steps, 600]
+        assert line.get_ydata().tolist() == [0, *curves.events[event].share, curves.events[event].share[-1]]
+        assert line.get_color() == figures.EVENT_COLOURS[event]
+        assert line.get_drawstyle() == "steps-post"
+    assert kinds["jump"].get_ydata()[-1] == pytest.approx(7 / 8 * 1 / 6)  # a run is lost before: 1 of 6 at risk
+    assert control.get_linestyle() == "--"
+    assert control.get_ydata().tolist() == [0, *left["ae"].events["nonfinite"].share, 1 / 6]
+    assert ticks.get_marker() == "|"
+    legend = [text.get_text() for text in drawn["vae-tiny"].legends[0].get_texts()]
+    assert legend == ["any event of ae", "jumped", "grew", "became NaN"]
+
+
+def test_a_control_is_not_drawn_over_itself(left):
+    own, ticks = figures.event_curves(left, CONTROLS)["ae"].axes[0].lines
+    assert own.get_label() == "became NaN"
+    assert ticks.get_marker() == "|"
+
+
+def test_runs_that_were_lost_are_ticks_and_those_seen_to_the_end_are_not(left):
+    drawn = figures.event_curves(left, CONTROLS)
+    assert drawn["vae-tiny"].axes[0].lines[-1].get_xydata().tolist() == [[250, 0]]
+    assert not len(drawn["vae-eps5"].axes[0].lines[-1].get_xdata())
+
+
+def test_the_band_is_the_interval_and_begins_with_the_first_event(left):
+    axes = figures.event_curves(left, CONTROLS)["vae-tiny"].axes[0]
+    found = left["vae-tiny"].events["jump"]
+    ((low, high),) = {(low, high) for low, high in zip(found.low, found.high, strict=True) if low is not None}
     vertices = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])
-    assert (vertices[:, 0].min(), vertices[:, 1].min(), vertices[:, 1].max()) == (ONSET_EPOCH * 100, low, high)
+    assert (vertices[:, 0].min(), vertices[:, 1].min(), vertices[:, 1].max()) == (400, low, high)
+    assert len(axes.collections) == 3
+    assert {to_hex(band.get_facecolor()[0]) for band in axes.collections} == set(figures.EVENT_COLOURS.values())
+
+
+def test_an_arm_without_any_event_says_so(left):
+    control, own, _ = figures.event_curves(left, CONTROLS)["vae-eps5"].axes[0].lines
+    assert control.get_label() == "any event of ae"
+    assert (own.get_label(), list(own.get_ydata())) == ("no event", [0, 0])
+
+
+def test_the_control_of_an_arm_of_events_may_have_none(left):
+    only = {"ae": left["vae-eps5"], "vae-tiny": left["vae-tiny"]}
+    control = figures.event_curves(only, CONTROLS)["vae-tiny"].axes[0].lines[0]
+    assert (control.get_label(), set(control.get_ydata())) == ("any event of ae", {0})
+
+
+def test_rows_of_event_curves_are_a_row_per_kind_and_step(left):
+    curves = left["vae-tiny"]
+    rows = tables.event_rows(curves)
+    assert [(row["event"], row["step"]) for row in rows] == [
+        (kind, at) for kind in curves.events for at in curves.steps
+    ]
+    assert [row["censored"] for row in rows[: len(curves.steps)]] == list(curves.censored)
+    assert [row["share"] for row in rows] == [share for of in curves.events.values() for share in of.share]
+    assert (rows[0]["low"], rows[0]["high"]) == (None, None)  # before the first jump there is no interval
 
 
 def test_every_pair_is_a_dot_and_the_mean_has_its_interval(mixed):

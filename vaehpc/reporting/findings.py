@@ -245,8 +245,8 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
         "collapsed": [name for name, run in runs.items() if run.run_class == "collapsed"],
         "missing": [name for name, run in runs.items() if run.run_class is None],
     }
-    if unsound:
-        kinds.pop("collapsed")
+    if summary.arms[arm].unjudged == "unsound control":
+        del kinds["collapsed"]
     return [
         Named(
             what,
