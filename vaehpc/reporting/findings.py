@@ -92,8 +92,9 @@ def outcome(arm: ArmSummary) -> str:
     """What the runs of one arm did: counts, then rates with their intervals."""
     num_ended = arm.num_runs - arm.num_missing
     if not num_ended:
-        are = "is" if arm.num_runs == 1 else "are"
-        return f"{arm.num_runs} of {arm.num_runs} {are} missing: nothing can be said about the rate."
+        return (
+            f"none of {counted(arm.num_runs, 'run')} has ended: {missing(arm)}, and nothing can be said about the rate."
+        )
     said = [f"{headline(arm, num_ended)}."]
     if arm.unjudged is not None:
         said.append(why_no_rate(arm, num_ended))
@@ -125,8 +126,13 @@ def headline(arm: ArmSummary, num_ended: int) -> str:
     if arm.num_excursions:
         said.append(f"{counted(arm.num_excursions, 'run')} had an excursion that did not last")
     if arm.num_missing:
-        said.append(f"{arm.num_missing} of {arm.num_runs} {'is' if arm.num_missing == 1 else 'are'} missing")
+        said.append(missing(arm))
     return "; ".join(said)
+
+
+def missing(arm: ArmSummary) -> str:
+    """'1 of 16 is missing'."""
+    return f"{arm.num_missing} of {arm.num_runs} {'is' if arm.num_missing == 1 else 'are'} missing"
 
 
 def _after_a_jump(arm: ArmSummary) -> str:
@@ -533,8 +539,8 @@ def sooner(contrast: Contrast, summary: StudySummary) -> str:
     """What the log-rank test says of two arms with any event."""
     assert contrast.logrank is not None
     how = f"{contrast.num_permutations:,} permutations" if contrast.num_permutations else "all permutations"
-    missing = [summary.arms[arm].num_missing / summary.arms[arm].num_runs for arm in (contrast.arm, contrast.reference)]
-    caveat = "; exploratory, as more runs are missing in one arm" if missing[0] != missing[1] else ""
+    lost = [summary.arms[arm].num_missing / summary.arms[arm].num_runs for arm in (contrast.arm, contrast.reference)]
+    caveat = "; exploratory, as more runs are missing in one arm" if lost[0] != lost[1] else ""
     return (
         f"{contrast.arm} against {contrast.reference}: log-rank z = {signed(contrast.logrank)} of any first event,"
         f" two-sided {p_words(contrast.logrank_p)} ({how} of the arms; not adjusted{caveat})."

@@ -210,9 +210,9 @@ def event_rows(curves: EventCurves) -> list[dict[str, Any]]:
     """
     nothing = (None,) * len(curves.steps)
     never = Incidence(count=0, share=(0.0,) * len(curves.steps), low=nothing, high=nothing)
-    found: Mapping[str, Incidence] = {**curves.events} or {"none": never}
+    found: list[tuple[str, Incidence]] = [*curves.events.items()] or [("none", never)]
     rows = []
-    for event, of_kind in found.items():
+    for event, of_kind in found:
         columns = (curves.steps, curves.at_risk, curves.censored, of_kind.share, of_kind.low, of_kind.high)
         names = ("step", "at_risk", "censored", "share", "low", "high")
         rows += [{"event": event} | dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
