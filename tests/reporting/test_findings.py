@@ -180,7 +180,9 @@ def test_nan_after_a_jump(num_after, num_before, text):
 
 
 def test_nothing_ended():
-    assert outcome(None, None) == "none of 2 runs has ended; nothing can be said about the rate."
+    assert (
+        outcome(None, None) == "none of 2 runs has ended: 2 of 2 are missing, and nothing can be said about the rate."
+    )
 
 
 def test_a_displaced_arm_has_no_rate_and_its_jumps_have():

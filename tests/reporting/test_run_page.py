@@ -17,11 +17,11 @@ from vaehpc.schema.results import (
     GaussianStatistics,
     InertiaCurve,
     MardiaStatistics,
+    RunCourse,
     RunSummary,
     Spread,
     TsneResult,
 )
-from vaehpc.stats.divergence import Control
 from vaehpc.stats.summary import summarise_run
 from vaehpc.study.files import RunDir, StudyDir, write_model
 from vaehpc.tasks import pages
@@ -216,7 +216,7 @@ def test_a_nan_heads_what_is_shown_of_the_state_before_it(tmp_path, step):
     cloud = {"gaussian": GAUSSIAN, "tsne": tuple(MAPS), "probes": PROBES, "num_nonfinite": 3}
     run = plant.ended(run_dir, radius=16.5, statistics=cloud, nonfinite_step=step)
     write_arrays(run_dir)
-    found = summarise_run(run, Control(None, None, num_runs=0))
+    found = summarise_run(run, "nonfinite", RunCourse(), is_judged=False)
     page = Page(run_page(read_material(run_dir, run_dir.config(), found, None), ""))
     state = f"State of step 600, {'with NaN in its latents' if step is None else 'before NaN at step 700'}"
     assert page.text.count(f"{state}. It is shown on this page alone, and compared with no other run.") == 3
