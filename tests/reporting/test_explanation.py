@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from vaehpc.reporting.explanation import (
     event_figure,
     event_words,
     image_words,
+    last_words,
     method,
     noise_words,
     overview_figure,
@@ -194,9 +196,9 @@ def test_an_earlier_trigger_is_mentioned_where_it_spoils_the_bands():
 
 
 def test_too_few_steps_before_the_trigger_are_said(jumped):
-    short = event(1, trigger_record(), jumped.record.between(1200, 1499), analysis_plan())
+    short = event(1, trigger_record(), jumped.record.between(1231, 1499), analysis_plan())
     assert plain(departure_words(short, [short])) == (
-        "The recorder holds 0 steps of the reference window before step 1,185: too few for bands."
+        "The recorder holds 2 steps of the reference window before step 1,233: too few for bands."
     )
     assert noise_words(short) == ""
     assert departures_table(short) == ""
@@ -246,7 +248,7 @@ def test_a_run_without_triggers_says_what_was_recorded():
     quiet = explained_run(num_triggers=0)
     expected = (
         "vae-seed003: no trigger in the 1,500 steps from 0 to 1,499 that the recorder holds; the training has 1,500,"
-        " and nothing triggers in the first 300."
+        " and nothing but a loss or gradient that is not finite triggers in the first 300."
     )
     assert plain(coverage(quiet)) == expected
     assert page(quiet) == f"# vae-seed003\n\n{expected}\n\n![the whole run](overview.svg)\n"
@@ -325,7 +327,7 @@ def test_what_is_not_finite_is_marked_at_the_edge(jumped):
 
 
 def test_a_figure_without_bands_is_drawn(jumped):
-    short = event(1, trigger_record(), jumped.record.between(1200, 1499), analysis_plan())
+    short = event(1, trigger_record(), jumped.record.between(1231, 1499), analysis_plan())
     for axes in event_figure(short, jumped.probe).axes:
         assert not axes.patches
 
@@ -364,3 +366,40 @@ def test_the_overview_draws_all_steps_and_marks_the_triggers():
     short = Explained(explained.config, spiked_record().between(0, MAX_POINTS - 1), explained.probe, ())
     for name, axes in zip(PANELS, overview_figure(short).axes, strict=True):
         assert axes.lines[0].get_ydata().tolist() == short.record.signals[name].tolist()
+
+
+# Runs that became NaN early
+
+
+def test_a_few_steps_make_bands_and_their_chance_is_said(jumped):
+    few = event(1, trigger_record(), jumped.record.between(1225, 1499), analysis_plan())
+    said = plain(departure_words(few, [few]))
+    assert said.startswith("First to leave its band of the reference window, steps 1,225 to 1,229: at step ")
+    assert "These are only 5 steps: each signal leaves such a band with a chance of up to 23.8 %" in said
+    assert "These are only" not in departure_words(jumped.events[0], jumped.events)
+
+
+def test_the_last_steps_before_nan_are_told_with_their_values():
+    steps = np.arange(21)
+    log_var = np.r_[np.linspace(-1, 1, 14), 18, 28, 17, 26, 41, 82, np.nan]
+    record = StepRecord(
+        steps, {"log_var_max": log_var, "gradient_norm": np.r_[np.full(18, 20.0), np.inf, np.inf, np.nan]}
+    )
+    lost = event(1, trigger_record(step=18, signal="nonfinite"), record, analysis_plan())
+    assert last_words(lost) == (
+        "Steps 14 to 20: log_var_max 18, 28, 17, 26, 41, 82, NaN; gradient_norm 20, 20, 20, 20, ∞, ∞, NaN."
+    )
+    assert last_words(event(1, trigger_record(step=18), record, analysis_plan())) == ""
+
+
+def test_overflows_of_float16_are_counted():
+    explained = explained_run(num_triggers=0)
+    norms = explained.record.signals["gradient_norm"].copy()
+    norms[[0, 3]] = math.inf
+    record = StepRecord(explained.record.steps, {**explained.record.signals, "gradient_norm": norms})
+    assert "overflowed" not in coverage(replace(explained, record=record))
+    train = explained.config.arm.train.model_copy(update={"precision": "mixed_float16"})
+    half = explained.config.model_copy(update={"arm": explained.config.arm.model_copy(update={"train": train})})
+    said = plain(coverage(replace(explained, record=record, config=half)))
+    assert said.endswith("In 2 steps the loss scale of float16 overflowed: they changed no weight and trigger nothing.")
+    assert "overflowed" not in coverage(replace(explained, config=half))

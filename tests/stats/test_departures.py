@@ -129,9 +129,9 @@ def test_nothing_is_looked_for_long_after_the_trigger(plan):
 
 def test_a_short_reference_gives_no_bands(plan):
     steps = np.linspace(1, 2, 300)
-    assert signal_bands(record(total_loss=steps[:19])) == {}
-    assert set(signal_bands(record(total_loss=steps[:20]))) == {"total_loss"}
-    found = event(1, trigger(320), record(first_step=300, total_loss=steps), plan)
+    assert signal_bands(record(total_loss=steps[:2])) == {}
+    assert set(signal_bands(record(total_loss=steps[:3]))) == {"total_loss"}
+    found = event(1, trigger(300), record(first_step=300, total_loss=steps), plan)
     assert (found.num_reference_steps, found.bands, found.departures) == (0, {}, ())
 
 
@@ -199,3 +199,36 @@ def test_stationary_signals_stay_in_their_bands(draw, largest_rate):
         whole.between(NUM_REFERENCE, NUM_REFERENCE + NUM_SEARCHED), signal_bands(whole.between(0, NUM_REFERENCE - 1))
     )
     assert len(false_firsts) / len(series) <= largest_rate
+
+
+@pytest.mark.parametrize(
+    ("step", "num_reference"), [(4, 2), (5, 3), (19, 10), (46, 23), (98, 49), (99, 50), (300, 200)]
+)
+def test_bands_are_made_of_half_of_the_steps_where_there_are_few(plan, step, num_reference):
+    found = event(1, trigger(step, "nonfinite"), record(update_norm=np.linspace(1, 2, step + 1)), plan)
+    assert found.num_reference_steps == num_reference
+    assert (found.bands == {}) is (num_reference < 3)
+
+
+def test_nan_after_a_few_steps_is_told_by_its_departures(plan):
+    log_var = np.r_[np.linspace(-1, 1, 14), 18, 28, 17, 26, 41, 82, np.nan]
+    gradient = np.r_[np.linspace(2, 3, 18), np.inf, np.inf, np.nan]
+    found = event(1, trigger(20, "nonfinite"), record(log_var_max=log_var, gradient_norm=gradient), plan)
+    assert [(departure.signal, departure.step) for departure in found.departures] == [
+        ("log_var_max", 14),
+        ("gradient_norm", 18),
+    ]
+
+
+def test_the_chance_to_leave_a_band_by_chance(plan):
+    values = np.random.default_rng(0).random(1000)
+    whole = event(1, trigger(400), record(update_norm=values), plan)
+    few = event(1, trigger(9), record(update_norm=values), plan)
+    assert whole.chance == pytest.approx(2 * 50 / (201 * 202))
+    assert few.chance == pytest.approx(2 * 5 / (6 * 7))
+    assert event(1, trigger(4), record(update_norm=values), plan).chance == pytest.approx(0.5)
+
+
+def test_a_search_is_never_shorter_than_a_natural_divergence_takes(plan):
+    dense = plan.model_copy(update={"probe": plan.probe.model_copy(update={"every_steps": 10})})
+    assert event(1, trigger(400), record(update_norm=np.ones(500)), dense).first_searched == 351

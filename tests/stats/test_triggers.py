@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from vaehpc.schema.plan import RecorderPlan
-from vaehpc.stats.triggers import MIN_STEPS_OF_MEDIAN, Trigger, first_trigger, probe_trigger
+from vaehpc.stats.triggers import (
+    MIN_STEPS_OF_MEDIAN,
+    Trigger,
+    first_trigger,
+    nonfinite_trigger,
+    probe_trigger,
+    without_overflows,
+)
 from vaehpc.study.presets import analysis_plan
 
 PLAN: RecorderPlan = analysis_plan().recorder
@@ -17,6 +24,7 @@ def ring(**changed: dict[int, float]) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     columns = {
         "step": np.arange(FIRST_STEP, FIRST_STEP + NUM_STEPS),
+        "total_loss": rng.normal(800.0, 20.0, NUM_STEPS),
         "gradient_norm": rng.lognormal(3.0, 0.3, NUM_STEPS),
         "gradient_rms": rng.lognormal(-0.3, 0.1, NUM_STEPS),
         "log_var_max": rng.normal(-2.0, 0.5, NUM_STEPS),
@@ -86,3 +94,29 @@ def test_nan_crosses_nothing() -> None:
 def test_the_probe_triggers_where_the_radius_grows_by_three_tenths() -> None:
     assert probe_trigger(20.0, 25.9, 1249, PLAN) is None
     assert probe_trigger(20.0, 26.1, 1249, PLAN) == Trigger(1249, "probe_radius", 26.1, 26.0)
+
+
+@pytest.mark.parametrize(("signal", "value"), [("total_loss", np.nan), ("gradient_norm", np.inf)])
+def test_a_loss_or_gradient_that_is_not_finite_triggers_at_its_first_step(signal: str, value: float) -> None:
+    assert nonfinite_trigger(ring(), NUM_STEPS) is None
+    found = nonfinite_trigger(ring(**{signal: {5: value, 6: value}}), NUM_STEPS)
+    assert found is not None
+    assert (found.step, found.signal, found.limit) == (1005, "nonfinite", np.inf)
+    np.testing.assert_equal(found.value, value)
+
+
+def test_the_gradient_may_be_infinite_before_the_loss_and_old_steps_are_past() -> None:
+    columns = ring(gradient_norm=dict.fromkeys((240, 241, 242), np.inf), total_loss={242: np.nan})
+    found = nonfinite_trigger(columns, 50)
+    assert found is not None
+    assert found.step == 1240
+    assert nonfinite_trigger(columns, 9) is None
+
+
+def test_overflows_of_a_loss_scale_trigger_nothing() -> None:
+    spoilt = dict.fromkeys((0, 1, 230), np.inf)
+    columns = ring(gradient_norm=spoilt, gradient_rms=spoilt)
+    assert nonfinite_trigger(without_overflows(columns), NUM_STEPS) is None
+    assert first_trigger(without_overflows(columns), NUM_STEPS, PLAN) is None
+    assert first_trigger(columns, NUM_STEPS, PLAN) is not None
+    assert nonfinite_trigger(without_overflows(ring(total_loss={230: np.nan})), NUM_STEPS) is not None

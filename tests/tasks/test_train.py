@@ -24,11 +24,15 @@ from tests.examples import run_config
 from tests.processes import TIMEOUT, Running
 from vaehpc.machine.hardware import cpu_model
 from vaehpc.schema.config import DataConfig, ModelConfig, TrainConfig
+from vaehpc.schema.results import ProbeRecord
 from vaehpc.study import attempts
 from vaehpc.study.attempts import all_attempts, made_of, starts_of
 from vaehpc.study.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.study.study import data_config
+from vaehpc.tasks.recorded import read_probe
 from vaehpc.tasks.train import kept_programs
+from vaehpc.tasks.train import run as run_train
+from vaehpc.training.checkpoint import NonFiniteError
 from vaehpc.training.encode import UNIFORM_LIMITS
 
 RESULTS = ("history.jsonl", "recorder/probe.arrow", "latents/mu.npy", "latents/log_var.npy", "latents/z.npy")
@@ -272,6 +276,21 @@ def test_a_run_that_is_not_finite_is_a_result(faces: DataConfig, tmp_path: Path)
     assert record.step == 0
     assert np.isfinite(np.load(run.mu)).all()
     assert "last good state is kept" in all_attempts(run)[0].log.read_text()
+
+
+def test_what_the_radius_did_before_a_run_was_not_finite_is_kept(
+    faces: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path, faces, epochs=2)
+    seen = ProbeRecord(step=2, radius_median=20.0, radius_max=30.0, offset=1.0, spread=20.0)
+
+    def lost(*_: object) -> None:
+        raise NonFiniteError(2, probe=(seen,))
+
+    monkeypatch.setattr("vaehpc.tasks.train._fit", lost)
+    run_train(str(run.path))
+    assert run.trained().nonfinite_step == 2
+    assert read_probe(run.probe).steps.tolist() == [2]
 
 
 def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, tmp_path: Path) -> None:

@@ -202,5 +202,6 @@ def test_a_loss_that_is_not_finite_names_its_step() -> None:
     assert next(blocks).step == 1
     assert next(blocks).step == 2
     spoilt.net.decoder.get_layer("logits").bias.assign([np.nan, 0.0, 0.0])
-    with pytest.raises(NonFiniteError, match="step 2"):
+    with pytest.raises(NonFiniteError, match="step 2") as caught:
         next(blocks)
+    assert [record.step for record in caught.value.probe] == [2]

@@ -33,16 +33,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     return folder
 
 
-def config(fork: ForkConfig | None = None) -> RunConfig:
-    found = run_config("vae", num_train=NUM_TRAIN, train={"epochs": 50})
+def config(fork: ForkConfig | None = None, precision: str = "float32") -> RunConfig:
+    found = run_config("vae", num_train=NUM_TRAIN, train={"epochs": 50, "precision": precision})
     return found.model_copy(update={"arm": found.arm.model_copy(update={"fork": fork})})
 
 
 class Planted:
     """A training that only counts, with chosen signals in chosen steps."""
 
-    def __init__(self, run: RunDir, start: int = 0, fork: ForkConfig | None = None) -> None:
-        self.config = config(fork)
+    def __init__(self, run: RunDir, start: int = 0, fork: ForkConfig | None = None, precision: str = "float32") -> None:
+        self.config = config(fork, precision)
         self.attempt = Attempt.start(run, "train")
         self.weight = keras.Variable(np.full(3, start, np.float32), name="kernel")
         self.start = start
@@ -210,3 +210,39 @@ def test_a_step_that_is_not_finite_is_the_last_row_and_a_trigger(run: RunDir) ->
     assert steps_of(run) == list(range(413))
     (found,) = triggers_of(run)
     assert (found.step, found.signal, found.snapshot_step) == (412, "nonfinite", 400)
+
+
+def test_a_gradient_that_is_not_finite_triggers_within_the_burn_in(run: RunDir) -> None:
+    Planted(run).train(600, gradient_norm={19: np.inf, 20: np.inf})
+    (found,) = triggers_of(run)
+    assert (found.step, found.signal, found.value, found.snapshot_step) == (19, "nonfinite", np.inf, 0)
+
+
+def test_a_gradient_that_was_infinite_steps_before_the_loss_is_the_trigger(run: RunDir) -> None:
+    planted = Planted(run)
+    signals = planted_signals(np.arange(42), {"gradient_norm": {39: np.inf}, "total_loss": {41: np.nan}})
+    with pytest.raises(NonFiniteError), planted.recorder:
+        raise NonFiniteError(41, signals, np.arange(NUM_TRAIN)[: 50 * 16])
+    assert [found.step for found in triggers_of(run)] == [39]
+
+
+def test_a_loss_in_the_ring_of_such_a_gradient_is_no_other_trigger(run: RunDir) -> None:
+    planted = Planted(run)
+    planted.train(50, gradient_norm={48: np.inf, 49: np.inf})
+    resumed = Planted(run, start=50)
+    signals = planted_signals(np.arange(50, 52), {"total_loss": {51: np.nan}})
+    with pytest.raises(NonFiniteError), resumed.recorder:
+        raise NonFiniteError(51, signals, np.arange(NUM_TRAIN)[: 50 * 16])
+    assert [found.step for found in triggers_of(run)] == [48]
+
+
+def test_what_is_not_finite_is_no_trigger_that_counts(run: RunDir) -> None:
+    steps = range(400, 400 + 250 * MAX_TRIGGERS, 250)
+    Planted(run).train(2600, log_var_max=dict.fromkeys(steps, 30.0), gradient_norm={30: np.inf, 2510: np.inf})
+    assert [found.step for found in triggers_of(run)] == [30, *steps, 2510]
+
+
+def test_an_overflow_of_the_loss_scale_of_float16_triggers_nothing(run: RunDir) -> None:
+    overflows = dict.fromkeys((0, 1, 463), np.inf)
+    Planted(run, precision="mixed_float16").train(600, gradient_norm=overflows, gradient_rms=overflows)
+    assert triggers_of(run) == []

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from vaehpc.reporting.figures import CLASS_COLOURS, INK, LOG_RANGE, QUIET, STYLE, WIDTH
-from vaehpc.reporting.words import NBSP, counted, enumeration, number
+from vaehpc.reporting.words import NBSP, counted, enumeration, number, percent
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.plan import RecorderPlan
 from vaehpc.schema.results import TriggerRecord
 from vaehpc.stats.course import ProbeCurve
-from vaehpc.stats.departures import Departure, Event, StepRecord
+from vaehpc.stats.departures import Departure, Event, StepRecord, chance_to_leave, searched_steps
 
 PANELS = {
     "epsilon_max": "max |ε| of the batch",
@@ -47,6 +47,13 @@ MAX_POINTS = 700
 
 MAX_CIRCLES = 60
 """Probes that are drawn as circles; more become dots."""
+
+LAST = ("log_var_max", "gradient_norm", "radius_mean", "total_loss")
+"""Signals whose last values are told of a run that was not finite, and of how many steps."""
+NUM_LAST = 7
+
+FEW = 0.02
+"""Chance of a band to be left by chance from which on it is told; 0.25 % where the plan's steps are there."""
 
 NUM_NEXT = 4
 """Steps whose departures are told with their values; the table has all."""
@@ -213,7 +220,24 @@ def coverage(explained: Explained) -> str:
     triggers = counted(len(explained.events), "trigger") if explained.events else "no trigger"
     return (
         f"{run.name}: {triggers} in the {counted(len(steps), 'step')} from {steps[0]:,} to {steps[-1]:,} that the"
-        f" recorder holds; the training has {run.num_steps:,}, and nothing triggers in the first {run.burn_in:,}."
+        f" recorder holds; the training has {run.num_steps:,}, and nothing but a loss or gradient that is not finite"
+        f" triggers in the first {run.burn_in:,}.{overflow_words(explained)}"
+    )
+
+
+def overflow_words(explained: Explained) -> str:
+    """How often float16's loss scale overflowed; nothing of another precision, or if it never did."""
+    signals = explained.record.signals
+    if explained.config.arm.train.precision != "mixed_float16" or "gradient_norm" not in signals:
+        return ""
+    is_overflow = ~np.isfinite(signals["gradient_norm"])
+    if "total_loss" in signals:  # the step with which a training ends is none
+        is_overflow &= np.isfinite(signals["total_loss"])
+    if not (num_overflows := int(is_overflow.sum())):
+        return ""
+    return (
+        f" In {counted(num_overflows, 'step')} the loss scale of float16 overflowed: they changed no weight and trigger"
+        " nothing."
     )
 
 
@@ -223,6 +247,7 @@ def event_words(event: Event, explained: Explained) -> list[str]:
     said = [
         trigger_words(event.trigger, run),
         spike_words(event.trigger, run),
+        last_words(event),
         departure_words(event, explained.events),
         radius_words(event.trigger, explained.probe, run.plan.recorder),
         image_words(event),
@@ -256,6 +281,18 @@ def spike_words(trigger: TriggerRecord, run: RunConfig) -> str:
     return f"On purpose, this arm {does} {spike.strength:g} at step {step:,}, {relation(step, trigger.step)}."
 
 
+def last_words(event: Event) -> str:
+    """The values of the last steps before a loss or gradient that was not finite, step by step; else nothing."""
+    steps = event.record.steps
+    if event.trigger.signal != "nonfinite" or event.trigger.step not in steps:
+        return ""
+    # The gradient may be infinite steps before the loss, with which the record ends.
+    last = min(int(steps[-1]), event.trigger.step + NUM_LAST - 1)
+    rows = event.record.between(last + 1 - NUM_LAST, last)
+    said = [f"{name} {', '.join(map(rounded, rows.signals[name]))}" for name in LAST if name in rows.signals]
+    return f"Steps {rows.steps[0]:,} to {rows.steps[-1]:,}: {'; '.join(said)}."
+
+
 def departure_words(event: Event, events: Iterable[Event]) -> str:
     """Which signals left their bands, step by step; where another trigger makes the bands wide, or there are none."""
     first, trigger_step = event.first_searched - event.num_reference_steps, event.trigger.step
@@ -265,6 +302,12 @@ def departure_words(event: Event, events: Iterable[Event]) -> str:
             f" {event.first_searched:,}: too few for bands."
         )
     window = f"the reference window, steps {first:,} to {event.first_searched - 1:,}"
+    few = ""
+    if event.chance >= FEW:
+        few = (
+            f" These are only {counted(event.num_reference_steps, 'step')}: each signal leaves such a band with a"
+            f" chance of up to {percent(event.chance)} where nothing happens, so that only values far outside tell."
+        )
     said = [f"No signal left its band of {window}."]
     if event.departures:
         groups = [list(group) for _, group in groupby(event.departures, lambda departure: departure.step)]
@@ -276,6 +319,7 @@ def departure_words(event: Event, events: Iterable[Event]) -> str:
         departed = {departure.signal for departure in event.departures}
         if inside := [name for name in PANELS if name in event.bands and name not in departed]:
             said.append(f"Inside their bands up to step {event.record.steps[-1]:,}: {enumeration(inside)}.")
+    said[0] += few
     for other in events:
         if first <= other.trigger.step < event.first_searched:
             said.append(
@@ -392,19 +436,21 @@ def departures_table(event: Event) -> str:
 def method(run: RunConfig) -> str:
     """How a band is made, how often it is left by chance, and why two radii differ."""
     plan = run.plan
-    num_searched, num_reference = plan.probe.every_steps, plan.recorder.ring_steps
+    num_searched, num_reference = searched_steps(plan), plan.recorder.ring_steps
     moments = (
         " A batch is encoded with its own BatchNorm moments, the probe with their running means: their R differ."
         if run.arm.model.batch_norm
         else ""
     )
-    chance = 2 * num_searched / ((num_reference + 1) * (num_reference + 2))
+    chance = chance_to_leave(num_reference, num_searched)
     return (
-        f"A band is the range of the signal over the {num_reference} steps of the reference window, widened on both"
+        f"A band is the range of the signal over the {num_reference} steps of the reference window, or those that there"
+        " are, widened on both"
         " sides by its own width, in logarithms for positive signals; 'widths outside' counts how many such widths lie"
         " between the band and the value, and is infinite for a signal that was constant or a value that is not finite."
         " Signals that leave their bands in the same step are listed in the order in which a step computes them."
-        f" The search begins {num_searched} steps before the trigger, the interval of the probe. Even a stationary"
+        f" The search begins {num_searched} steps before the trigger, or at half of the steps"
+        " that there are. Even a stationary"
         " signal with the tail of a power law leaves its band in these steps by chance once in"
         f" {1 / chance:,.0f} times; but signals are many, and one that is first out by a small part of a width, long"
         " before the others, may be such a chance. Signals are named as in recorder/steps.arrow; NAME/LAYER is that of"

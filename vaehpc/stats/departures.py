@@ -51,8 +51,11 @@ ORDER = (
 STEPS_AFTER = 100
 """Steps after a trigger that are looked at: provoked jumps of R peaked 10 to 15 steps after their cause."""
 
-MIN_REFERENCE_STEPS = 20
-"""Fewer say nothing about a range."""
+MIN_SEARCHED_STEPS = 50
+"""Steps up to the trigger that are searched at least: a natural divergence builds up over some twenty."""
+
+MIN_REFERENCE_STEPS = 3
+"""Fewer have no range to speak of. Of a few the band is left by chance often: `chance`."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +141,34 @@ class Event:
         """Rows of the reference window."""
         return int(np.searchsorted(self.record.steps, self.first_searched))
 
+    @property
+    def chance(self) -> float:
+        """Chance that a stationary signal with the tail of any power law leaves its band up to the trigger."""
+        num_searched = self.trigger.step + 1 - self.first_searched
+        return chance_to_leave(self.num_reference_steps, num_searched)
+
+
+def searched_steps(plan: PlanConfig) -> int:
+    """Steps up to the trigger that are searched: an interval of the probe, or MIN_SEARCHED_STEPS if that is more."""
+    return max(plan.probe.every_steps, MIN_SEARCHED_STEPS)
+
+
+def chance_to_leave(num_reference: int, num_searched: int) -> float:
+    """2 m / (n + 1)(n + 2), the chance to leave the band of n steps within the m steps after, or 1 if it is less."""
+    return min(1.0, 2 * num_searched / ((num_reference + 1) * (num_reference + 2)))
+
 
 def event(number: int, trigger: TriggerRecord, record: StepRecord, plan: PlanConfig) -> Event:
     """What happened around a trigger.
 
     The search begins one interval of the probe before the trigger, because a jump that only the probe saw may be that
-    old. The reference window is as long as the recorder's ring.
+    old, and MIN_SEARCHED_STEPS before it at the latest; where fewer steps lie before that than in it, at half of those
+    that there are. The reference window is at most as long as the recorder's ring.
     """
-    first_searched = trigger.step + 1 - plan.probe.every_steps
+    first_searched = trigger.step + 1 - searched_steps(plan)
+    before = record.between(first_searched - plan.recorder.ring_steps, trigger.step).steps
+    if len(before):
+        first_searched = max(first_searched, (int(before[0]) + trigger.step + 1) // 2)
     around = record.between(first_searched - plan.recorder.ring_steps, trigger.step + STEPS_AFTER)
     bands = signal_bands(around.between(0, first_searched - 1))
     return Event(

@@ -52,6 +52,37 @@ def first_trigger(ring: Mapping[str, FloatArray], num_new: int, plan: RecorderPl
     return min(found, key=lambda trigger: trigger.step, default=None)
 
 
+def nonfinite_trigger(ring: Mapping[str, FloatArray], num_new: int) -> Trigger | None:
+    """The first of the newest steps whose loss or gradient is not finite, as the one before it was.
+
+    Args:
+        ring: columns `step`, `total_loss` and `gradient_norm`, each (num_steps,), in the order of the steps.
+        num_new: how many of the last rows are new.
+    """
+    values = np.stack([ring["total_loss"], ring["gradient_norm"]])
+    lost = ~np.isfinite(values).all(axis=0)
+    crossed = lost & ~np.concatenate([[False], lost[:-1]])
+    crossed[: len(lost) - num_new] = False
+    if not crossed.any():
+        return None
+    at = int(np.argmax(crossed))
+    return Trigger(int(ring["step"][at]), "nonfinite", float(values[~np.isfinite(values[:, at]), at][0]), math.inf)
+
+
+def without_overflows(ring: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """The ring of a training in float16, whose optimizer leaves out a step with a gradient that is not finite.
+
+    It halves the loss scale then, and nothing has happened: the gradient's signals of such a step are those of the one
+    before, so that it triggers nothing.
+    """
+    changed = dict(ring)
+    overflowed = ~np.isfinite(ring["gradient_norm"])
+    kept = np.maximum.accumulate(np.where(overflowed, -1, np.arange(len(overflowed))))
+    for signal in {"gradient_norm", "gradient_rms"} & ring.keys():
+        changed[signal] = np.where(kept < 0, 0.0, ring[signal][np.maximum(kept, 0)])
+    return changed
+
+
 def _limits(ring: Mapping[str, FloatArray], num_new: int, plan: RecorderPlan) -> dict[TriggerSignal, FloatArray]:
     """Limit of each signal at each step of the ring (num_steps,); infinite where there is none."""
     num_steps = len(ring["step"])

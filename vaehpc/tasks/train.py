@@ -87,7 +87,8 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
     except NonFiniteError as error:
         logger.warning("%s: %s; the last good state is kept", run.name, error)
         nonfinite_step = error.step
-        progress = restore_newest(attempt.run, variables) or first
+        # The state is that of the checkpoint, but what the radius did until then is known.
+        progress = (restore_newest(attempt.run, variables) or first).model_copy(update={"probe": error.probe})
     seconds_of_epochs = time.monotonic() - begun
     publish_record(attempt, progress)
     latents_sha256 = {}
@@ -125,13 +126,13 @@ def first_state(run: RunConfig, run_dir: RunDir, net: Net, optimizer: keras.opti
     """
     variables = [*net.variables, *optimizer.variables]
     fork, arm = run.arm.fork, run.arm.start_from
-    source = Path(fork.checkpoint) if fork is not None else None
+    source = Path(fork.checkpoint) if fork is not None and fork.checkpoint is not None else None
     if arm is not None and fork is None:
         source_run = RunDir(run_dir.path.parent / run_name(arm, run.seed))
         if not source_run.trained_path.exists():
             raise UserError(f"{run.name} starts from the weights of {source_run.name}, which is not trained yet")
         source = source_run.checkpoint_dirs()[-1]
-    if source is None:
+    if source is None:  # a fork of the start, too: its keys are those of the run that it replays
         return Progress()
     try:
         if fork is None:

@@ -31,6 +31,7 @@ class NonFiniteError(Exception):
     """Loss or weights became NaN or infinite: a result of the run, not a failure.
 
     `signals` are those of the steps of its block up to this one, `order` the block's images; both empty for weights.
+    `probe` holds what was seen before.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class NonFiniteError(Exception):
         step: int,
         signals: Mapping[str, npt.NDArray[np.float32]] | None = None,
         order: npt.NDArray[np.int64] | None = None,
+        probe: tuple[ProbeRecord, ...] = (),
     ) -> None:
         super().__init__(f"loss or weights are not finite at step {step}")
         self.step = step
         self.signals = {} if signals is None else signals
         self.order = np.empty(0, np.int64) if order is None else order
+        self.probe = probe
 
 
 class Progress(Result):
@@ -103,7 +106,7 @@ def save_checkpoint(
     run = attempt.run
     arrays = state_arrays(variables)
     if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise NonFiniteError(progress.step)
+        raise NonFiniteError(progress.step, probe=progress.probe)
     aside = attempt.path / checkpoint_name(progress.step)
     digest = write_checkpoint(aside, arrays, progress)
     attempt.publish(aside, run.checkpoints / aside.name)

@@ -237,7 +237,7 @@ def _after_block(run: RunConfig, progress: Progress, signals: Signals, order: np
     if not finite.all():
         num_good = int(np.argmin(finite))
         until = {name: values[: num_good + 1] for name, values in signals.items()}
-        raise NonFiniteError(progress.step + num_good, until, order)
+        raise NonFiniteError(progress.step + num_good, until, order, progress.probe)
     batch_size = run.arm.train.batch_size
     starts = (progress.step + np.arange(len(losses))) % run.steps_per_epoch * batch_size
     num_images = np.minimum(batch_size, run.data.num_train - starts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 import zlib
 from collections import deque
@@ -20,7 +19,14 @@ import pyarrow.compute as pc
 
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import ProbeRecord, TriggerRecord
-from vaehpc.stats.triggers import Trigger, first_trigger, probe_trigger
+from vaehpc.stats.triggers import (
+    FloatArray,
+    Trigger,
+    first_trigger,
+    nonfinite_trigger,
+    probe_trigger,
+    without_overflows,
+)
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import record_text, write_model
 from vaehpc.study.streams import read_stream
@@ -40,7 +46,7 @@ PROBE_SCHEMA = pa.schema(
     ]
 )
 MAX_TRIGGERS = 8
-"""Dumps of one run: each holds a snapshot as large as a checkpoint."""
+"""Dumps of one run, but for what is not finite: each holds a snapshot as large as a checkpoint."""
 COPIES_PER_TIME = 100
 """A snapshot is taken at the earliest after so many times as long as copying the last one took."""
 
@@ -99,7 +105,9 @@ class FlightRecorder:
         self._schema = steps_schema(run, names)
         self._ring = _rows_before(read_steps(attempt.run.steps, self._schema), start.step)
         self._snapshots = deque([Snapshot(variables, start)], maxlen=2)
-        self._dumped = [int(path.name.partition("-")[2]) for path in attempt.run.trigger_dirs()]
+        records = attempt.run.trigger_records()
+        self._dumped = [record.step for record in records if record.signal != "nonfinite"]
+        self._lost = [record.step for record in records if record.signal == "nonfinite"]
         self._burn_in = run.burn_in
         self._open = contextlib.ExitStack()
 
@@ -118,8 +126,9 @@ class FlightRecorder:
         if isinstance(error, NonFiniteError) and error.signals:
             first = error.step + 1 - len(error.signals["total_loss"])
             self._append(first, error.signals, error.order)
-            if self._run.arm.fork is None:
-                self._dump(Trigger(error.step, "nonfinite", math.nan, math.inf))
+            trigger = self._nonfinite_trigger(len(error.signals["total_loss"]))
+            if trigger is not None:
+                self._dump(trigger)
         self._open.close()
 
     def record(self, block: TrainedBlock) -> None:
@@ -145,20 +154,43 @@ class FlightRecorder:
         return rows.slice(max(len(rows) - num_kept, 0))
 
     def _trigger(self, progress: Progress, num_new: int) -> Trigger | None:
-        """The block's first trigger that is to be dumped: after the burn-in, and in no earlier one's ring."""
+        """The block's trigger that is to be dumped: what is not finite, or the first after the burn-in.
+
+        The latter lies in no earlier one's ring.
+        """
+        if (lost := self._nonfinite_trigger(num_new)) is not None:
+            return lost
         plan = self._run.plan.recorder
         earliest = max([self._burn_in, *(step + plan.ring_steps for step in self._dumped)])
         num_watched = min(num_new, progress.step - earliest)
         if num_watched <= 0 or len(self._dumped) >= MAX_TRIGGERS or self._run.arm.fork is not None:
             return None
-        watched = ("step", "gradient_norm", "gradient_rms", "log_var_max")
-        ring = {name: self._ring[name].to_numpy() for name in watched if name in self._ring.column_names}
-        trigger = first_trigger(ring, num_watched, plan)
+        trigger = first_trigger(
+            self._watched("step", "gradient_norm", "gradient_rms", "log_var_max"), num_watched, plan
+        )
         probes = progress.probe[-2:]
         if trigger is None and len(probes) == 2 and probes[1].step == progress.step:
             before, now = (probe.radius_median for probe in probes)
             trigger = probe_trigger(before, now, progress.step - 1, plan)
         return trigger
+
+    def _nonfinite_trigger(self, num_new: int) -> Trigger | None:
+        """The first of the newest steps that is not finite, whatever triggered before; None in the ring of such a one.
+
+        The gradient may be infinite steps before the loss, and both are one event.
+        """
+        trigger = nonfinite_trigger(self._watched("step", "total_loss", "gradient_norm"), num_new)
+        if trigger is None or self._run.arm.fork is not None:
+            return None
+        ring_steps = self._run.plan.recorder.ring_steps
+        return None if any(trigger.step < step + ring_steps for step in self._lost) else trigger
+
+    def _watched(self, *names: str) -> dict[str, FloatArray]:
+        """These columns of the ring, of those that it has; in float16 without the steps that were left out."""
+        ring = {name: self._ring[name].to_numpy() for name in names if name in self._ring.column_names}
+        if self._run.arm.train.precision != "mixed_float16":
+            return ring
+        return without_overflows(ring)
 
     def _dump(self, trigger: Trigger) -> None:
         """Write triggers/STEP."""
@@ -173,7 +205,7 @@ class FlightRecorder:
         write_checkpoint(aside / "snapshot", snapshot.arrays, snapshot.progress)
         write_model(aside / "trigger.json", self._record(trigger, snapshot))
         self._attempt.publish(aside, run.triggers / checkpoint_name(trigger.step))
-        self._dumped.append(trigger.step)
+        (self._lost if trigger.signal == "nonfinite" else self._dumped).append(trigger.step)
 
     def _record(self, trigger: Trigger, snapshot: Snapshot) -> TriggerRecord:
         row = self._ring.slice(trigger.step - self._ring["step"][0].as_py(), 1).to_pylist()[0]
