@@ -1,6 +1,5 @@
 """The replay command: which forks it plans, what it refuses, and its end, where trainings are stood in for."""
 
-import math
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 from tests import plant
 from tests.examples import arm_config, study_config, trigger_record
 from vaehpc import replay
-from vaehpc.schema.config import DataConfig, ForkConfig, StudyConfig, VaeConfig
+from vaehpc.schema.config import DataConfig, ForkConfig, NullWindow, StudyConfig, VaeConfig
 from vaehpc.schema.plan import text_sha256
 from vaehpc.schema.results import ReplayResult
 from vaehpc.stats.departures import StepRecord
@@ -26,7 +25,7 @@ TRAIN = VAE.train
 JUMP = 1010
 """The step in which the source runs jump, counted from 0."""
 PROBE = {step: 16.0 if step <= JUMP else 64.0 for step in range(50, 2001, 50)}
-JUMPED = {step: PROBE[step] for step in range(50, 1151, 50)}
+JUMPED = {step: PROBE[step] for step in range(50, 1251, 50)}
 CALM = dict.fromkeys(JUMPED, 16.0)
 TRIGGER = trigger_record(
     step=JUMP, limit=1000.0, snapshot_step=900, images=(3, 5, 8), largest_loss_image=5, largest_log_var_image=8
@@ -52,13 +51,15 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faces: DataConfig) -
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stands in for trainings: all forks but 'clipped' jump, 'fresh-moments' crashes. Holds the runs so trained."""
+    """Stands in for trainings: all forks but 'clipped' and 'null' jump, 'fresh-moments' crashes. Holds the runs."""
     done: list[str] = []
 
     def run_stage(_: str, study: StudyDir, config: StudyConfig, *__: object) -> None:
         for run in config.runs():
             if not study.run(run.name).trained_path.exists() and run.arm.name != "fresh-moments":
-                plant.trained(study.run(run.name), course=CALM if run.arm.name == "clipped" else JUMPED, history=[])
+                plant.trained(
+                    study.run(run.name), course=CALM if run.arm.name in ("clipped", "null") else JUMPED, history=[]
+                )
                 done.append(run.name)
 
     monkeypatch.setattr(replay, "run_stage", run_stage)
@@ -92,88 +93,146 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, command: tuple[
 # The plan
 
 
-def test_forks_from_a_trigger_change_one_thing_each() -> None:
+def test_forks_from_a_trigger_have_new_noise_and_change_one_thing_each() -> None:
     config = plan("--trigger", "1", "--repeats", "16")
-    assert config.seeds == {
-        "identical": (0, 1, 2),
-        "noise": tuple(range(16)),
-        "batches": tuple(range(16)),
-        "epsilon5": (0,),
-        "log-var-clamp": (0,),
-        "clipped": (0,),
-        "without-image": (0,),
-        "fresh-moments": (0,),
-    }
-    start = Path("runs").absolute() / "planted-replay-vae-tiny-seed000-step900" / "start"
-    fork = ForkConfig(source="planted/vae-tiny-seed000", seed=0, checkpoint=str(start), step=900, until_step=1150)
+    assert config.seeds == dict.fromkeys(config.arms, tuple(range(16))) | {"identical": (0, 1, 2)}
+    study = Path("runs").absolute() / "planted-replay-vae-tiny-seed000-step900"
+    fork = ForkConfig(
+        source="planted/vae-tiny-seed000", seed=0, checkpoint=str(study / "start"), step=900, until_step=1250
+    )
     assert config.arms["identical"] == VAE.model_copy(update={"name": "identical", "fork": fork})
+    new_noise = fork.model_copy(update={"renewed": "noise"})
+    null = {"checkpoint": str(study / "start-null"), "step": 600, "until_step": 950}
     changes = {
-        "noise": {"fork": fork.model_copy(update={"renewed": "noise"})},
+        "noise": {},
         "batches": {"fork": fork.model_copy(update={"renewed": "shuffling"})},
         "epsilon5": {"vae": VaeConfig(epsilon_limit=5.0)},
         "log-var-clamp": {"vae": VaeConfig(log_var_limit=5.0)},
         "clipped": {"train": TRAIN.model_copy(update={"clipnorm": 1000.0})},
-        "without-image": {"fork": fork.model_copy(update={"left_out": 5})},
-        "fresh-moments": {"fork": fork.model_copy(update={"fresh_moments": True})},
+        "without-image": {"fork": new_noise.model_copy(update={"left_out": 5})},
+        "fresh-moments": {"fork": new_noise.model_copy(update={"fresh_moments": True})},
+        "null": {"fork": new_noise.model_copy(update=null)},
     }
     for name, change in changes.items():
-        assert config.arms[name] == config.arms["identical"].model_copy(update={"name": name, **change})
+        assert config.arms[name] == VAE.model_copy(update={"name": name, "fork": new_noise} | change)
     assert (config.root_seed, config.preset, config.plan_sha256) == (7, "demo", text_sha256(config.plan_text))
+
+
+def test_the_plan_says_how_often_a_run_is_forked() -> None:
+    assert {len(seeds) for name, seeds in plan("--trigger", "1").seeds.items() if name != "identical"} == {12}
 
 
 def test_the_jump_is_taken_from_the_source_run() -> None:
     found = plan("--trigger", "1").replay
     assert found is not None
     assert (found.source, found.started_from, found.step) == ("planted/vae-tiny-seed000", "trigger 1", 900)
-    assert (found.calm_step, found.calm_radius, found.until_step, found.jumped_radius) == (1000, 16.0, 1150, 64.0)
+    assert (found.calm_step, found.calm_radius, found.until_step, found.jumped_radius) == (1000, 16.0, 1250, 64.0)
+    assert (found.event_step, found.null) == (1050, NullWindow(step=600, until_step=950, moved=1.0))
     assert found.deterministic
 
 
-def test_an_epoch_is_followed_to_the_onset() -> None:
+def test_an_epoch_is_followed_to_the_first_event() -> None:
     config = plan("--epoch", "120")
     assert config.replay is not None
     assert (config.replay.started_from, config.replay.step) == ("epoch 120", 600)
-    assert (config.replay.calm_step, config.replay.until_step) == (1000, 1150)
+    assert (config.replay.calm_step, config.replay.until_step) == (1000, 1250)
     assert config.name == "planted-replay-vae-tiny-seed000-step600"
     assert "without-image" not in config.arms  # nothing says which
+    assert "null" not in config.arms  # nothing is kept before
 
 
-def test_an_epoch_without_an_onset_is_followed_to_the_first_trigger_after_it(source: StudyDir) -> None:
-    run = source.run("vae-tiny-seed000")
-    plant.probe(run.probe, {step: 16.0 if step <= JUMP else 20.0 for step in range(50, 2001, 50)})  # not 1.5 times
-    plant.trigger(run, TRIGGER.model_copy(update={"step": 700}))
-    found = plan("--epoch", "180").replay
+def test_without_trigger_and_epoch_the_first_event_is_taken(source: StudyDir) -> None:
+    found = plan().replay
     assert found is not None
-    assert (found.calm_step, found.until_step, found.jumped_radius) == (1000, 1150, 20.0)
+    assert (found.started_from, found.step, found.event_step) == ("trigger 1", 900, 1050)
+    shutil.rmtree(source.run("vae-tiny-seed000").triggers)
+    found = plan().replay
+    assert found is not None
+    assert (found.started_from, found.step, found.event_step) == ("epoch 200", 1000, 1050)
 
 
-def test_an_epoch_without_onset_and_trigger_is_followed_to_the_end(source: StudyDir) -> None:
+def test_a_run_can_be_forked_from_its_start_without_a_checkpoint(source: StudyDir) -> None:
     run = source.run("vae-tiny-seed000")
-    plant.probe(run.probe, {step: 10.0 * math.exp(step / 2000) for step in range(50, 2001, 50)})
     shutil.rmtree(run.triggers)
-    found = plan("--epoch", "240").replay
-    assert found is not None
-    assert (found.calm_step, found.until_step) == (1200, 2000)
+    shutil.rmtree(run.checkpoints)
+    for arguments in (("--epoch", "0"), ()):
+        config = plan(*arguments)
+        fork = config.arms["noise"].fork
+        assert config.replay is not None
+        assert fork is not None
+        assert (config.replay.started_from, fork.step, fork.checkpoint) == ("its start", 0, None)
+        assert "fresh-moments" not in config.arms
+    plant.checkpoint(run, 0)
+    assert replay.found_start(run, 0, None).state == run.checkpoints / "step-000000000"
 
 
-def test_a_run_that_was_not_finite_has_no_radius_there(source: StudyDir) -> None:
-    plant.marker(source.run("vae-tiny-seed000"), nonfinite_step=1012)
+def test_an_arm_that_starts_from_another_is_not_forked_from_its_keys(
+    capsys: pytest.CaptureFixture[str], source: StudyDir
+) -> None:
+    run = source.run("vae-tiny-seed000")
+    write_model(run.config_path, run.config().model_copy(update={"arm": VAE.model_copy(update={"start_from": "ae"})}))
+    assert "keeps no checkpoint of its end" in refused(capsys, "--epoch", "0")
+
+
+def lost(source: StudyDir, step: int, course: dict[int, float]) -> None:
+    """The run was not finite in this step, and its recorder triggered there."""
+    run = source.run("vae-tiny-seed000")
+    shutil.rmtree(run.triggers)
+    shutil.rmtree(run.checkpoints)
+    rows = StepRecord(np.arange(step + 1), {name: np.full(step + 1, 3.0) for name in ("gradient_norm", "epsilon_max")})
+    plant.trained(
+        run,
+        course=course,
+        nonfinite_step=step,
+        steps=rows,
+        history=[],
+        triggers=[TRIGGER.model_copy(update={"step": step, "signal": "nonfinite", "snapshot_step": 0})],
+    )
+
+
+@pytest.mark.parametrize("step", [5, 19, 41])
+def test_nan_before_the_first_probe_can_be_replayed(source: StudyDir, step: int) -> None:
+    lost(source, step, {})
+    config = plan()
+    found = config.replay
+    assert found is not None
+    assert (found.started_from, found.step, found.event_step, found.until_step) == ("trigger 1", 0, step, 250)
+    assert (found.calm_step, found.calm_radius, found.jumped_radius, found.null) == (None, None, None, None)
+    assert found.epsilon_max == 3.0
+    assert config.arms["clipped"].train.clipnorm == 30.0
+    assert list(config.arms) == [
+        "identical", "noise", "batches", "epsilon5", "log-var-clamp", "clipped", "without-image",
+    ]  # fmt: skip
+
+
+def test_the_last_probe_well_before_nan_is_calm(source: StudyDir) -> None:
+    lost(source, 343, dict.fromkeys(range(50, 301, 50), 16.0) | {300: 90.0})
+    found = plan().replay
+    assert found is not None
+    assert (found.calm_step, found.calm_radius, found.until_step) == (250, 16.0, 550)
+
+
+def test_what_came_first_is_the_event(source: StudyDir) -> None:
+    run = source.run("vae-tiny-seed000")
+    plant.marker(run, nonfinite_step=1012)
     found = plan("--trigger", "1").replay
     assert found is not None
-    assert found.jumped_radius is None
-    plant.marker(source.run("vae-tiny-seed000"), nonfinite_step=1150)  # after the forks' last step
+    assert (found.event_step, found.jumped_radius) == (1012, None)
+    plant.marker(run, nonfinite_step=1150)
     found = plan("--trigger", "1").replay
     assert found is not None
-    assert found.jumped_radius == 64.0
+    assert (found.event_step, found.jumped_radius) == (1050, 64.0)
+
+
+def test_the_rings_of_triggers_say_where_to_clip_if_the_steps_are_lost(source: StudyDir) -> None:
+    source.run("vae-tiny-seed000").steps.unlink()
+    assert plan("--trigger", "1").arms["clipped"].train.clipnorm == 1000.0
 
 
 @pytest.mark.parametrize(("kind", "threads"), [("gpu", 1), ("cpu", 4)])
-def test_where_nothing_repeats_to_the_bit_every_variant_is_repeated(source: StudyDir, kind: str, threads: int) -> None:
+def test_where_nothing_repeats_to_the_bit_identical_forks_need_not(source: StudyDir, kind: str, threads: int) -> None:
     plant.marker(source.run("vae-tiny-seed000"), device_kind=kind, threads=threads)
-    config = plan("--trigger", "1", "--repeats", "16")
-    assert {name: len(seeds) for name, seeds in config.seeds.items()} == dict.fromkeys(config.arms, 16) | {
-        "identical": 3
-    }
+    config = plan("--trigger", "1")
     assert config.replay is not None
     assert not config.replay.deterministic
 
@@ -195,7 +254,9 @@ def test_an_image_can_be_named() -> None:
 
 def test_an_ae_has_no_variants_of_noise() -> None:
     config = plan("--trigger", "1", command=("planted", "--run", "ae-seed000"))
-    assert list(config.arms) == ["identical", "batches", "clipped", "without-image", "fresh-moments"]
+    assert list(config.arms) == ["identical", "batches", "clipped", "without-image", "fresh-moments", "null"]
+    renewed = {arm.fork.renewed for name, arm in config.arms.items() if arm.fork and name != "identical"}
+    assert renewed == {"shuffling"}
 
 
 def test_a_limit_of_the_arm_is_never_widened(source: StudyDir) -> None:
@@ -229,7 +290,6 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str]) 
     assert "did you mean 'planted'" in refused(capsys, "--trigger", "1", command=("plantd", "--run", "ae-seed000"))
     found = refused(capsys, "--trigger", "1", command=("planted", "--run", "vae-tiny-seed01"))
     assert "did you mean 'vae-tiny-seed001'" in found
-    assert "either --trigger N or --epoch N" in refused(capsys)
     assert "either --trigger N or --epoch N" in refused(capsys, "--trigger", "1", "--epoch", "120")
     assert "has the triggers 1 at step 1010. Or take --epoch" in refused(capsys, "--trigger", "2")
     assert "has the triggers 1 at step 1010. Or take --epoch" in refused(capsys, "--trigger", "0")
@@ -238,24 +298,29 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str]) 
     assert "positions in the training split are 0 to 39" in refused(capsys, "--trigger", "1", "--image", "40")
     assert "a name takes letters" in refused(capsys, "--trigger", "1", "--study", "a/b")
     assert "fresh-moments" in refused(capsys, "--trigger", "1", "--variants", "fresh")
+    assert "was the run calm for as long as 650 steps" in refused(capsys, "--epoch", "120", "--variants", "null")
     assert "say which with --image" in refused(capsys, "--epoch", "120", "--variants", "without-image")
     of_ae = ("planted", "--run", "ae-seed000")
     assert "is an AE" in refused(capsys, "--trigger", "1", "--variants", "noise", command=of_ae)
 
 
-def test_where_nothing_jumped_nothing_is_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_nothing_happened_nothing_is_replayed(capsys: pytest.CaptureFixture[str], source: StudyDir) -> None:
     found = refused(capsys, "--epoch", "240")
-    assert "did not jump after epoch 240: its median R was 64.00 at step 1200 and went to 64.00 at most until" in found
+    assert "neither jumped nor became NaN after epoch 240; it had a jump at step 1,050" in found
     assert "the triggers 1 at step 1010" in found
-    assert "no probe both before and after" in refused(capsys, "--epoch", "400")
+    run = source.run("vae-tiny-seed000")
+    plant.probe(run.probe, dict.fromkeys(PROBE, 16.0))
+    assert "within 200 steps after trigger 1; it had no event" in refused(capsys, "--trigger", "1")
+    assert "neither jumped nor became NaN after its burn-in" in refused(capsys)
 
 
 def test_a_run_without_an_end_a_record_or_data_is_refused(capsys: pytest.CaptureFixture[str], source: StudyDir) -> None:
     run = source.run("vae-tiny-seed000")
     run.steps.unlink()
+    (run.triggers / "step-000001010" / "ring.arrow").unlink()
     assert "Name the variants but 'clipped'" in refused(capsys, "--trigger", "1")
-    plant.probe(run.probe, {step: radius for step, radius in PROBE.items() if step != 1150})
-    assert "no record of step 1150" in refused(capsys, "--trigger", "1")
+    plant.probe(run.probe, {step: radius for step, radius in PROBE.items() if step != 1250})
+    assert "no record of step 1250" in refused(capsys, "--trigger", "1")
     run.trained_path.unlink()
     assert "not trained to its end" in refused(capsys, "--trigger", "1")
     moved = run.config().data.model_copy(update={"path": "/nowhere"})
@@ -274,7 +339,7 @@ def test_a_fork_is_not_forked_again(capsys: pytest.CaptureFixture[str], source: 
 
 FORKS = "planted-replay-vae-tiny-seed000-step900"
 LINE = (*COMMAND, "--trigger", "1", "--repeats", "8", "--executor", "debug")
-WITHOUT_CRASH = ("identical", "noise", "batches", "log-var-clamp", "clipped")
+WITHOUT_CRASH = ("identical", "noise", "epsilon5", "batches", "log-var-clamp", "clipped")
 
 
 def verdict_of(folder: str = FORKS) -> ReplayResult:
@@ -283,11 +348,11 @@ def verdict_of(folder: str = FORKS) -> ReplayResult:
 
 def test_forks_are_trained_and_judged(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 0
-    assert len(trained) == 3 + 8 + 8 + 1 + 1
+    assert len(trained) == 3 + 5 * 8
     assert verdict_of().verdict == "gradient spike"
     said = capsys.readouterr().out
     assert "from step 900, trigger 1 (gradient_norm at step 1010)" in said
-    assert "clipped, 1 x: gradient norm limited to 1000.0" in said
+    assert "clipped, 8 x: new noise, gradient norm limited to 1000.0" in said
     assert "Verdict: gradient spike. identical (nothing): 3 of 3 jump, persists." in said
     assert str(Path("runs").absolute() / FORKS / "replay.md") in said
     start = Path("runs") / FORKS / "start"
@@ -300,8 +365,10 @@ def test_missing_forks_are_said_and_exit_with_3(capsys: pytest.CaptureFixture[st
     assert replay.main(LINE) == 3
     assert verdict_of().verdict == "gradient spike"  # decided before the fork that crashed is asked
     missing = {of.variant: of.num_missing for of in verdict_of().variants if of.num_missing}
-    assert missing == {"fresh-moments": 1}
-    assert "undecided" in capsys.readouterr().out
+    assert missing == {"fresh-moments": 8}
+    assert "missing" in capsys.readouterr().out
+    null = Path("runs") / FORKS / "start-null"
+    assert str(np.load(null / "variables.npz")["made"]) == "checkpoint of 600"
 
 
 def test_the_same_line_again_trains_what_is_missing(trained: list[str]) -> None:
@@ -320,7 +387,8 @@ def test_more_repeats_and_variants_widen_the_replay(trained: list[str]) -> None:
     assert (verdict_of().verdict, len(trained)) == ("not decided", 3 + 8 + 8)
     trained.clear()
     assert replay.main([*COMMAND, "--trigger", "1", "--repeats", "10", "--executor", "debug"]) == 3
-    assert set(trained) == {"epsilon5-seed000", "log-var-clamp-seed000", "clipped-seed000", "without-image-seed000"} | {
+    new = ("epsilon5", "log-var-clamp", "clipped", "without-image", "null")
+    assert set(trained) == {f"{variant}-seed{seed:03d}" for variant in new for seed in range(10)} | {
         f"{variant}-seed{seed:03d}" for variant in ("noise", "batches") for seed in (8, 9)
     }
     assert verdict_of().verdict == "gradient spike"
@@ -344,9 +412,9 @@ def test_study_and_out_say_where_the_forks_lie() -> None:
 def test_dry_run_tells_the_plan_and_writes_nothing(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert replay.main([*LINE, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "R of the probe was 16.00 at step 1000 and went to 64.00 by step 1150" in said
+    assert "R of the probe was 16.00 at step 1000 and went to 64.00 by step 1250" in said
     assert "noise, 8 x: new noise" in said
-    assert "24 of 24 forks are left to train" in said
+    assert "67 of 67 forks are left to train" in said
     assert [path.name for path in Path("runs").iterdir()] == ["planted"]
     assert trained == []
 

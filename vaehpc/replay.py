@@ -1,7 +1,8 @@
-"""`python -m vaehpc.replay STUDY --run RUN --trigger 1`: fork a run before it jumped, and say what made it jump."""
+"""`python -m vaehpc.replay STUDY --run RUN`: fork a run before it jumped or became NaN, and say what made it so."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -18,24 +19,23 @@ from rich.table import Table
 from vaehpc.command import UserError, exit_code, say
 from vaehpc.local.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
-from vaehpc.schema.results import DRAWN, NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
+from vaehpc.schema.results import NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
 from vaehpc.slurm.queueing import queue_study, require_package
 from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model
 from vaehpc.study.provenance import provenance
 from vaehpc.study.sites import chosen_site, job_config, resolved
 from vaehpc.study.study import create_study, found_run, found_study, in_image, missing_runs, widened
 
-IDENTICAL_REPEATS = 3
-"""Forks that change nothing: they show that the jump can be repeated."""
-LIMIT = 5.0
-"""Of |epsilon|, the article's remedy, and of log_var."""
+if TYPE_CHECKING:
+    from vaehpc.stats.replay import RunEvent
+
 GRADIENT_FACTOR = 10.0
 """The gradient's norm is limited to this times its median before the jump."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Fork a run before it jumped, with one thing changed at a time, and say what made it jump.
+    """Fork a run before it jumped or became NaN, with one thing changed at a time, and say what made it so.
 
     The forks are an ordinary study of their own: its arms are the variants, its seeds the repeats. The same line again
     does only what is missing; more repeats or variants widen it. Exit codes: 0 done, 2 asked wrongly, 3 ended with
@@ -45,13 +45,13 @@ class Replay:
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")]
     """The study's folder, or its name under 'runs'."""
     run: str
-    """The run of it that jumped, such as vae-tiny-seed007."""
+    """The run of it that jumped or became NaN, such as vae-tiny-seed007."""
     epoch: int | None = None
-    """Fork from the checkpoint at the end of this epoch."""
+    """Fork from the checkpoint at the end of this epoch; 0: from the run's start. Default: before its first event."""
     trigger: int | None = None
-    """Fork from the snapshot before this trigger of the flight recorder, counted from 1."""
-    repeats: int = 20
-    """Forks of each variant that draws something anew."""
+    """Fork from the snapshot before this trigger of the flight recorder, counted from 1. Default: as of --epoch."""
+    repeats: int | None = None
+    """Forks of each variant but 'identical', each with new noise, of an AE with new batches. Default: the plan's."""
     variants: tuple[Variant, ...] = ()
     """What to change. Default: everything that this run has, one after the other."""
     image: int | None = None
@@ -72,7 +72,7 @@ class Replay:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the command."""
+    """Exit code 0: judged; 2: asked wrongly; 3: forks are missing; 130: Ctrl-C."""
     return exit_code(lambda: replay(tyro.cli(Replay, args=argv, prog="vaehpc replay"), Console()), INTERRUPTED)
 
 
@@ -101,7 +101,7 @@ def replay(asked: Replay, console: Console) -> int:
         digest = require_package(site)
         config = config if study.config_path.exists() else in_image(config, digest)
     create_study(study, config)
-    keep_start(study, run, start)
+    keep_start(study, config, run, start)
     if executor == "slurm":
         return queue_study(study, config, site, asked.wait, console, show_verdict)
     claim(study)
@@ -117,25 +117,28 @@ class Start:
     """The state of the source run that its forks start from."""
 
     words: str
-    """'trigger 1' or 'epoch 18'."""
+    """'trigger 1', 'epoch 18' or 'its start'."""
     step: int
     """Steps done."""
-    state: Path
-    """Directory of the checkpoint or snapshot."""
-    trigger: TriggerRecord | None
+    state: Path | None
+    """Directory of the checkpoint or snapshot; None: the start, where the weights follow from the run's keys."""
+    trigger: TriggerRecord | None = None
 
 
 def found_start(run: RunDir, epoch: int | None, trigger: int | None) -> Start:
-    """The checkpoint at the end of an epoch, or the snapshot before a trigger.
+    """The checkpoint at the end of an epoch, the snapshot before a trigger, or the state before the first event.
 
     Raises:
-        UserError: neither or both are asked for, or the run does not have it; says which it has.
+        UserError: both are asked for, or the run does not have it; says which it has.
     """
-    if (epoch is None) == (trigger is None):
+    if epoch is not None and trigger is not None:
         raise UserError("say where the forks start: either --trigger N or --epoch N")
     if epoch is not None:
         return _start_at_epoch(run, epoch)
-    assert trigger is not None
+    return _start_before_first_event(run) if trigger is None else _start_at_trigger(run, trigger)
+
+
+def _start_at_trigger(run: RunDir, trigger: int) -> Start:
     paths = run.trigger_dirs()
     if not 1 <= trigger <= len(paths):
         raise UserError(f"--trigger {trigger}: run {run.name} has {_triggers_in_words(run)}. Or take --epoch N.")
@@ -145,16 +148,55 @@ def found_start(run: RunDir, epoch: int | None, trigger: int | None) -> Start:
 
 
 def _start_at_epoch(run: RunDir, epoch: int) -> Start:
+    config = run.config()
+    path = run.checkpoints / f"step-{epoch * config.steps_per_epoch:09d}"
+    words = f"epoch {epoch}" if epoch else "its start"
+    if epoch >= 0 and path.exists():
+        return Start(words, epoch * config.steps_per_epoch, path)
+    if epoch == 0 and config.arm.start_from is None:
+        return Start(words, 0, None)
+    kept = [str(step // config.steps_per_epoch) for step in _kept_steps(run) if step % config.steps_per_epoch == 0]
+    raise UserError(
+        f"--epoch {epoch}: run {run.name} keeps no checkpoint of its end, but of the epochs"
+        f" {', '.join(kept) or '(none)'}. Take one of them, or --trigger N: it has {_triggers_in_words(run)}."
+    )
+
+
+def _start_before_first_event(run: RunDir) -> Start:
+    """From the first trigger that led to the first event, or else from the last checkpoint before, or the start."""
+    events = found_events(run)
+    if not events:
+        raise UserError(f"run {run.name} neither jumped nor became NaN after its burn-in: there is nothing to replay")
+    first, ring_steps = events[0], run.config().plan.recorder.ring_steps
+    for number, record in enumerate(run.trigger_records(), start=1):
+        if record.snapshot_step < first.step and 0 <= first.step - record.step <= ring_steps:
+            return _start_at_trigger(run, number)
     steps_per_epoch = run.config().steps_per_epoch
-    path = run.checkpoints / f"step-{epoch * steps_per_epoch:09d}"
-    if epoch < 0 or not path.exists():
-        steps = [int(found.name.removeprefix("step-")) for found in sorted(run.checkpoints.glob("step-*"))]
-        kept = [str(step // steps_per_epoch) for step in steps if step % steps_per_epoch == 0]
-        raise UserError(
-            f"--epoch {epoch}: run {run.name} keeps no checkpoint of its end, but of the epochs"
-            f" {', '.join(kept) or '(none)'}. Take one of them, or --trigger N: it has {_triggers_in_words(run)}."
-        )
-    return Start(f"epoch {epoch}", epoch * steps_per_epoch, path, None)
+    before = [step for step in _kept_steps(run) if step <= first.after and step % steps_per_epoch == 0]
+    return _start_at_epoch(run, max(before, default=0) // steps_per_epoch)
+
+
+def _kept_steps(run: RunDir) -> list[int]:
+    return [int(found.name.removeprefix("step-")) for found in run.checkpoint_dirs()]
+
+
+def found_events(run: RunDir) -> list[RunEvent]:
+    """What the run did, as vaehpc.stats.replay defines it.
+
+    Raises:
+        UserError: it is not trained to its end.
+    """
+    # Imported here: the launcher starts without what only an analysis needs.
+    from vaehpc.stats.replay import run_events
+    from vaehpc.tasks.recorded import read_probe
+
+    config = run.config()
+    return run_events(read_probe(run.probe), _ended(run).nonfinite_step, config.burn_in, config.plan)
+
+
+def _events_in_words(events: Sequence[RunEvent]) -> str:
+    said = [f"{'a jump' if event.kind == 'jump' else 'NaN'} at step {event.step:,}" for event in events]
+    return ", ".join(said) or "no event"
 
 
 def _triggers_in_words(run: RunDir) -> str:
@@ -170,7 +212,7 @@ def planned_replay(asked: Replay, source: StudyDir, run: RunDir, start: Start) -
     """The study of forks, and where it lies.
 
     Raises:
-        UserError: the run has not ended or did not jump, or the forks cannot be made or could decide nothing.
+        UserError: the run has not ended or has no event there, or the forks cannot be made or could decide nothing.
     """
     of_source, original = source.config(), run.config()
     name = asked.study or f"{of_source.name}-replay-{run.name}-step{start.step}"
@@ -179,24 +221,32 @@ def planned_replay(asked: Replay, source: StudyDir, run: RunDir, start: Start) -
     if original.arm.fork is not None:
         raise UserError(f"run {run.name} is itself a fork; replay the run that it replays, {original.arm.fork.source}")
     DataDir(Path(original.data.path)).manifest()
-    _require_enough_repeats(asked.repeats, of_source.plan.level)
-    trained = _ended(run)
-    jump = observed_jump(run, original, start, trained)
+    plan = of_source.plan
+    repeats = plan.replay.repeats if asked.repeats is None else asked.repeats
+    _require_enough_repeats(repeats, plan.level)
+    event = observed_event(run, original, start, _ended(run))
     image = _suspect(asked.image, start.trigger, original.data.num_train)
     study = StudyDir((asked.out or source.path.parent) / name)
     fork = ForkConfig(
-        source=jump.source,
+        source=event.source,
         seed=original.seed,
-        checkpoint=str(study.start),
+        checkpoint=None if start.state is None else str(study.start),
         step=start.step,
-        until_step=jump.until_step,
+        until_step=event.until_step,
     )
-    variants = chosen_variants(asked.variants, original.arm, image)
-    clipnorm = usual_gradient_norm(run, jump.calm_step, original) if "clipped" in variants else None
-    arms = {variant: forked_arm(original.arm, variant, fork, clipnorm, image) for variant in variants}
-    seeds = {variant: tuple(range(_num_repeats(variant, asked.repeats, jump))) for variant in variants}
+    variants = chosen_variants(asked.variants, original.arm, image, event)
+    # Without a calm probe, the second half of the steps may be those in which the run left.
+    before = event.calm_step or (event.event_step or 0) // 2
+    usual_norm = usual_gradient_norm(run, before, original) if "clipped" in variants else None
+    null = None
+    if event.null is not None:
+        changes = {"checkpoint": str(study.null_start), "step": event.null.step, "until_step": event.null.until_step}
+        null = fork.model_copy(update=changes)
+    arms = {variant: forked_arm(original.arm, variant, fork, usual_norm, image, null) for variant in variants}
+    repeated = {"identical": plan.replay.identical_repeats}
+    seeds = {variant: tuple(range(repeated.get(variant, repeats))) for variant in variants}
     return of_source.model_copy(
-        update={"name": name, "arms": arms, "seeds": seeds, "provenance": provenance(), "replay": jump}
+        update={"name": name, "arms": arms, "seeds": seeds, "provenance": provenance(), "replay": event}
     ), study
 
 
@@ -219,54 +269,58 @@ def _ended(run: RunDir) -> TrainedRecord:
     return run.trained()
 
 
-def observed_jump(run: RunDir, config: RunConfig, start: Start, trained: TrainedRecord) -> ReplayConfig:
-    """How the run jumped after the start, as vaehpc.stats.replay defines it.
+def observed_event(run: RunDir, config: RunConfig, start: Start, trained: TrainedRecord) -> ReplayConfig:
+    """The event that the forks are to repeat: its first after the start; of a trigger, within the ring's steps.
 
     Raises:
-        UserError: its radius was not recorded there, or did not jump.
+        UserError: there is none, or its radius was not recorded to the end of the forks.
     """
-    # Imported here: the launcher starts without what only an analysis needs.
-    from vaehpc.stats.replay import JUMP_FACTOR, farthest_radius, first_jump, is_jump, window
+    from vaehpc.stats.replay import farthest_radius, last_probe, null_window, until_step
     from vaehpc.tasks.recorded import read_probe
 
-    curve, plan = read_probe(run.probe), config.plan.probe
-    cause: int | None
-    if start.trigger is not None:
-        cause = start.trigger.step
-    elif (cause := first_jump(curve, start.step, config.steps_per_epoch, plan)) is None:
-        cause = _first_trigger(run, start.step)
-    found = window(curve, start.step, cause, config.num_steps, plan)
-    if found is None:
+    curve, plan, trigger = read_probe(run.probe), config.plan, start.trigger
+    events = found_events(run)
+    since, to = start.step, math.inf
+    if trigger is not None:
+        since, to = max(trigger.step, start.step), trigger.step + plan.recorder.ring_steps
+    # A jump is seen after so many steps, NaN is in a step.
+    after = [event for event in events if since < event.step + (event.kind == "nonfinite") and event.step <= to]
+    if not after:
+        within = "" if math.isinf(to) else f" within {plan.recorder.ring_steps} steps"
         raise UserError(
-            f"run {run.name} has no probe both before and after what followed {start.words}: nothing to compare"
+            f"run {run.name} neither jumped nor became NaN{within} after {start.words}; it had"
+            f" {_events_in_words(events)}. Take another --trigger N or --epoch N, or neither for its first event:"
+            f" it has {_triggers_in_words(run)}."
         )
-    nonfinite = trained.nonfinite_step is not None and trained.nonfinite_step < found.until_step
-    if not nonfinite and found.until_step not in curve.steps:
-        raise UserError(
-            f"{run.probe} has no record of step {found.until_step}: it is damaged, and nothing can be compared"
-        )
-    jumped = None if nonfinite else farthest_radius(curve, found.calm_step, found.calm_radius, found.until_step)
-    if jumped is not None and not is_jump(found.calm_radius, jumped):
-        raise UserError(
-            f"run {run.name} did not jump after {start.words}: its median R was {found.calm_radius:.2f} at step"
-            f" {found.calm_step} and went to {jumped:.2f} at most until step {found.until_step}; from a factor of"
-            f" {JUMP_FACTOR} on it is a jump. Take another --trigger N or --epoch N: it has {_triggers_in_words(run)}."
-        )
+    event = after[0]
+    until = until_step(event, config.num_steps, plan)
+    calm = event.after if trigger is None else min(event.after, last_probe(curve, trigger.step))
+    if event.kind == "jump" and until not in curve.steps:
+        raise UserError(f"{run.probe} has no record of step {until}: it is damaged, and nothing can be compared")
+    length, before = until - start.step, max(calm, start.step)
     return ReplayConfig(
         source=f"{config.study}/{run.name}",
         started_from=start.words,
         step=start.step,
-        until_step=found.until_step,
-        calm_step=found.calm_step,
-        calm_radius=found.calm_radius,
-        jumped_radius=jumped,
+        until_step=until,
+        calm_step=calm or None,
+        calm_radius=float(curve.radius_medians[curve.steps == calm][0]) if calm else None,
+        jumped_radius=farthest_radius(curve, calm, until) if event.kind == "jump" else None,
         deterministic=trained.threads == 1 and trained.device_kind == "cpu",
+        event_step=event.step,
+        epsilon_max=largest_epsilon(run, start.step, event.step),
+        null=null_window(curve, _kept_steps(run), length, before, plan),
     )
 
 
-def _first_trigger(run: RunDir, step: int) -> int | None:
-    """Step, counted from 0, of the first trigger that is not before `step`."""
-    return next((record.step for record in run.trigger_records() if record.step >= step), None)
+def largest_epsilon(run: RunDir, first: int, last: int) -> float | None:
+    """Largest |epsilon| of the steps up to the last, or to where the record ends; None if it lacks one before."""
+    from vaehpc.tasks.recorded import read_record
+
+    within = read_record(run).between(first, last)
+    if "epsilon_max" not in within.signals or len(within.steps) < last - first:
+        return None
+    return float(within.signals["epsilon_max"].max())
 
 
 def _suspect(image: int | None, trigger: TriggerRecord | None, num_train: int) -> int | None:
@@ -278,12 +332,14 @@ def _suspect(image: int | None, trigger: TriggerRecord | None, num_train: int) -
     return trigger.largest_log_var_image if trigger.signal == "log_var_max" else trigger.largest_loss_image
 
 
-def chosen_variants(asked: Sequence[Variant], arm: ArmConfig, image: int | None) -> list[Variant]:
+def chosen_variants(asked: Sequence[Variant], arm: ArmConfig, image: int | None, event: ReplayConfig) -> list[Variant]:
     """Variants in the order of the verdict's rules: those asked for, or all that this arm can have.
 
     Raises:
         UserError: one is asked for that cannot be.
     """
+    from vaehpc.tasks.verdict import applicable_variants
+
     for variant in asked:
         if variant in NEEDS_VAE and arm.vae is None:
             raise UserError(f"--variants {variant}: arm {arm.name} is an AE and has neither noise nor log_var")
@@ -291,7 +347,14 @@ def chosen_variants(asked: Sequence[Variant], arm: ArmConfig, image: int | None)
             raise UserError(
                 "--variants without-image: say which with --image N, or take --trigger N, which recorded one"
             )
-    possible = [variant for variant in VARIANTS if arm.vae is not None or variant not in NEEDS_VAE]
+    possible = applicable_variants(arm, event)
+    if "fresh-moments" in asked and "fresh-moments" not in possible:
+        raise UserError("--variants fresh-moments: at the run's start Adam's moments are fresh in any case")
+    if "null" in asked and "null" not in possible:
+        raise UserError(
+            f"--variants null: of no checkpoint before step {event.step} on was the run calm for as long as"
+            f" {event.until_step - event.step:,} steps"
+        )
     return [
         variant
         for variant in possible
@@ -299,39 +362,37 @@ def chosen_variants(asked: Sequence[Variant], arm: ArmConfig, image: int | None)
     ]
 
 
-def usual_gradient_norm(run: RunDir, calm_step: int, config: RunConfig) -> float:
-    """Median norm of the gradient over the recorder's ring of steps before the last calm probe.
+def usual_gradient_norm(run: RunDir, before: int, config: RunConfig) -> float:
+    """Median finite norm of the gradient over as many steps before this one as the ring has, or as there are.
 
     Raises:
         UserError: no such step was recorded.
     """
     import numpy as np
 
-    from vaehpc.study.streams import read_stream
+    from vaehpc.tasks.recorded import read_record
 
-    norms = np.array([])
-    if (rows := read_stream(run.steps)) is not None:
-        steps = rows["step"].to_numpy()
-        before = (calm_step - config.plan.recorder.ring_steps <= steps) & (steps < calm_step)
-        norms = rows["gradient_norm"].to_numpy()[before]
-    if not len(norms):
+    rows = read_record(run).between(before - config.plan.recorder.ring_steps, before - 1)
+    norms = rows.signals.get("gradient_norm", np.array([]))
+    if not (usable := np.isfinite(norms)).any():
         raise UserError(
-            f"{run.steps} holds no steps before step {calm_step}, whose gradients would say where to clip them."
+            f"{run.steps} holds no steps before step {before}, whose gradients would say where to clip them."
             " Name the variants but 'clipped' after --variants."
         )
-    return float(np.median(norms))
-
-
-def _num_repeats(variant: Variant, repeats: int, jump: ReplayConfig) -> int:
-    if variant == "identical":
-        return IDENTICAL_REPEATS
-    return repeats if variant in DRAWN or not jump.deterministic else 1
+    return float(np.median(norms[usable]))
 
 
 def forked_arm(
-    arm: ArmConfig, variant: Variant, fork: ForkConfig, usual_norm: float | None, image: int | None
+    arm: ArmConfig,
+    variant: Variant,
+    fork: ForkConfig,
+    usual_norm: float | None,
+    image: int | None,
+    null: ForkConfig | None,
 ) -> ArmConfig:
-    """The arm as the forks of a variant train it: one thing is changed. A limit that it has is never widened.
+    """The arm as the forks of a variant train it: with new noise, of an AE new batches, and one thing changed.
+
+    A limit that the arm has is never widened.
 
     Args:
         arm: the source run's.
@@ -339,8 +400,15 @@ def forked_arm(
         fork: where the forks start and end.
         usual_norm: of the gradient, for the variant 'clipped'.
         image: position in the training split, for the variant 'without-image'.
+        null: where the null forks start and end.
     """
-    forked = arm.model_copy(update={"name": variant, "start_from": None, "fork": fork})
+    from vaehpc.stats.replay import LIMIT
+
+    drawn: Mapping[Variant, str | None] = {"identical": None, "batches": "shuffling"}
+    renewed = drawn.get(variant, "noise" if arm.vae is not None else "shuffling")
+    of_variant = null if variant == "null" and null is not None else fork
+    renewing = of_variant.model_copy(update={"renewed": renewed})
+    forked = arm.model_copy(update={"name": variant, "start_from": None, "fork": renewing})
     if variant == "epsilon5":
         assert arm.vae is not None
         return _changed(forked, "vae", epsilon_limit=_tighter(arm.vae.epsilon_limit, LIMIT))
@@ -351,13 +419,10 @@ def forked_arm(
         assert usual_norm is not None
         return _changed(forked, "train", clipnorm=_tighter(arm.train.clipnorm, GRADIENT_FACTOR * usual_norm))
     changes: Mapping[Variant, Mapping[str, Any]] = {
-        "identical": {},
-        "noise": {"renewed": "noise"},
-        "batches": {"renewed": "shuffling"},
         "without-image": {"left_out": image},
         "fresh-moments": {"fresh_moments": True},
     }
-    return _changed(forked, "fork", **changes[variant])
+    return _changed(forked, "fork", **changes.get(variant, {}))
 
 
 def _changed(arm: ArmConfig, part: str, **changes: Any) -> ArmConfig:
@@ -368,15 +433,25 @@ def _tighter(limit: float | None, other: float) -> float:
     return other if limit is None else min(limit, other)
 
 
-def keep_start(study: StudyDir, run: RunDir, start: Start) -> None:
-    """Copy the state that the forks start from, and the probe that they are compared with, into their study."""
-    if (study.start).exists():
+def keep_start(study: StudyDir, config: StudyConfig, run: RunDir, start: Start) -> None:
+    """Copy the states that the forks start from, and the probe that they are compared with, into their study."""
+    _keep_state(study.start, start.state, run.probe)
+    if config.replay is not None and config.replay.null is not None:
+        _keep_state(study.null_start, run.checkpoints / f"step-{config.replay.null.step:09d}", run.probe)
+
+
+def _keep_state(path: Path, state: Path | None, probe: Path) -> None:
+    if path.exists():
         return
-    aside = study.path / f".start.{os.getpid()}.tmp"
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        shutil.copytree(start.state, aside)
-        shutil.copyfile(run.probe, aside / "probe.arrow")
-        aside.rename(study.start)
+        if state is None:
+            aside.mkdir()
+        else:
+            shutil.copytree(state, aside)
+        if probe.exists():
+            shutil.copyfile(probe, aside / "probe.arrow")
+        aside.rename(path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -417,11 +492,12 @@ def show_verdict(study: StudyDir, console: Console) -> int:
 
 def _print_result(result: ReplayResult, console: Console) -> None:
     title = f"Replay of {result.replay.source} from {result.replay.started_from}"
-    table = Table("variant", "jump", "of ended", "interval", "missing", "outcome", title=title)
+    table = Table("variant", "jump", "NaN", "of", "interval", "p", "missing", "outcome", title=title)
     for of in result.variants:
         interval = f"{of.interval.low:.1%} to {of.interval.high:.1%}" if of.interval else ""
-        numbers = [str(of.num_jumps), str(of.num_repeats - of.num_missing), interval, str(of.num_missing)]
-        table.add_row(of.variant, *(numbers if of.num_repeats else [""] * 4), of.outcome)
+        p = "" if of.p is None else f"{of.p:.2g}"
+        numbers = [str(of.num_jumps), str(of.num_nonfinite), str(of.num_compared), interval, p, str(of.num_missing)]
+        table.add_row(of.variant, *(numbers if of.num_repeats else [""] * 6), of.outcome)
     console.print(table)
     say(console, f"Verdict: {result.verdict}. {result.explanation}")
 

@@ -60,6 +60,14 @@ def test_a_fork_that_changes_nothing_repeats_its_source_to_the_bit(source: RunDi
     assert fork.history() == source.history()[:3]
 
 
+def test_a_fork_of_the_start_needs_no_checkpoint(source: RunDir, tmp_path: Path) -> None:
+    fork = forked(source, tmp_path, seed=7, checkpoint=None, step=0)
+    original = rows(source)
+    for name, values in rows(fork).items():
+        np.testing.assert_array_equal(values, original[name], err_msg=name)
+    assert fork.history() == source.history()[:3]
+
+
 def test_new_noise_leaves_the_batches(source: RunDir, tmp_path: Path) -> None:
     original = rows(source)
     first, second = (rows(forked(source, tmp_path, seed, renewed="noise")) for seed in (0, 1))

@@ -117,8 +117,8 @@ class ForkConfig(Frozen):
     """The run that is replayed, as STUDY/RUN."""
     seed: Annotated[int, Field(ge=0)]
     """Its seed; a fork's own seed only counts the repeats."""
-    checkpoint: str
-    """Directory of the checkpoint or snapshot to start from."""
+    checkpoint: str | None
+    """Directory of the checkpoint or snapshot to start from; None: the start, as the keys make it."""
     step: Annotated[int, Field(ge=0)]
     """Steps done there."""
     until_step: PositiveInt
@@ -131,25 +131,43 @@ class ForkConfig(Frozen):
     """Start with Adam's moments at zero."""
 
 
+class NullWindow(Frozen):
+    """Where the null forks of a replay start and end: as long as the others, while nothing happened to the run."""
+
+    step: PositiveInt
+    """Steps done at the checkpoint that they start from."""
+    until_step: PositiveInt
+    """Steps at which they end."""
+    moved: PositiveFloat
+    """Largest R of the run there over its smallest."""
+
+
 class ReplayConfig(Frozen):
-    """What the forks of a study replay: the source run's radius R, the probe's median, and how it jumped."""
+    """What the forks of a study replay: what became of the source run, and of R, the probe's median radius, before."""
 
     source: str
     """The run that is replayed, as STUDY/RUN."""
     started_from: str
-    """'trigger 1' or 'epoch 18' of the source run."""
+    """'trigger 1', 'epoch 18' or 'its start', of the source run."""
     step: Annotated[int, Field(ge=0)]
     """Steps done where the forks start."""
     until_step: PositiveInt
     """Steps at which they end."""
-    calm_step: PositiveInt
-    """Steps done at the last probe before the jump."""
-    calm_radius: PositiveFloat
+    calm_step: PositiveInt | None
+    """Steps done at the last probe before the event and its trigger; None: there was none."""
+    calm_radius: PositiveFloat | None
     """R there."""
     jumped_radius: Annotated[float, Field(ge=0)] | None
     """R of the later probe up to `until_step` whose ln R is farthest; None: the run was not finite by then."""
     deterministic: bool
-    """Whether the source run's device repeats to the bit, so that one fork is enough where nothing is drawn anew."""
+    """Whether the source run's device repeats to the bit, so that identical forks must."""
+    event_step: int | None = None
+    """Steps done at the first probe that saw the jump, or the first step, counted from 0, that was not finite; None:
+    planned by a release before 0.3.0."""
+    epsilon_max: float | None = None
+    """Largest |epsilon| from the start of the forks to the event; None: not recorded, or an AE."""
+    null: NullWindow | None = None
+    """None: the run was calm nowhere before for so long."""
 
 
 class ArmConfig(Frozen):

@@ -72,7 +72,10 @@ class CoursePlan(Frozen):
 
 
 class RecorderPlan(Frozen):
-    """When the flight recorder writes down what led to a jump. Nothing triggers before the probe's burn-in."""
+    """When the flight recorder writes down what led to a jump.
+
+    In the probe's burn-in nothing triggers but a loss or gradient that is not finite.
+    """
 
     ring_steps: PositiveInt
     snapshot_steps: PositiveInt
@@ -87,6 +90,15 @@ class CensusPlan(Frozen):
 
     log_var_interval: tuple[float, float]
     difference_interval: tuple[float, float]
+
+
+class ReplayPlan(Frozen):
+    """How often a run is forked and how its forks are judged, as vaehpc.stats.replay says it."""
+
+    repeats: PositiveInt = 12
+    identical_repeats: PositiveInt = 3
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    calm_factor: Annotated[float, Field(gt=1)] = 1.14
 
 
 Alternative = Literal["greater", "less", "two-sided"]
@@ -218,6 +230,7 @@ class PlanConfig(Frozen):
     probe: ProbePlan
     course: CoursePlan = CoursePlan()
     recorder: RecorderPlan
+    replay: ReplayPlan = ReplayPlan()
     census: CensusPlan
     contrasts: ContrastPlan
     sensitivity: SensitivityPlan

@@ -813,7 +813,7 @@ class StudySummary(Result):
     deviations: tuple[str, ...]
     """What was not as planned before the launch: tests are exploratory if there is any."""
     verdicts: dict[str, str] = {}
-    """What made runs leave, by those that were replayed."""
+    """By run: '(gradient spike; clipped: 0 of 12 jump)', of the replays that lie beside the study."""
     reclassed: tuple[str, ...] | None = None
     """Runs that releases before 0.3.0 judged otherwise, in words; None: planned by today's rules."""
     plan_defaults: tuple[str, ...] = ()
@@ -854,7 +854,7 @@ class Sharing(Result):
 
 
 Variant = Literal[
-    "identical", "noise", "batches", "epsilon5", "log-var-clamp", "clipped", "without-image", "fresh-moments"
+    "identical", "noise", "batches", "epsilon5", "log-var-clamp", "clipped", "without-image", "fresh-moments", "null"
 ]
 VARIANTS: tuple[Variant, ...] = (
     "identical",
@@ -865,19 +865,19 @@ VARIANTS: tuple[Variant, ...] = (
     "clipped",
     "without-image",
     "fresh-moments",
+    "null",
 )
-"""What the forks of a replay do otherwise; each is an arm of the replay's study."""
+"""What the forks of a replay do otherwise; each is an arm of the replay's study. null: nothing, over a calm window."""
 NEEDS_VAE: tuple[Variant, ...] = ("noise", "epsilon5", "log-var-clamp")
 """An AE has neither noise nor log_var."""
-DRAWN: tuple[Variant, ...] = ("noise", "batches")
-"""Each fork of these draws a random stream of its own."""
 
-Outcome = Literal["persists", "gone", "undecided", "not run"]
-"""Whether a variant's forks jump."""
+Outcome = Literal["persists", "gone", "undecided", "missing", "not run"]
+"""Whether a variant's forks show the event; missing: those that have not ended could change it."""
 
 Verdict = Literal[
     "not reproducible",
     "extreme epsilon",
+    "noise",
     "noise, not its extremes",
     "batch content, image ID",
     "batch content",
@@ -889,15 +889,20 @@ Verdict = Literal[
 ]
 
 
+Ending = Literal["stayed", "jump", "nonfinite", "thrown", "not comparable"]
+"""What became of a fork. thrown: it left by its treatment, before the run was calm for the last time; not comparable:
+it has no probe there."""
+
+
 class ForkResult(Result):
     """How a fork ended."""
 
     run: str
     radius: float | None
-    """R of its probe that went farthest; None if it was not finite."""
+    """R of its last probe; None if it was not finite."""
     nonfinite_step: int | None
     state_sha256: str
-    jumped: bool
+    ending: Ending
 
 
 class VariantResult(Result):
@@ -908,11 +913,27 @@ class VariantResult(Result):
     num_repeats: int
     num_missing: int
     num_jumps: int
+    num_nonfinite: int = 0
+    num_thrown: int = 0
+    num_incomparable: int = 0
     interval: Interval | None
-    """Of the frequency of jumps; None where forks repeat to the bit or none has ended."""
+    """Of the share of events among those compared; None of identical forks, and where there are none."""
+    p: float | None = None
+    """Boschloo's, one-sided: that a treatment makes no fewer events than the untreated forks have, and that these have
+    no more than the null forks; None where either is missing."""
     outcome: Outcome
     forks: tuple[ForkResult, ...]
     """Those that ended, in the order of their seeds."""
+
+    @property
+    def num_events(self) -> int:
+        """Forks that jumped or were not finite."""
+        return self.num_jumps + self.num_nonfinite
+
+    @property
+    def num_compared(self) -> int:
+        """Forks that ended and can be compared."""
+        return self.num_repeats - self.num_missing - self.num_thrown - self.num_incomparable
 
 
 class ReplayResult(Result):
@@ -920,13 +941,13 @@ class ReplayResult(Result):
 
     study: str
     replay: ReplayConfig
-    factor_limit: float | None
-    """A fork whose R grew or shrank by this factor jumped; None: only one that was not finite."""
     level: float
     variants: tuple[VariantResult, ...]
     repeats_source: bool | None
     """Whether the identical forks are bitwise equal, and their probe saw the source's radii; None: none has ended."""
     verdict: Verdict
+    rests_on: Variant | None = None
+    """The variant whose outcome gave the verdict; None: judged by a release before 0.3.0."""
     explanation: str
     provenance: Provenance
 

@@ -73,10 +73,29 @@ def _left_by_other_rules(value: dict[str, Any]) -> dict[str, Any]:
     return {**{key: of for key, of in value.items() if key != "onsets"}, "runs": runs, "contrasts": []}
 
 
+def _forks_have_endings(value: dict[str, Any]) -> dict[str, Any]:
+    """Forks that were not finite were counted as jumps."""
+
+    def lifted_fork(fork: dict[str, Any]) -> dict[str, Any]:
+        lost = fork.get("nonfinite_step") is not None
+        jumped = fork.pop("jumped")
+        return {**fork, "ending": "stayed" if not jumped else "nonfinite" if lost else "jump"}
+
+    def lifted_variant(variant: dict[str, Any]) -> dict[str, Any]:
+        forks = [lifted_fork(dict(fork)) for fork in variant["forks"]]
+        counts = {f"num_{kind}": sum(fork["ending"] == ending for fork in forks) for kind, ending in ENDINGS.items()}
+        return {**variant, **counts, "forks": forks}
+
+    return {**value, "variants": [lifted_variant(variant) for variant in value["variants"]]}
+
+
+ENDINGS = {"jumps": "jump", "nonfinite": "nonfinite"}
+
 UPGRADES: dict[str, tuple[Step, ...]] = {
     "StudyConfig": (_study_has_text,),
     "RunConfig": (_run_has_hash,),
     "TrainedRecord": (_kind_is_guessed,),
+    "ReplayResult": (_forks_have_endings,),
     "StudySummary": (_best_attribute_is_no_number, _left_by_other_rules),
 }
 """By model: what lifts its records from number 1 to 2, from 2 to 3, and so on."""

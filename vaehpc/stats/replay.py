@@ -1,115 +1,169 @@
-"""Whether the forks of a run jump as it did, how often, and what that says about the cause.
+"""Whether the forks of a run leave as it did, how often, and what that says about the cause.
 
-R is the median ||mu||_2 of the probe. The run that is replayed went from R0, at the last probe before the jump, to R1,
-the farthest from it in ln R of the later probes up to the step where its forks end: some jumps come back. It jumped if
-|ln(R1 / R0)| >= ln 1.14. A fork jumps if it is not finite by then, or if |ln(R / R0)| at any of these probes is at
-least half of |ln(R1 / R0)|: whether it is thrown up or down is a matter of chance. Where the run itself was not finite
-by then, only a fork that is not finite either jumps.
+An event is a jump of R, the probe's median ||mu||_2, by the course's rule (vaehpc.stats.course, with nothing taken
+away: forks have no control), or a loss that is not finite. A fork has an event if it shows either kind between its
+start and its end; the two are counted apart. It is compared with itself: its base b_t is made of its own probes since
+it started, and of the source run's before. A treated fork that left before the run was calm for the last time was
+thrown by the treatment and is not counted.
+
+Every variant has K forks, each with new noise, or of an AE new batches; `batches` of a VAE has new batches and the
+run's own noise. Those with nothing else changed are the untreated ones. Fork k has the same new noise in every
+variant. Two comparisons are asked in this order:
+
+1. *The untreated forks against a half, and against null forks*, which start where the run was calm. Event gone: the
+   interval of their share lies under a half, so the run needed the noise that it had. Event persists: they have it more
+   often than the null forks (Boschloo, one-sided, p < alpha), whose interval lies under a half; without null forks,
+   their interval lies above a half. Otherwise nothing is known of the state that they start from: with null forks no
+   treatment is judged then, for it could only remove what happens anywhere.
+2. *Each treatment against the untreated forks.* Event gone: fewer (Boschloo, one-sided, p < alpha over the number of
+   treatments), and the interval of their share lies under a half: what merely makes events rarer is not the cause. Of
+   five treatments that do nothing one is so called a cause with a chance of 3.5 % at most; with alpha itself it were
+   17 %. Persists: the interval lies above a half.
+
+The first cause in the order of a step's computation whose treatment removes the event is the verdict. A treatment that
+is undecided hides no later one that is decided, but one that was not run or has missing forks does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import product
+from typing import Literal, NamedTuple
 
-from vaehpc.schema.config import ReplayConfig
-from vaehpc.schema.plan import ProbePlan
-from vaehpc.schema.results import Outcome, Variant, Verdict
-from vaehpc.stats.divergence import ProbeCurve, onset
+import numpy as np
+
+from vaehpc.schema.config import NullWindow, ReplayConfig
+from vaehpc.schema.plan import PlanConfig, ReplayPlan
+from vaehpc.schema.results import Ending, Outcome, ReplayResult, Variant, VariantResult, Verdict
+from vaehpc.stats.contrasts import boschloo
+from vaehpc.stats.course import ProbeCurve, departures
 from vaehpc.stats.intervals import clopper_pearson
 
-JUMP_FACTOR = 1.14
-"""R that grows or shrinks by less did not jump."""
-SHARE_OF_JUMP = 0.5
-"""A fork jumps if ln R changed by at least this share of what it did in the source run."""
-STEPS_AFTER = 100
-"""How long R is followed after what made the run jump: it peaks 10 to 15 steps later, and the probe comes every 50."""
+LIMIT = 5.0
+"""Of |epsilon|, the article's remedy, and of log_var."""
 
 
-# When the source run jumped
+BUILD_UP = 50
+"""Steps before one that is not finite in which the run may be leaving already: those seen took some twenty."""
+
+
+# Events
 
 
 @dataclass(frozen=True)
-class Window:
-    """The steps over which R is compared."""
+class RunEvent:
+    """A run left where it was."""
 
-    calm_step: int
-    """Steps done at the last probe at which R was undisturbed."""
-    calm_radius: float
-    """R there."""
-    until_step: int
-    """Steps done at the last probe that is looked at."""
-
-
-def first_jump(curve: ProbeCurve, step: int, steps_per_epoch: int, plan: ProbePlan) -> int | None:
-    """The last step, counted from 0, before the first abrupt onset after `step` steps; None if there is none."""
-    since = curve.steps >= _last_probe(curve, step)
-    found = onset(ProbeCurve(curve.steps[since], curve.radius_medians[since]), None, steps_per_epoch, plan)
-    return None if found is None else found[0] - 1
+    kind: Literal["jump", "nonfinite"]
+    step: int
+    """Steps done at the first probe that saw the jump; the first step, counted from 0, that was not finite."""
+    after: int
+    """Steps done at the last probe before, of nonfinite BUILD_UP steps before at the latest; 0: there was none."""
 
 
-def window(curve: ProbeCurve, start: int, cause: int | None, num_steps: int, plan: ProbePlan) -> Window | None:
-    """From the last calm probe to the first one at least STEPS_AFTER steps after the cause, or to the last one.
-
-    Args:
-        curve: of the source run.
-        start: steps done where the forks start.
-        cause: step, counted from 0, that made the run jump; None: unknown, and all steps after `start` are looked at.
-        num_steps: of the whole training.
-        plan: the probe's interval.
-
-    Returns:
-        None if no probe is calm, or none follows it.
-    """
-    calm_step = _last_probe(curve, start if cause is None else cause)
-    last = num_steps // plan.every_steps
-    after = last if cause is None else math.ceil((cause + STEPS_AFTER) / plan.every_steps)
-    until_step = min(after, last) * plan.every_steps
-    if not (0 < calm_step < until_step and start < until_step):
-        return None
-    return Window(calm_step, float(curve.radius_medians[curve.steps == calm_step][0]), until_step)
+def run_events(curve: ProbeCurve, nonfinite_step: int | None, burn_in: int, plan: PlanConfig) -> list[RunEvent]:
+    """Jumps after the burn-in, one that the last probe alone saw among them, and the step that was not finite."""
+    usable = np.isfinite(curve.radius_medians) & (curve.radius_medians > 0)
+    usual = ProbeCurve(curve.steps[usable], curve.radius_medians[usable])
+    marks = departures(usual.steps, np.log(usual.radius_medians), usual.steps > burn_in, plan)
+    found = [RunEvent("jump", mark.step, mark.after) for mark in marks if mark.kind in ("jump", "unconfirmed")]
+    if nonfinite_step is not None:
+        found.append(RunEvent("nonfinite", nonfinite_step, last_probe(usual, nonfinite_step - BUILD_UP)))
+    return sorted(found, key=lambda event: event.step)
 
 
-def _last_probe(curve: ProbeCurve, step: int) -> int:
+def last_probe(curve: ProbeCurve, step: int) -> int:
     """Steps done at the last probe that is not later; 0 if there is none."""
     return int(curve.steps[curve.steps <= step].max(initial=0))
 
 
-# Jumps
+def until_step(event: RunEvent, num_steps: int, plan: PlanConfig) -> int:
+    """Where the forks end: so many probes after the one that saw the event as a jump has to last, or the run's last."""
+    every = plan.probe.every_steps
+    seen = event.step if event.kind == "jump" else -(-(event.step + 1) // every) * every
+    until = min(seen + (plan.course.lasting_probes - 1) * every, num_steps // every * every)
+    return until if event.kind == "jump" else max(until, event.step + 1)
 
 
-def farthest_radius(curve: ProbeCurve, calm_step: int, calm_radius: float, until_step: int) -> float:
-    """R of the probe after the calm one, up to the last, whose ln R is farthest from it."""
+def farthest_radius(curve: ProbeCurve, calm_step: int, until_step: int) -> float:
+    """R of the probe after the calm one, up to the last, whose ln R is farthest from R there."""
+    calm = float(curve.radius_medians[curve.steps == calm_step][0])
     radii = curve.radius_medians[(curve.steps > calm_step) & (curve.steps <= until_step)]
-    return max((float(radii.max()), float(radii.min())), key=lambda radius: factor(calm_radius, radius))
+    return max((float(radii.max()), float(radii.min())), key=lambda radius: _factor(calm, radius))
 
 
-def factor(calm_radius: float, radius: float) -> float:
-    """exp |ln(radius / calm_radius)|: how many times larger or smaller a radius became."""
-    smaller, larger = sorted((calm_radius, radius))
+def _factor(calm: float, radius: float) -> float:
+    smaller, larger = sorted((calm, radius))
     return larger / smaller if smaller > 0 else math.inf
 
 
-def is_jump(calm_radius: float, jumped_radius: float) -> bool:
-    """Whether a run that went from one radius to the other jumped, up or down."""
-    return factor(calm_radius, jumped_radius) >= JUMP_FACTOR
+def null_window(
+    curve: ProbeCurve, kept: Sequence[int], length: int, before: int, plan: PlanConfig
+) -> NullWindow | None:
+    """The window of the null forks: from the last kept state on whose next `length` steps were calm.
+
+    Args:
+        curve: of the source run.
+        kept: steps done at the checkpoints that there are.
+        length: of the forks, in steps.
+        before: steps done at the last calm probe, or where the forks start if that is later: it ends there at last.
+        plan: how calm it must be. Fewer probes before a state than a jump's base needs could show no jump.
+    """
+    for step in sorted(kept, reverse=True):
+        within = (curve.steps >= last_probe(curve, step)) & (curve.steps <= step + length)
+        radii = curve.radius_medians[within]
+        has_base = (curve.steps <= step).sum() >= plan.course.min_base_probes
+        if step + length > before or not has_base or len(radii) < 2:
+            continue
+        if (moved := _factor(float(radii.max()), float(radii.min()))) < plan.replay.calm_factor:
+            return NullWindow(step=step, until_step=step + length, moved=moved)
+    return None
 
 
-def fork_jumped(radius: float | None, replay: ReplayConfig) -> bool:
-    """Whether a fork jumped as the source run did; its radius is None if it was not finite."""
-    if radius is None or replay.jumped_radius is None:
-        return radius is None
-    return factor(replay.calm_radius, radius) >= factor_limit(replay.calm_radius, replay.jumped_radius)
+def fork_ending(
+    curve: ProbeCurve,
+    nonfinite_step: int | None,
+    replay: ReplayConfig,
+    variant: Variant,
+    burn_in: int,
+    plan: PlanConfig,
+) -> Ending:
+    """What became of a fork.
 
-
-def factor_limit(calm_radius: float, jumped_radius: float) -> float:
-    """From which factor on a fork jumped: SHARE_OF_JUMP of the source run's way, in logarithms."""
-    return float(factor(calm_radius, jumped_radius) ** SHARE_OF_JUMP)
+    Args:
+        curve: of the fork, with the source run's probes before its start.
+        nonfinite_step: its first step whose loss was not finite, or None.
+        replay: what is replayed.
+        variant: of the fork.
+        burn_in: steps in which a radius is still finding its place.
+        plan: the analysis plan.
+    """
+    window = replay if variant != "null" or replay.null is None else replay.null
+    events = run_events(curve, nonfinite_step, burn_in, plan)
+    event = next((event for event in events if window.step < event.step + (event.kind == "nonfinite")), None)
+    calm = None if variant == "null" or (replay.calm_step or 0) <= replay.step else replay.calm_step
+    if event is None:
+        return "stayed" if calm is None or calm in curve.steps else "not comparable"
+    if calm is not None and variant not in UNTREATED and event.step <= calm:
+        return "thrown"
+    return event.kind
 
 
 # Outcomes
+
+
+UNTREATED: Collection[Variant] = ("identical", "noise", "batches", "null")
+"""Variants that change no more than what is drawn."""
+
+
+class Tally(NamedTuple):
+    """Forks of a variant."""
+
+    events: int
+    compared: int
+    missing: int = 0
 
 
 def least_repeats(level: float) -> int:
@@ -117,37 +171,73 @@ def least_repeats(level: float) -> int:
     return math.floor(math.log2(2 / (1 - level))) + 1
 
 
-def outcome_of_draws(num_jumps: int, num_repeats: int, num_missing: int, level: float) -> Outcome:
-    """Whether the interval of the frequency of jumps lies above 0.5 or below, wherever the missing forks had ended."""
-    possible = {_frequency(num_jumps + added, num_repeats, level) for added in (0, num_missing)}
-    return possible.pop() if len(possible) == 1 else "undecided"
+def outcome_of_untreated(forks: Tally, null: Tally | None, level: float, plan: ReplayPlan) -> Outcome:
+    """Whether the run leaves whatever is drawn, and more often from there than from where it was calm."""
+
+    def outcome(of: Tally, of_null: Tally | None) -> Outcome:
+        share = share_outcome(of, level)
+        if share == "gone" or of_null is None:
+            return share
+        return "persists" if is_specific(of, of_null, level, plan) else "undecided"
+
+    return _wherever_missing(outcome, forks, null)
 
 
-def _frequency(num_jumps: int, num_repeats: int, level: float) -> Outcome:
-    interval = clopper_pearson(num_jumps, num_repeats, level)
+def is_specific(forks: Tally, null: Tally, level: float, plan: ReplayPlan) -> bool:
+    """Whether forks have the event more often than null forks, of which fewer than half have it."""
+    is_rare = share_outcome(null, level) == "gone"
+    return is_rare and boschloo(*forks[:2], *null[:2], "greater") < plan.alpha
+
+
+def outcome_of_treated(forks: Tally, untreated: Tally, num_treatments: int, level: float, plan: ReplayPlan) -> Outcome:
+    """Whether a treatment, one of so many, removes the event that untreated forks have."""
+    alpha = plan.alpha / num_treatments
+
+    def outcome(of: Tally, of_untreated: Tally | None) -> Outcome:
+        assert of_untreated is not None
+        share = share_outcome(of, level)
+        if share == "persists":
+            return share
+        fewer = of_untreated.compared > 0 and boschloo(*of[:2], *of_untreated[:2], "less") < alpha
+        return "gone" if share == "gone" and fewer else "undecided"
+
+    return _wherever_missing(outcome, forks, untreated)
+
+
+def share_outcome(forks: Tally, level: float) -> Outcome:
+    """Whether the interval of a share lies above a half, below, or on both sides."""
+    if not forks.compared:
+        return "undecided"
+    interval = clopper_pearson(forks.events, forks.compared, level)
     if interval.low > 0.5:
         return "persists"
     return "gone" if interval.high < 0.5 else "undecided"
 
 
-def outcome_of_equals(num_jumps: int, num_repeats: int, num_missing: int) -> Outcome:
-    """Of forks that do all the same: 'persists' if every one jumps, 'gone' as soon as one does not."""
-    if num_jumps + num_missing < num_repeats:
+def _wherever_missing(outcome: Callable[[Tally, Tally | None], Outcome], forks: Tally, others: Tally | None) -> Outcome:
+    """The outcome if it is the same whether none or all of the missing forks have the event; else 'missing'."""
+    of_others = [None] if others is None else _corners(others)
+    possible = {outcome(*corner) for corner in product(_corners(forks), of_others)}
+    return possible.pop() if len(possible) == 1 else "missing"
+
+
+def _corners(tally: Tally) -> list[Tally]:
+    total = tally.compared + tally.missing
+    return [Tally(tally.events + added, total) for added in {0, tally.missing}]
+
+
+def outcome_of_equals(num_events: int, num_repeats: int, num_missing: int) -> Outcome:
+    """Of identical forks: 'persists' if every one has the event, 'gone' as soon as one has not."""
+    if num_events + num_missing < num_repeats:
         return "gone"
-    return "undecided" if num_missing else "persists"
+    return "missing" if num_missing else "persists"
 
 
-def repeats_to_decide(num_jumps: int, num_repeats: int, level: float) -> int:
-    """Fewest repeats in all that decide, if every further fork does as most did.
-
-    Args:
-        num_jumps: of the forks so far.
-        num_repeats: forks so far, too few to decide.
-        level: of the interval.
-    """
-    mostly_jump = 2 * num_jumps >= num_repeats
-    total = num_repeats
-    while _frequency(num_jumps + (total - num_repeats if mostly_jump else 0), total, level) == "undecided":
+def repeats_to_decide(num_events: int, num_compared: int, level: float) -> int:
+    """Fewest repeats in all whose interval does not hold a half, if every further fork does as most did."""
+    mostly = 2 * num_events >= num_compared
+    total = num_compared
+    while share_outcome(Tally(num_events + (total - num_compared if mostly else 0), total), level) == "undecided":
         total += 1
     return total
 
@@ -155,21 +245,13 @@ def repeats_to_decide(num_jumps: int, num_repeats: int, level: float) -> int:
 # The verdict
 
 
-class Cause(NamedTuple):
-    """A cause to ask for: if this variant's forks no longer jump, then the follow-up's say which of two it was."""
-
-    variant: Variant
-    if_gone: Verdict
-    follow_up: Variant | None = None
-    if_follow_up_gone: Verdict = "not decided"
-
-
-CAUSES: Sequence[Cause] = (
-    Cause("noise", "noise, not its extremes", "epsilon5", "extreme epsilon"),
-    Cause("batches", "batch content", "without-image", "batch content, image ID"),
-    Cause("log-var-clamp", "logvar explosion"),
-    Cause("clipped", "gradient spike"),
-    Cause("fresh-moments", "optimizer state"),
+CAUSES: Sequence[tuple[Variant, Verdict]] = (
+    ("epsilon5", "extreme epsilon"),
+    ("without-image", "batch content, image ID"),
+    ("batches", "batch content"),
+    ("log-var-clamp", "logvar explosion"),
+    ("clipped", "gradient spike"),
+    ("fresh-moments", "optimizer state"),
 )
 """In this order: the first whose variant is gone is the verdict."""
 
@@ -180,33 +262,69 @@ class Decision:
 
     verdict: Verdict
     asked: tuple[Variant, ...]
-    """The last one is the undecided one if the verdict is 'not decided'."""
+    """The last one gave the verdict; of 'not decided', it is the one that is open."""
 
 
-def decide(outcomes: Mapping[Variant, Outcome]) -> Decision:
-    """The first verdict that applies; 'not decided' where an outcome on the way to it is not known.
+def untreated_variant(variants: Collection[Variant]) -> Variant:
+    """The variant in which only what is drawn is new: noise, of an AE batches."""
+    return "noise" if "noise" in variants else "batches"
+
+
+def decide(outcomes: Mapping[Variant, Outcome], has_null: bool, epsilon_max: float | None = None) -> Decision:
+    """The first verdict that applies.
 
     Args:
         outcomes: of every variant that the source run can have: an AE has no noise and no log_var.
+        has_null: whether the untreated forks were compared with null forks.
+        epsilon_max: largest |epsilon| of the run up to the event; None: not known.
     """
     asked: list[Variant] = ["identical"]
-    if outcomes["identical"] == "gone":
-        return Decision("not reproducible", tuple(asked))
     if outcomes["identical"] != "persists":
+        return Decision("not reproducible" if outcomes["identical"] == "gone" else "not decided", tuple(asked))
+    untreated = untreated_variant(outcomes)
+    asked.append(untreated)
+    if outcomes[untreated] == "gone":
+        if untreated == "batches":
+            return Decision("batch content", tuple(asked))
+        within = epsilon_max is not None and epsilon_max <= LIMIT
+        return Decision("noise, not its extremes" if within else "noise", tuple(asked))
+    if outcomes[untreated] in OPEN or (has_null and outcomes[untreated] == "undecided"):
         return Decision("not decided", tuple(asked))
-    for cause in CAUSES:
-        if cause.variant not in outcomes:
+    undecided = [untreated] if outcomes[untreated] == "undecided" else []
+    for variant, verdict in CAUSES:
+        outcome = outcomes.get(variant)
+        # Of some events nobody knows an image to leave out.
+        if outcome is None or variant == untreated or (variant == "without-image" and outcome == "not run"):
             continue
-        asked.append(cause.variant)
-        if outcomes[cause.variant] == "gone":
-            return _cause_found(cause, outcomes, asked)
-        if outcomes[cause.variant] != "persists":
+        asked.append(variant)
+        if outcome == "gone":
+            return Decision(verdict, tuple(asked))
+        if outcome in OPEN:
             return Decision("not decided", tuple(asked))
+        if outcome == "undecided":
+            undecided.append(variant)
+    if undecided:
+        return Decision("not decided", (*(variant for variant in asked if variant != undecided[0]), undecided[0]))
     return Decision("the weights themselves", tuple(asked))
 
 
-def _cause_found(cause: Cause, outcomes: Mapping[Variant, Outcome], asked: Sequence[Variant]) -> Decision:
-    if cause.follow_up is None:
-        return Decision(cause.if_gone, tuple(asked))
-    verdicts: Mapping[Outcome, Verdict] = {"gone": cause.if_follow_up_gone, "persists": cause.if_gone}
-    return Decision(verdicts.get(outcomes[cause.follow_up], "not decided"), (*asked, cause.follow_up))
+OPEN: Collection[Outcome] = ("not run", "missing")
+
+
+# Words
+
+
+def event_counts(of: VariantResult, was_nonfinite: bool) -> str:
+    """'3 of 12 jump', '2 of 12 become NaN', '3 of 12 jump, 2 become NaN'; of none, the kind of the run's own event."""
+    both = [(of.num_jumps, "jump"), (of.num_nonfinite, "become NaN")]
+    said = [(count, verb) for count, verb in both if count] or [(0, both[was_nonfinite][1])]
+    (first, verb), *more = said
+    return ", ".join([f"{first} of {of.num_compared} {verb}", *(f"{count} {verb}" for count, verb in more)])
+
+
+def verdict_line(result: ReplayResult) -> str:
+    """'(gradient spike; clipped: 0 of 12 jump)'."""
+    found = next((of for of in result.variants if of.variant == result.rests_on and of.num_repeats), None)
+    if found is None:
+        return f"({result.verdict})"
+    return f"({result.verdict}; {found.variant}: {event_counts(found, result.replay.jumped_radius is None)})"

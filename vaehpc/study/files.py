@@ -278,6 +278,8 @@ class StudyDir:
         self.crate = self.path / "ro-crate-metadata.json"
         self.start = self.path / "start"
         """Of a replay: the state that the forks start from, and the probe of their source run."""
+        self.null_start = self.path / "start-null"
+        """Of a replay: the state that its null forks start from."""
         self.replay_path = self.path / "replay.json"
         self.replay_page = self.path / "replay.md"
 

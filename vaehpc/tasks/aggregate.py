@@ -31,6 +31,7 @@ from vaehpc.study.attempts import all_attempts, starts_of, tail
 from vaehpc.study.files import RunDir, StudyDir, declaration, write_model, write_text
 from vaehpc.tasks.pages import write_pages
 from vaehpc.tasks.recorded import read_probe, read_steps
+from vaehpc.tasks.verdict import verdicts_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def run(directory: str) -> None:
     config = study.config()
     runs = [read_run(study.run(run.name), run) for run in config.runs()]
     summary = summarise(config, runs, read_reference(), measure_pairs(study, config, runs))
+    summary = summary.model_copy(update={"verdicts": verdicts_of(study, config.name)})
     write_model(study.summary_path, summary)
     write_table(study.runs_table, runs_table(summary, runs))
     write_pages(study, config, summary)

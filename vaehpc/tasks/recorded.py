@@ -19,16 +19,21 @@ def read_recorded(run_dir: RunDir) -> Explained | None:
     Raises:
         UserError: the run's configuration or a trigger's record is damaged.
     """
-    config = run_dir.config()
-    record = read_steps(run_dir.steps)
-    for folder in run_dir.trigger_dirs():
-        record = record.joined(read_steps(folder / "ring.arrow"))
+    config, record = run_dir.config(), read_record(run_dir)
     if not len(record.steps):
         return None
     events = [
         event(number, trigger, record, config.plan) for number, trigger in enumerate(run_dir.trigger_records(), start=1)
     ]
     return Explained(config, record, read_probe(run_dir.probe), events)
+
+
+def read_record(run_dir: RunDir) -> StepRecord:
+    """The recorded steps of a run; what its file lost, from the rings of its triggers."""
+    record = read_steps(run_dir.steps)
+    for folder in run_dir.trigger_dirs():
+        record = record.joined(read_steps(folder / "ring.arrow"))
+    return record
 
 
 def read_steps(path: Path) -> StepRecord:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vaehpc.command import UserError
-from vaehpc.schema.config import ArmConfig, ReplayConfig, StudyConfig
+from vaehpc.schema.config import ArmConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import (
-    DRAWN,
     NEEDS_VAE,
     VARIANTS,
     ForkResult,
@@ -23,38 +23,47 @@ from vaehpc.schema.results import (
     VariantResult,
     Verdict,
 )
+from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.intervals import clopper_pearson
 from vaehpc.stats.replay import (
-    SHARE_OF_JUMP,
     Decision,
+    Tally,
     decide,
-    factor_limit,
-    farthest_radius,
-    fork_jumped,
-    outcome_of_draws,
+    event_counts,
+    fork_ending,
     outcome_of_equals,
+    outcome_of_treated,
+    outcome_of_untreated,
     repeats_to_decide,
+    share_outcome,
+    untreated_variant,
+    verdict_line,
 )
-from vaehpc.study.files import RunDir, StudyDir, write_model, write_text
+from vaehpc.study.files import RunDir, StudyDir, read_model, write_model, write_text
 from vaehpc.study.provenance import provenance
 from vaehpc.tasks.recorded import read_probe
 
 logger = logging.getLogger(__name__)
 
+UNDRAWN: Collection[Variant] = ("identical", "null")
+"""Variants that are no treatments, as the untreated one."""
+
 SAME_RADIUS = 2e-7
 """Relative: the probe of a run that 0.1.0 trained has radii of float32 sums, which are so close to those of a fork."""
 
 MEANING: Mapping[Verdict, str] = {
-    "not reproducible": "The same again does not do the same: no variant can tell why the run jumped.",
-    "extreme epsilon": "The run jumps neither with other noise nor with the same noise without its extremes.",
-    "noise, not its extremes": "The run does not jump with other noise; with the same without its extremes it does.",
-    "batch content, image ID": "The run jumps neither with other batches nor with the same without that image.",
-    "batch content": "The run does not jump with other batches; with the same without the suspected image it does.",
-    "logvar explosion": "The run does not jump where log_var is limited.",
-    "gradient spike": "The run does not jump where the norm of its gradient is limited.",
-    "optimizer state": "The run does not jump where Adam starts with fresh moments.",
-    "the weights themselves": "The run jumps whatever is changed: what makes it jump is in its weights already.",
+    "not reproducible": "The same again does not do the same: no variant can tell why.",
+    "extreme epsilon": "Limited noise removes the event.",
+    "noise": "Most forks with other noise do not do it: it took the noise that the run had.",
+    "noise, not its extremes": "Most forks with other noise do not do it: it took the noise that the run had, which had"
+    " no extremes.",
+    "batch content, image ID": "Without that image the event is gone.",
+    "batch content": "Most forks with other batches do not do it: it took the batches that the run had.",
+    "logvar explosion": "A limit of log_var removes the event.",
+    "gradient spike": "A limit of the gradient's norm removes the event.",
+    "optimizer state": "Fresh moments of Adam remove the event.",
+    "the weights themselves": "The forks do it whatever is changed: its cause is in the weights that they start from.",
     "not decided": "An outcome on the way to a verdict is open.",
 }
 
@@ -78,29 +87,39 @@ def judged(study: StudyDir) -> ReplayResult:
     replay = config.replay
     if replay is None:
         raise UserError(f"{study.path} is no replay: its runs are no forks. Make one with `python -m vaehpc.replay`.")
-    variants, repeats_source = [], None
-    for variant in applicable_variants(next(iter(config.arms.values()))):
-        forks = read_forks(study, config, replay, variant)
-        if variant == "identical" and forks:
-            repeats_source = are_equal(forks, [study.run(fork.run) for fork in forks], read_probe(source_probe(study)))
-        variants.append(variant_result(config, replay, variant, forks, repeats_source))
-    decision = decide({result.variant: result.outcome for result in variants})
+    applicable = applicable_variants(next(iter(config.arms.values())), replay)
+    forks = {variant: read_forks(study, config, replay, variant) for variant in applicable}
+    repeats_source = None
+    if identical := forks["identical"]:
+        run_dirs = [study.run(fork.run) for fork in identical]
+        repeats_source = are_equal(identical, run_dirs, read_probe(source_probe(study)))
+    variants = variant_results(config, replay, forks, repeats_source)
+    outcomes: dict[Variant, Outcome] = {of.variant: of.outcome for of in variants if of.variant != "null"}
+    decision = decide(outcomes, has_null(variants), replay.epsilon_max)
     return ReplayResult(
         study=config.name,
         replay=replay,
-        factor_limit=None if replay.jumped_radius is None else factor_limit(replay.calm_radius, replay.jumped_radius),
         level=config.plan.level,
         variants=tuple(variants),
         repeats_source=repeats_source,
         verdict=decision.verdict,
-        explanation=explanation(decision, variants, repeats_source, config.plan.level),
+        rests_on=decision.asked[-1],
+        explanation=explanation(decision, variants, replay, repeats_source, config.plan.level),
         provenance=provenance(),
     )
 
 
-def applicable_variants(arm: ArmConfig) -> list[Variant]:
-    """What the forks of such an arm can do otherwise."""
-    return [variant for variant in VARIANTS if arm.vae is not None or variant not in NEEDS_VAE]
+def applicable_variants(arm: ArmConfig, replay: ReplayConfig) -> list[Variant]:
+    """What the forks of such a run can do otherwise: at its start Adam's moments are fresh in any case."""
+    absent: set[Variant] = set(NEEDS_VAE) if arm.vae is None else set()
+    absent |= {"fresh-moments"} if replay.step == 0 else set()
+    absent |= {"null"} if replay.null is None else set()
+    return [variant for variant in VARIANTS if variant not in absent]
+
+
+def has_null(variants: Sequence[VariantResult]) -> bool:
+    """Whether there are null forks to compare with."""
+    return any(of.variant == "null" and of.num_repeats for of in variants)
 
 
 def source_probe(study: StudyDir) -> Path:
@@ -114,11 +133,11 @@ def source_probe(study: StudyDir) -> Path:
 def read_forks(study: StudyDir, config: StudyConfig, replay: ReplayConfig, variant: Variant) -> list[ForkResult]:
     """The forks of a variant that have ended, in the order of their seeds; one with a damaged record is missing."""
     runs = [run for run in config.runs() if run.arm.name == variant]
-    found = [read_fork(study.run(run.name), replay) for run in runs]
+    found = [read_fork(study.run(run.name), run, replay, variant) for run in runs]
     return [fork for fork in found if fork is not None]
 
 
-def read_fork(run_dir: RunDir, replay: ReplayConfig) -> ForkResult | None:
+def read_fork(run_dir: RunDir, run: RunConfig, replay: ReplayConfig, variant: Variant) -> ForkResult | None:
     """How a fork ended; None if it has no result."""
     if not run_dir.trained_path.exists():
         return None
@@ -127,19 +146,17 @@ def read_fork(run_dir: RunDir, replay: ReplayConfig) -> ForkResult | None:
     except UserError as damage:
         logger.warning("%s counts as missing: %s", run_dir.name, damage)
         return None
-    radius = None
-    if trained.nonfinite_step is None:
-        probe = read_probe(run_dir.probe)
-        if replay.until_step not in probe.steps:
-            logger.warning("%s counts as missing: its probe has no record of step %d", run_dir.name, replay.until_step)
-            return None
-        radius = farthest_radius(probe, replay.calm_step, replay.calm_radius, replay.until_step)
+    probe, every = read_probe(run_dir.probe), run.plan.probe.every_steps
+    if trained.nonfinite_step is None and (last := run.num_steps // every * every) > 0 and last not in probe.steps:
+        logger.warning("%s counts as missing: its probe has no record of step %d", run_dir.name, last)
+        return None
+    lost = trained.nonfinite_step is not None or not len(probe.steps)
     return ForkResult(
         run=run_dir.name,
-        radius=radius,
+        radius=None if lost else float(probe.radius_medians[-1]),
         nonfinite_step=trained.nonfinite_step,
         state_sha256=trained.state_sha256,
-        jumped=fork_jumped(radius, replay),
+        ending=fork_ending(probe, trained.nonfinite_step, replay, variant, run.burn_in, run.plan),
     )
 
 
@@ -158,38 +175,94 @@ def _same_radii(probe: ProbeCurve, source: ProbeCurve) -> bool:
     )
 
 
-def variant_result(
+def variant_results(
     config: StudyConfig,
     replay: ReplayConfig,
-    variant: Variant,
-    forks: Sequence[ForkResult],
+    forks: Mapping[Variant, Sequence[ForkResult]],
     repeats_source: bool | None,
-) -> VariantResult:
-    """Counts and outcome of a variant; `repeats_source` tells whether the identical forks are the source run again."""
-    num_repeats = len(config.seeds.get(variant, ()))
-    num_missing = num_repeats - len(forks)
-    num_jumps = sum(fork.jumped for fork in forks)
-    drawn = variant in DRAWN or (variant != "identical" and not replay.deterministic)
-    interval = clopper_pearson(num_jumps, len(forks), config.plan.level) if drawn and forks else None
-    outcome: Outcome
-    if not num_repeats:
-        outcome = "not run"
-    elif drawn:
-        outcome = outcome_of_draws(num_jumps, num_repeats, num_missing, config.plan.level)
-    elif variant == "identical" and replay.deterministic and repeats_source is False:
-        outcome = "gone"
-    else:
-        outcome = outcome_of_equals(num_jumps, num_repeats, num_missing)
-    return VariantResult(
-        variant=variant,
-        changed=change(variant, config.arms[variant]) if num_repeats else "",
-        num_repeats=num_repeats,
-        num_missing=num_missing,
-        num_jumps=num_jumps,
-        interval=interval,
-        outcome=outcome,
-        forks=tuple(forks),
-    )
+) -> list[VariantResult]:
+    """Counts and outcome of each variant; `repeats_source`: whether the identical forks are the source run again."""
+    tallies = {variant: tally_of(of, len(config.seeds.get(variant, ()))) for variant, of in forks.items()}
+    untreated = untreated_variant(forks)
+    num_treatments = sum(variant not in (*UNDRAWN, untreated) and variant in config.seeds for variant in forks)
+    found = []
+    for variant, of in forks.items():
+        num_repeats, tally = len(config.seeds.get(variant, ())), tallies[variant]
+        against = tallies.get("null") if variant == untreated else tallies[untreated]
+        against = None if against is None or not against.compared + against.missing else against
+        is_share = variant != "identical" and tally.compared > 0
+        is_tested = is_share and against is not None and against.compared > 0 and variant != "null"
+        kinds = Counter(fork.ending for fork in of)
+        outcome: Outcome = "not run"
+        if num_repeats and variant == "identical":
+            is_other = replay.deterministic and repeats_source is False
+            outcome = "gone" if is_other else outcome_of_equals(tally.events, num_repeats, tally.missing)
+        elif num_repeats and variant == "null":
+            outcome = share_outcome(tally, config.plan.level)
+        elif num_repeats and variant == untreated:
+            outcome = outcome_of_untreated(tally, against, config.plan.level, config.plan.replay)
+        elif num_repeats:
+            outcome = outcome_of_treated(
+                tally, against or Tally(0, 0), num_treatments, config.plan.level, config.plan.replay
+            )
+        found.append(
+            VariantResult(
+                variant=variant,
+                changed=change(variant, config.arms[variant]) if num_repeats else "",
+                num_repeats=num_repeats,
+                num_missing=tally.missing,
+                num_jumps=kinds["jump"],
+                num_nonfinite=kinds["nonfinite"],
+                num_thrown=kinds["thrown"],
+                num_incomparable=kinds["not comparable"],
+                interval=clopper_pearson(tally.events, tally.compared, config.plan.level) if is_share else None,
+                p=boschloo(*tally[:2], *against[:2], "greater" if variant == untreated else "less")
+                if is_tested and against is not None
+                else None,
+                outcome=outcome,
+                forks=tuple(of),
+            )
+        )
+    return found
+
+
+def tally_of(forks: Sequence[ForkResult], num_repeats: int) -> Tally:
+    """Events among the forks that can be compared."""
+    compared = [fork for fork in forks if fork.ending not in ("thrown", "not comparable")]
+    events = sum(fork.ending != "stayed" for fork in compared)
+    return Tally(events, len(compared), num_repeats - len(forks))
+
+
+# Verdicts of a study's runs
+
+
+def verdicts_of(study: StudyDir, name: str) -> dict[str, str]:
+    """The verdicts of the replays beside a study, by its runs' names; of several of one run in the order of steps.
+
+    One that is damaged or has missing forks is passed over.
+
+    Args:
+        study: whose runs were replayed.
+        name: of the study.
+    """
+    found: list[ReplayResult] = []
+    for path in study.path.parent.glob("*/replay.json"):
+        try:
+            result = read_model(path, ReplayResult)
+        except UserError as damage:
+            logger.warning("%s is passed over: %s", path, damage)
+            continue
+        if result.replay.source.rpartition("/")[0] != name:
+            continue
+        if any(of.num_missing for of in result.variants):
+            logger.warning("%s is passed over: forks are missing", path)
+            continue
+        found.append(result)
+    lines: dict[str, str] = {}
+    for result in sorted(found, key=lambda result: (result.replay.step, result.study)):
+        run = result.replay.source.rpartition("/")[2]
+        lines[run] = f"{lines[run]} {verdict_line(result)}" if run in lines else verdict_line(result)
+    return lines
 
 
 # Words
@@ -198,101 +271,148 @@ def variant_result(
 def change(variant: Variant, arm: ArmConfig) -> str:
     """What a fork of this arm does otherwise."""
     assert arm.fork is not None
+    drawn = {"noise": "new noise", "shuffling": "new batches", None: "nothing"}[arm.fork.renewed]
     changes: Mapping[Variant, str] = {
-        "identical": "nothing",
-        "noise": "new noise",
-        "batches": "new batches",
         "epsilon5": f"abs(epsilon) limited to {arm.vae and arm.vae.epsilon_limit}",
         "log-var-clamp": f"log_var limited to {arm.vae and arm.vae.log_var_limit}",
         "clipped": f"gradient norm limited to {arm.train.clipnorm and round(arm.train.clipnorm, 1)}",
         "without-image": f"image {arm.fork.left_out} left out",
         "fresh-moments": "Adam's moments at zero",
+        "null": f"steps {arm.fork.step:,} to {arm.fork.until_step:,}",
     }
-    return changes[variant]
+    if variant not in changes:
+        return drawn
+    return changes[variant] if arm.fork.renewed is None else f"{drawn}, {changes[variant]}"
 
 
-def counts(result: VariantResult) -> str:
-    """'3 of 16 jump (4.0% to 45.6%), 2 missing'."""
-    ended = result.num_repeats - result.num_missing
-    interval = f" ({result.interval.low:.1%} to {result.interval.high:.1%})" if result.interval else ""
-    missing = f", {result.num_missing} missing" if result.num_missing else ""
-    return f"{result.num_jumps} of {ended} jump{interval}{missing}"
+def counts(of: VariantResult, replay: ReplayConfig) -> str:
+    """'3 of 12 jump, 1 become NaN (9.9% to 65.1%), p = 0.2, 1 thrown by the treatment, 2 missing'."""
+    said = event_counts(of, replay.jumped_radius is None)
+    said += f" ({of.interval.low:.1%} to {of.interval.high:.1%})" if of.interval else ""
+    others = [(of.num_thrown, "thrown by the treatment"), (of.num_incomparable, "not comparable")]
+    others.append((of.num_missing, "missing"))
+    more = [f"p = {of.p:.2g}"] if of.p is not None else []
+    return ", ".join([said, *more, *(f"{count} {what}" for count, what in others if count)])
 
 
 def explanation(
-    decision: Decision, variants: Sequence[VariantResult], repeats_source: bool | None, level: float
+    decision: Decision,
+    variants: Sequence[VariantResult],
+    replay: ReplayConfig,
+    repeats_source: bool | None,
+    level: float,
 ) -> str:
     """The outcomes that the verdict rests on, what it means, and what would decide an open one."""
     by_name = {result.variant: result for result in variants}
     asked = [by_name[variant] for variant in decision.asked]
-    sentences = [sentence(result) for result in asked]
+    sentences = [sentence(of, replay) for of in asked]
+    untreated = by_name[untreated_variant(by_name)]
+    if untreated in asked and untreated.outcome != "gone":
+        sentences.insert(asked.index(untreated) + 1, null_words(by_name.get("null"), replay))
     if decision.verdict == "not reproducible" and repeats_source is False:
         sentences.append("The identical forks are not bitwise the run: another machine, other threads or other code?")
     sentences.append(MEANING[decision.verdict])
     if decision.verdict == "not decided":
-        sentences.append(what_would_decide(asked[-1], level))
+        sentences.append(what_would_decide(asked[-1], asked[-1] is untreated and has_null(variants), level))
     return " ".join(sentences)
 
 
-def sentence(result: VariantResult) -> str:
+def sentence(of: VariantResult, replay: ReplayConfig) -> str:
     """'noise (new noise): 0 of 16 jump (0.0% to 20.6%), gone.'."""
-    if not result.num_repeats:
-        return f"{result.variant}: not run."
-    return f"{result.variant} ({result.changed}): {counts(result)}, {result.outcome}."
+    if not of.num_repeats:
+        return f"{of.variant}: not run."
+    return f"{of.variant} ({of.changed}): {counts(of, replay)}, {of.outcome}."
 
 
-def what_would_decide(result: VariantResult, level: float) -> str:
+def null_words(null: VariantResult | None, replay: ReplayConfig) -> str:
+    """What the untreated forks are compared with."""
+    if null is not None and null.num_repeats and replay.null is not None:
+        return (
+            f"Null forks, over {null.changed}, where R moved by a factor of {replay.null.moved:.2f}:"
+            f" {counts(null, replay)}."
+        )
+    why = "were not run" if null is not None else "have no checkpoint from which the run was as calm for as long"
+    return f"Without a null: null forks {why}."
+
+
+def what_would_decide(of: VariantResult, is_against_null: bool, level: float) -> str:
     """How an open outcome can be closed."""
-    if result.outcome == "not run":
-        return f"To decide, run the variant {result.variant} too."
-    if result.num_missing:
-        return f"To decide, give the same line again; missing of {result.variant}: {result.num_missing}."
-    least = repeats_to_decide(result.num_jumps, result.num_repeats, level)
+    if of.outcome == "not run":
+        return f"To decide, run the variant {of.variant} too."
+    if of.num_missing:
+        return f"To decide, give the same line again; missing of {of.variant}: {of.num_missing}."
+    if is_against_null:
+        return (
+            f"The forks of {of.variant} do it no more often than null forks, as far as so few can tell: give the same"
+            " line with more --repeats, or start later."
+        )
+    if share_outcome(Tally(of.num_events, of.num_compared), level) != "undecided":
+        return "To decide, give the same line with more --repeats: so few forks do not differ from the untreated ones."
+    least = repeats_to_decide(of.num_events, of.num_compared, level) + of.num_repeats - of.num_compared
     return (
         f"To decide, give the same line with --repeats {least} or more: so many are enough if every further fork of"
-        f" {result.variant} does as most did."
+        f" {of.variant} does as most did."
     )
 
 
 def page(result: ReplayResult) -> str:
     """replay.md."""
     replay = result.replay
-    rows = [
-        f"| {of.variant} | {of.changed} | {of.num_repeats} | {counts(of) if of.num_repeats else ''} | {of.outcome} |"
-        for of in result.variants
-    ]
+    rows = "\n".join(row(of) for of in result.variants)
+    untreated = untreated_variant([of.variant for of in result.variants])
     return f"""# Replay of {replay.source} from {replay.started_from}
 
 **Verdict: {result.verdict}.** {result.explanation}
 
 {source_words(replay)} {fork_words(result)}
 
-| variant | changed | forks | jumps | outcome |
-|---|---|---|---|---|
-{chr(10).join(rows)}
+| variant | changed | forks | compared | jump | become NaN | share | p | outcome |
+|---|---|---:|---:|---:|---:|---|---:|---|
+{rows}
 
-Intervals are Clopper and Pearson's at {result.level:.0%}. A jump persists if the interval of its frequency lies above
-0.5, and is gone if it lies below. A variant whose forks repeat to the bit is told by one of them, without an interval.
+Intervals are Clopper and Pearson's at {result.level:.0%}. p is Boschloo's, one-sided: of {untreated}, that it has no
+more events than null; of the others, that they have no fewer than {untreated}. An event is gone if the interval lies
+under a half and, but for {untreated}, if p lies under the plan's alpha over the number of treatments. It persists if
+the interval lies above a half; of {untreated}, where there are null forks, if it has more events than they (p under
+alpha), of which fewer than half have one.
 """
+
+
+def row(of: VariantResult) -> str:
+    """One variant in the table."""
+    if not of.num_repeats:
+        return f"| {of.variant} | | | | | | | | {of.outcome} |"
+    share = f"{of.interval.low:.1%} to {of.interval.high:.1%}" if of.interval else ""
+    p = "" if of.p is None else f"{of.p:.2g}"
+    counted = f"{of.num_repeats} | {of.num_compared} | {of.num_jumps} | {of.num_nonfinite} | {share} | {p}"
+    others = [f"{of.num_thrown} thrown"] if of.num_thrown else []
+    others += [f"{of.num_incomparable} not comparable"] if of.num_incomparable else []
+    others += [f"{of.num_missing} missing"] if of.num_missing else []
+    return f"| {of.variant} | {of.changed} | {counted} | {', '.join([of.outcome, *others])} |"
 
 
 def source_words(replay: ReplayConfig) -> str:
     """What the source run did between the steps that are compared."""
-    calm = f"The run's median radius R of the probe was {replay.calm_radius:.2f} at step {replay.calm_step}"
-    if replay.jumped_radius is None:
-        return f"{calm}; by step {replay.until_step} the run was not finite."
-    return f"{calm} and went to {replay.jumped_radius:.2f} by step {replay.until_step}."
+    calm = ""
+    if replay.calm_step is not None:
+        calm = f"The run's median radius R of the probe was {replay.calm_radius:.2f} at step {replay.calm_step}"
+    if replay.jumped_radius is not None:
+        return f"{calm} and went to {replay.jumped_radius:.2f} by step {replay.until_step}."
+    lost = f"by step {replay.until_step} the run was not finite"
+    if replay.event_step is not None:
+        lost = f"in step {replay.event_step} the run was not finite"
+    return f"{calm}; {lost}." if calm else f"{lost[0].upper()}{lost[1:]}; no probe was taken before."
 
 
 def fork_words(result: ReplayResult) -> str:
-    """What its forks are, and what counts as a jump."""
+    """What its forks are, and what counts as an event."""
     replay = result.replay
-    limit = "if it is not finite either"
-    if result.factor_limit is not None:
-        way = f"by a factor of {result.factor_limit:.2f}, {SHARE_OF_JUMP:.0%} of the run's in ln R"
-        limit = f"if its R grows or shrinks {way}, or it is not finite"
     same = {True: "are bitwise the run again", False: "are not bitwise the run again", None: "have not ended"}
+    thrown = ""
+    if replay.calm_step is not None and replay.calm_step > replay.step:
+        thrown = f" One that a treatment had thrown by step {replay.calm_step} is not compared."
     return (
-        f"Its forks start at step {replay.step} and end at step {replay.until_step}; one jumps {limit}."
-        f" The identical forks {same[result.repeats_source]}."
+        f"Its forks start at step {replay.step} and end at step {replay.until_step}. One has the event if its R jumps"
+        " by the course's rule, against its own base, or if its loss is not finite; the two kinds are counted apart."
+        f"{thrown} The identical forks {same[result.repeats_source]}."
     )
