@@ -131,6 +131,14 @@ def test_the_jump_is_taken_from_the_source_run() -> None:
     assert found.deterministic
 
 
+def test_a_trigger_that_shifted_the_radius_is_replayed_as_such(source: StudyDir) -> None:
+    assert (jump := plan("--trigger", "1").replay) is not None
+    assert jump.shift_factor is None
+    plant.probe(source.run("vae-tiny-seed000").probe, {step: 16.0 if step <= JUMP else 12.0 for step in PROBE})
+    assert (found := plan("--trigger", "1").replay) is not None
+    assert (found.shift_factor, found.event_step, found.jumped_radius) == (1.14, 1050, 12.0)
+
+
 def test_an_epoch_is_followed_to_the_first_event() -> None:
     config = plan("--epoch", "120")
     assert config.replay is not None

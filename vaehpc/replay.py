@@ -180,8 +180,8 @@ def _kept_steps(run: RunDir) -> list[int]:
     return [int(found.name.removeprefix("step-")) for found in run.checkpoint_dirs()]
 
 
-def found_events(run: RunDir) -> list[RunEvent]:
-    """What the run did, as vaehpc.stats.replay defines it.
+def found_events(run: RunDir, shift_factor: float | None = None) -> list[RunEvent]:
+    """What the run did, as vaehpc.stats.replay.run_events defines it.
 
     Raises:
         UserError: it is not trained to its end.
@@ -191,7 +191,8 @@ def found_events(run: RunDir) -> list[RunEvent]:
     from vaehpc.tasks.recorded import read_probe
 
     config = run.config()
-    return run_events(read_probe(run.probe), _ended(run).nonfinite_step, config.burn_in, config.plan)
+    lost = _ended(run).nonfinite_step
+    return run_events(read_probe(run.probe), lost, config.burn_in, config.plan, shift_factor)
 
 
 def _events_in_words(events: Sequence[RunEvent]) -> str:
@@ -283,8 +284,15 @@ def observed_event(run: RunDir, config: RunConfig, start: Start, trained: Traine
     since, to = start.step, math.inf
     if trigger is not None:
         since, to = max(trigger.step, start.step), trigger.step + plan.recorder.ring_steps
-    # A jump is seen after so many steps, NaN is in a step.
-    after = [event for event in events if since < event.step + (event.kind == "nonfinite") and event.step <= to]
+
+    def after_start(found: Sequence[RunEvent]) -> list[RunEvent]:
+        # A jump is seen after so many steps, NaN is in a step.
+        return [event for event in found if since < event.step + (event.kind == "nonfinite") and event.step <= to]
+
+    after, shift_factor = after_start(events), None
+    if not after and trigger is not None:
+        shift_factor = plan.replay.calm_factor
+        after = after_start(found_events(run, shift_factor))
     if not after:
         within = "" if math.isinf(to) else f" within {plan.recorder.ring_steps} steps"
         raise UserError(
@@ -309,6 +317,7 @@ def observed_event(run: RunDir, config: RunConfig, start: Start, trained: Traine
         deterministic=trained.threads == 1 and trained.device_kind == "cpu",
         event_step=event.step,
         epsilon_max=largest_epsilon(run, start.step, event.step),
+        shift_factor=shift_factor,
         null=null_window(curve, _kept_steps(run), length, before, plan),
     )
 

@@ -64,6 +64,14 @@ def test_a_step_that_is_not_finite_is_an_event_with_and_without_a_probe_before(p
     assert both == [RunEvent("jump", 1000, 950), RunEvent("nonfinite", 1060, 1000)]
 
 
+@pytest.mark.parametrize(("to", "found"), [(19.0, True), (13.0, True), (17.5, False), (14.5, False)])
+def test_a_trigger_that_did_less_shifts_the_radius_up_or_down(plan, to, found):
+    assert bool(run_events(curve(1000, to=to), None, BURN_IN, plan, shift_factor=1.14)) is found
+    shifted = WINDOW.model_copy(update={"shift_factor": 1.14})
+    assert ending(curve(1050, to=to, until=1250), plan=plan, replay=shifted) == ("jump" if found else "stayed")
+    assert ending(curve(1050, to=to, until=1250), plan=plan) == "stayed"
+
+
 def test_a_probe_that_is_not_finite_or_0_hides_no_event(plan):
     radii = dict.fromkeys(range(50, 1001, 50), 16.0) | {950: math.nan, 1000: 0.0}
     assert run_events(probe_curve(radii), 1010, BURN_IN, plan) == [RunEvent("nonfinite", 1010, 900)]

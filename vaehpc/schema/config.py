@@ -166,6 +166,8 @@ class ReplayConfig(Frozen):
     planned by a release before 0.3.0."""
     epsilon_max: float | None = None
     """Largest |epsilon| from the start of the forks to the event; None: not recorded, or an AE."""
+    shift_factor: float | None = None
+    """Of a trigger without jump and NaN: R that lies beyond its base by this, above or below, counts as a jump."""
     null: NullWindow | None = None
     """None: the run was calm nowhere before for so long."""
 

@@ -63,11 +63,23 @@ class RunEvent:
     """Steps done at the last probe before, of nonfinite BUILD_UP steps before at the latest; 0: there was none."""
 
 
-def run_events(curve: ProbeCurve, nonfinite_step: int | None, burn_in: int, plan: PlanConfig) -> list[RunEvent]:
-    """Jumps after the burn-in, one that the last probe alone saw among them, and the step that was not finite."""
+def run_events(
+    curve: ProbeCurve, nonfinite_step: int | None, burn_in: int, plan: PlanConfig, shift_factor: float | None = None
+) -> list[RunEvent]:
+    """Jumps after the burn-in, one that the last probe alone saw among them, and the step that was not finite.
+
+    With a `shift_factor`, R beyond its base by that, above or below, counts as a jump: what a trigger did to a run that
+    did not leave, as a spike of log_var that is put in may, is by chance the one or the other.
+    """
     usable = np.isfinite(curve.radius_medians) & (curve.radius_medians > 0)
     usual = ProbeCurve(curve.steps[usable], curve.radius_medians[usable])
-    marks = departures(usual.steps, np.log(usual.radius_medians), usual.steps > burn_in, plan)
+    log_radii, searched = np.log(usual.radius_medians), usual.steps > burn_in
+    if shift_factor is None:
+        marks = departures(usual.steps, log_radii, searched, plan)
+    else:
+        course = plan.course.model_copy(update={"jump_factor": shift_factor})
+        shifts = plan.model_copy(update={"course": course})
+        marks = [mark for d in (log_radii, -log_radii) for mark in departures(usual.steps, d, searched, shifts)]
     found = [RunEvent("jump", mark.step, mark.after) for mark in marks if mark.kind in ("jump", "unconfirmed")]
     if nonfinite_step is not None:
         found.append(RunEvent("nonfinite", nonfinite_step, last_probe(usual, nonfinite_step - BUILD_UP)))
@@ -141,7 +153,7 @@ def fork_ending(
         plan: the analysis plan.
     """
     window = replay if variant != "null" or replay.null is None else replay.null
-    events = run_events(curve, nonfinite_step, burn_in, plan)
+    events = run_events(curve, nonfinite_step, burn_in, plan, replay.shift_factor)
     event = next((event for event in events if window.step < event.step + (event.kind == "nonfinite")), None)
     calm = None if variant == "null" or (replay.calm_step or 0) <= replay.step else replay.calm_step
     if event is None:

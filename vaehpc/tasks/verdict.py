@@ -408,11 +408,15 @@ def fork_words(result: ReplayResult) -> str:
     """What its forks are, and what counts as an event."""
     replay = result.replay
     same = {True: "are bitwise the run again", False: "are not bitwise the run again", None: "have not ended"}
+    jumps = "jumps by the course's rule, against its own base"
+    if replay.shift_factor is not None:
+        way = f"by a factor of {replay.shift_factor:g}, above or below (the run did no more)"
+        jumps = f"stays beyond its own base {way}"
     thrown = ""
     if replay.calm_step is not None and replay.calm_step > replay.step:
         thrown = f" One that a treatment had thrown by step {replay.calm_step} is not compared."
     return (
-        f"Its forks start at step {replay.step} and end at step {replay.until_step}. One has the event if its R jumps"
-        " by the course's rule, against its own base, or if its loss is not finite; the two kinds are counted apart."
+        f"Its forks start at step {replay.step} and end at step {replay.until_step}. One has the event if its R"
+        f" {jumps}, or if its loss is not finite; the two kinds are counted apart."
         f"{thrown} The identical forks {same[result.repeats_source]}."
     )
