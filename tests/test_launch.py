@@ -11,9 +11,20 @@ from rich.console import Console
 
 import vaehpc.launch
 from vaehpc.launch import made_on_nodes, main, parsed, say_what_it_can_show, show_arms
-from vaehpc.schema.config import DataConfig
+from vaehpc.schema.config import DataConfig, control_of
+from vaehpc.schema.plan import PlanConfig, text_sha256, values_of
 from vaehpc.schema.site import SiteConfig
-from vaehpc.study.presets import ARMS, PRESETS, Settings, configured_arms, named_arms
+from vaehpc.study.files import StudyDir
+from vaehpc.study.presets import (
+    ARMS,
+    PRESETS,
+    Settings,
+    analysis_plan,
+    configured_arms,
+    named_arms,
+    plan_text,
+    preset_plan,
+)
 from vaehpc.study.provenance import code_version, sources
 from vaehpc.study.sites import resolved
 from vaehpc.study.study import in_image, planned_study
@@ -112,13 +123,105 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+# The plan
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[clases]\ncontrol = 'ae'", "unknown setting 'clases' (did you mean 'classes'?)"),
+        ("[probe]\nevery_step = 10", "unknown setting 'probe.every_step' (did you mean 'probe.every_steps'?)"),
+        ("[probe]\nevery_steps = 0", "probe.every_steps = 0 is not allowed: Input should be greater than 0"),
+        ("probe = 3", "probe = 3 is not allowed"),
+        ("level = 'high'", "level = 'high' is not allowed"),
+        ("[classes]\ncontrol = 'ae-nbn'", "'ae-nbn' is no AE arm of the study (did you mean 'ae-nobn'?). AE arms: ae,"),
+        ("[classes]\ncontrol = 'vae-tiny'", "classes.control = 'vae-tiny' is no AE arm of the study"),
+        ("[classes]\ncontrol = 'ae-nobn'", "classes.control = 'ae-nobn' can be the control of no other arm"),
+        (
+            "[contrasts]\nprimary = ['vae-tiny, ae', 'vae-eps, ae']",
+            "names 'vae-eps, ae', which is no contrast of the study (did you mean 'vae-eps5, ae'?). Contrasts:"
+            " vae-tiny, ae; vae-eps5, ae; vae-eps5, vae-tiny",
+        ),
+        ("[probe", "is not TOML"),
+    ],
+)
+def test_a_wrong_plan_names_file_and_key(
+    capsys: pytest.CaptureFixture[str], faces: DataConfig, text: str, message: str
+) -> None:
+    Path("mine.toml").write_text(text)
+    asked = ("--data", faces.path, "--arms", "ae", "ae-nobn", "vae-tiny", "vae-eps5", "--plan", "mine.toml")
+    for more in ((), ("--dry-run",)):
+        found = refused(capsys, *asked, *more)
+        assert message in found
+        assert "--plan mine.toml" in found
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launches end where the training would begin."""
+    monkeypatch.setattr(vaehpc.launch, "run_stage", lambda *_: None)
+    monkeypatch.setattr(vaehpc.launch, "end_study", lambda *_: 0)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_study_keeps_the_plan_that_its_first_launch_gave(
+    capsys: pytest.CaptureFixture[str], faces: DataConfig
+) -> None:
+    Path("mine.toml").write_text("[classes]\ncontrol = 'ae-clip'\n[probe]\nevery_steps = 10\n")
+    asked = ["--data", faces.path, "--executor", "debug", "--arms", "ae", "ae-clip", "vae-tiny"]
+    assert main([*asked, "--plan", "mine.toml", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "Analysis plan: analysis/plan.toml, but for\n  classes.control = 'ae-clip' instead of ''\n" in said
+    assert re.search(r"│ vae-tiny\s+│ ae-clip ", said)
+    assert main([*asked, "--plan", "mine.toml"]) == 0
+    config = StudyDir(Path("runs/article")).config()
+    assert (config.plan.probe.every_steps, config.control_of("vae-tiny")) == (10, "ae-clip")
+    assert config.plan == PlanConfig.model_validate(values_of(config.plan_text))
+    assert config.plan_sha256 == text_sha256(config.plan_text)
+    for plan in ((), ("--plan", "mine.toml")):
+        assert main([*asked, "--seeds", "17", *plan]) == 0
+        assert StudyDir(Path("runs/article")).config().plan_text == config.plan_text
+        assert "keeps the analysis plan of its first launch: analysis/plan.toml, but for" in capsys.readouterr().out
+    Path("mine.toml").write_text("[probe]\nevery_steps = 20\n")
+    assert main([*asked, "--plan", "mine.toml"]) == 2
+    message = capsys.readouterr().err
+    assert "keeps the analysis plan of its first launch:\n  probe.every_steps: it has 10, the file says 20\n" in message
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("text", ["", "[probe]\nevery_steps = 50\n"])
+def test_a_plan_that_changes_nothing_is_that_of_the_file(
+    capsys: pytest.CaptureFixture[str], faces: DataConfig, text: str
+) -> None:
+    Path("mine.toml").write_text(text)
+    assert main(["--data", faces.path, "--executor", "debug", "--arms", "ae", "--plan", "mine.toml"]) == 0
+    assert StudyDir(Path("runs/article")).config().plan_text == plan_text()
+    assert "but for" not in capsys.readouterr().out
+
+
+def test_the_demos_control_is_taken_where_it_can_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    demo = PRESETS["demo"]
+    for names, expected in (
+        (demo.arms, "ae-clip"),
+        (("ae", "vae-tiny"), ""),
+        (("ae-clip",), ""),
+        (("vae-tiny", "ae-clip"), "ae-clip"),
+    ):
+        plan = preset_plan(demo, configured_arms(named_arms(names), demo.settings))
+        assert (plan.classes.control, plan.probe.every_steps) == (expected, 10)
+    assert main(["--preset", "demo", "--arms", "ae", "vae-tiny", "--dry-run"]) == 0
+    assert "classes.control" not in capsys.readouterr().out
+    assert preset_plan(PRESETS["article"], {}) == analysis_plan()
+
+
 # Arms
 
 
 def table_of(*arms: str, width: int) -> str:
     """The table of these arms in a terminal of this width, without its lines."""
     console = Console(width=width, record=True, quiet=False, file=io.StringIO())
-    show_arms(configured_arms(named_arms(arms), Settings()), console)
+    configured = configured_arms(named_arms(arms), Settings())
+    show_arms(configured, {name: control_of(arm, configured) for name, arm in configured.items()}, console)
     return re.sub(r"[│┃ ]+", " ", console.export_text())
 
 
@@ -163,11 +266,8 @@ def test_arms_of_a_file_join_the_study(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == said
 
 
-def test_a_launch_shows_all_arms_of_the_study(
-    capsys: pytest.CaptureFixture[str], faces: DataConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vaehpc.launch, "run_stage", lambda *_: None)
-    monkeypatch.setattr(vaehpc.launch, "end_study", lambda *_: 0)
+@pytest.mark.usefixtures("untrained")
+def test_a_launch_shows_all_arms_of_the_study(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
     for arms, rows in ((("vae-tiny",), 1), (("ae", "vae-eps5"), 3)):
         assert main(["--data", faces.path, "--executor", "debug", "--arms", *arms]) == 0
         said = capsys.readouterr().out
@@ -198,13 +298,24 @@ def test_first_line_says_preset_and_data(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_launch_says_what_so_many_seeds_can_show(faces: DataConfig) -> None:
     arms = configured_arms(named_arms(("ae", "vae-tiny")), PRESETS["demo"].settings)
     console = Console(file=io.StringIO())
-    say_what_it_can_show(planned_study("s", "demo", faces, arms, 16), console)
-    ae, vae = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    config = planned_study("s", "demo", faces, arms, 16)
+    say_what_it_can_show(config, console)
+    ae, vae, threshold = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert ae == "  ae: 16 seeds; 0 diverged of 16 would still allow a rate up to 20.6%"
     assert vae == (
         "  vae-tiny: 16 seeds; 0 diverged of 16 would still allow a rate up to 20.6%; 25% against 0% of ae would be"
-        " found with probability 60%"
+        " found with probability 37%"
     )
+    assert threshold == "  found: at 0.025, the first of Holm's thresholds for 2 tests at 0.05"
+    for changes, found in (
+        ({"looks": (8, 16)}, "25% against 0% of ae would be found with probability 60%"),
+        ({"against_control": "less"}, "0% against 25% of ae would be found with probability 37%"),
+    ):
+        contrasts = config.plan.contrasts.model_copy(update=changes)
+        changed = config.model_copy(update={"plan": config.plan.model_copy(update={"contrasts": contrasts})})
+        console = Console(file=io.StringIO())
+        say_what_it_can_show(changed, console)
+        assert f"{found}\n" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_presets_name_arms_that_exist() -> None:

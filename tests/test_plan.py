@@ -30,7 +30,7 @@ def test_says_how_many_seeds_find_the_plans_rate(capsys):
     assert "hours: unknown" in text
 
 
-@pytest.mark.parametrize(("seeds", "found"), [(20, "77.5%"), (24, "88.5%")])
+@pytest.mark.parametrize(("seeds", "found"), [(20, "58.5%"), (24, "75.3%")])
 def test_judges_a_number_that_was_chosen(seeds, found, capsys):
     text = said(capsys, "--seeds", str(seeds))
     assert f"{seeds} seeds per arm" in text
@@ -41,7 +41,13 @@ def test_says_what_16_seeds_cannot_show(capsys):
     text = said(capsys, "--seeds", "16")
     assert "0 diverged of 16 would still allow a rate up to 20.6%" in text
     assert "a rate below 17.1% may show no diverged run at all" in text  # 0.829^16 = 5 %
-    assert "a rate below 31.9% is told from 0 with a power of less than 80%" in text
+    assert "a rate below 38.5% is told from 0 with a power of less than 80%" in text
+
+
+@pytest.mark.parametrize(("arms", "tests"), [("2", 2), ("3", 6), ("4", 10)])
+def test_more_arms_are_more_tests(arms, tests, capsys):
+    text = said(capsys, "--seeds", "16", "--arms", arms)
+    assert f"alpha {0.05 / tests:.2g} alpha: the first of Holm's thresholds for {tests} tests at 0.05" in text
 
 
 def test_two_seeds_show_nothing(capsys):

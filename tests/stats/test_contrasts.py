@@ -188,12 +188,6 @@ def test_what_is_not_confirmatory_is_in_no_family(plan):
     )
 
 
-def test_an_arm_that_starts_from_a_trained_one_is_exploratory(plan):
-    from_ae = VAE.model_copy(update={"name": "vae-from-ae", "start_from": "ae"})
-    (_, other, _) = planned_contrasts(study(plan, AE_BN, VAE, from_ae))
-    assert (other.arm, len(other.exploratory)) == ("vae-from-ae", 1)
-
-
 def test_shown_is_judged_by_the_worst_of_all_missing_runs(plan):
     of_tiny = ["diverged"] * 6 + ["regular"] * 2
     for of_ae, worst in ((["regular"] * 8, (6, 8, 0, 8)), (["regular"] * 7 + [None], (6, 8, 1, 8))):
