@@ -145,9 +145,12 @@ PRESETS: Mapping[PresetName, Preset] = {
         expectation="6 seeds x 4 arms on built-in faces of 48 x 48, at a learning rate at which runs leave unless their"
         " gradients are clipped: a few minutes of two cores",
         plan={
-            "classes": {"control": "ae-clip", "min_control_runs": 6},
+            "classes": {"control": "ae-clip"},
+            "course": {"jump_factor": 2.0},
+            "sensitivity": {"jump_factors": (1.5, 3.0)},
             "probe": {"num_images": 128, "every_steps": 10, "burn_in_steps": 50, "burn_in_epochs": 0.0},
             "recorder": {"ring_steps": 100, "snapshot_steps": 20},
+            "clusters": {"num_clusters": tuple(range(2, 22, 2))},
         },
     ),
     "article": Preset(
@@ -174,7 +177,7 @@ def plan_text() -> str:
 
 
 def preset_plan(preset: Preset, arms: Mapping[str, ArmConfig]) -> PlanConfig:
-    """The analysis plan with the preset's changes; its named control only where that is one of another of these arms."""
+    """The analysis plan with the preset's changes; its named control only where another of these arms can have it."""
     usual = analysis_plan()
     plan = overridden(usual, preset.plan, "preset")
     if controlled_by(plan.classes.control, arms):
