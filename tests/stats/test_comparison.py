@@ -7,9 +7,16 @@ from test_summary import measured as measured_on_celeba
 
 from tests.examples import ARTICLE, CELEBA
 from vaehpc.schema.config import ModelConfig, VaeConfig
-from vaehpc.schema.results import DifferenceCensus, HeadNorms, Histogram, InertiaCurve, RadiusStatistics, TsneResult
+from vaehpc.schema.results import (
+    DifferenceCensus,
+    HeadNorms,
+    Histogram,
+    InertiaCurve,
+    RadiusStatistics,
+    RunCourse,
+    TsneResult,
+)
 from vaehpc.stats.comparison import Reference, compare, differences, measurements
-from vaehpc.stats.divergence import Control
 from vaehpc.stats.summary import summarise_run
 from vaehpc.study.files import declaration
 
@@ -36,7 +43,6 @@ TSNE = TsneResult(
     seed=1,
 )
 HEAD = HeadNorms(kernel_norm=4.0, bias_norm=16.0, bias_mean=-1.0)
-NO_CONTROL = Control(None, None, num_runs=0)
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +73,19 @@ def measured(arm, seed, plan, radius_median=16.1, **given):
     return measured_on_celeba(arm, seed, plan, radius_median, statistics=statistics, **seconds, **given)
 
 
+def summarised(run):
+    """Without a control."""
+    return summarise_run(run, "nonfinite" if run.is_nonfinite else "unclassified", RunCourse(), is_judged=False)
+
+
 def compared(reference, runs, rates=None, **summary):
     """The comparison of runs of which the study says this; regular ones, where nothing is said."""
-    summaries = {run.config.name: summarise_run(run, NO_CONTROL).model_copy(update=summary) for run in runs}
+    summaries = {run.config.name: summarised(run).model_copy(update=summary) for run in runs}
     return compare(reference, CELEBA, ARTICLE, runs, summaries, rates or {})
 
 
 def measured_of(run):
-    return measurements(run, summarise_run(run, NO_CONTROL))
+    return measurements(run, summarised(run))
 
 
 def row(comparison, quantity):

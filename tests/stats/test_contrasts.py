@@ -219,6 +219,10 @@ def test_runs_that_are_equal_to_the_bit_make_no_test(plan):
         found = hashed(of_vae["vae-tiny"], "abcd") | hashed(of_vae["vae-eps5"], other)
         (pair,) = contrasts(config, summaries, found, None, True)
         assert (pair.num_pairs, pair.num_equal, bool(pair.tests)) == (4, num_equal, is_tested)
+    lost = {name: run.model_copy(update={"run_class": "nonfinite"}) for name, run in found.items()}  # one kept state
+    assert contrasts(config, summaries, lost, None, True)[0].num_equal == 0
+    lost = {name: run.model_copy(update={"losses_sha256": "abcd"[run.seed]}) for name, run in lost.items()}
+    assert contrasts(config, summaries, lost, None, True)[0].num_equal == 4
     found = of_vae["vae-tiny"] | of_vae["vae-eps5"]  # of an older release: not known
     assert contrasts(config, summaries, found, None, True)[0].num_equal == 0
 

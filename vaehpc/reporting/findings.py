@@ -341,10 +341,7 @@ def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
     undecided = [each for each in confirmatory if each not in shown and each not in opposite]
     said += [difference(each, alpha) for each in shown]
     said += [not_tested(each) for each in opposite]
-    by_endpoints: dict[tuple[Endpoint, ...], list[Contrast]] = {}
-    for each in undecided:
-        by_endpoints.setdefault(tuple(each.tests), []).append(each)
-    said += [no_difference(alike, config) for alike in by_endpoints.values()]
+    said += no_differences(undecided, config)
     if exploratory := [each for each in contrasts if each not in confirmatory]:
         said.append(explored(exploratory))
     return said
@@ -435,21 +432,24 @@ def not_tested(contrast: Contrast) -> str:
     )
 
 
-def no_difference(contrasts: Sequence[Contrast], config: StudyConfig) -> str:
-    """Differences that were not shown, of contrasts with the same endpoints, and how little that says."""
-    pairs = "; nor between ".join(f"{each.arm} and {each.reference}: {clauses(each)}" for each in contrasts)
+def no_differences(contrasts: Sequence[Contrast], config: StudyConfig) -> list[str]:
+    """Differences that were not shown, a sentence each, and how little that says; nothing without any."""
+    if not contrasts:
+        return []
+    said = []
+    for each in contrasts:
+        what = "" if any("diverged" in endpoint for endpoint in each.tests) else " in jumps or NaN"
+        said.append(f"No difference{what} was shown between {each.arm} and {each.reference}: {clauses(each)}.")
     plan = config.plan.contrasts
     weakest, strongest = (percent(end(each.power for each in contrasts)) for end in (min, max))
     chance = weakest if weakest == strongest else f"{weakest} to {strongest}"
-    what = "" if any("diverged" in endpoint for endpoint in contrasts[0].tests) else " in jumps or NaN"
-    said = (
-        f"No difference{what} was shown between {pairs}. That is no proof of equal rates: with so many runs,"
-        f" {percent(plan.rate)} against {percent(plan.versus)} is found with a probability of {chance} at the first of"
-        " Holm's thresholds."
+    power = (
+        f"That is no proof of equal rates: with so many runs, {percent(plan.rate)} against {percent(plan.versus)} is"
+        f" found with a probability of {chance} at the first of Holm's thresholds."
     )
     if hopeless := [f"{each.arm} and {each.reference}" for each in contrasts if is_hopeless(each, config.plan.level)]:
-        said += f" For {enumeration(hopeless)} there are so few runs that no outcome could have shown one."
-    return said
+        power += f" For {enumeration(hopeless)} there are so few runs that no outcome could have shown one."
+    return [*said[:-1], f"{said[-1]} {power}"]
 
 
 def is_hopeless(contrast: Contrast, level: float) -> bool:

@@ -439,6 +439,8 @@ class RunSummary(Result):
     """Whether it jumped, grew, or ended beyond the limit; None: no control, or its arm lies elsewhere."""
     state_sha256: str | None = None
     """Of the weights at the end, or at the last finite state."""
+    losses_sha256: str | None = None
+    """Of the recorded total losses, float64, step by step; None: nothing is recorded."""
     limits_acted: dict[str, int] = {}
     """Steps in which each limit of its arm changed anything, of those that are recorded."""
     num_recorded: int = 0

@@ -112,8 +112,14 @@ def paired(planned: PlannedContrast, runs: Mapping[str, RunSummary]) -> list[Pai
 
 
 def _are_equal(pair: Pair) -> bool:
-    """Whether two runs ended in the same weights."""
-    return pair[0].state_sha256 is not None and pair[0].state_sha256 == pair[1].state_sha256
+    """Whether two runs did the same to the bit: they ended in the same weights, or became NaN by the same losses.
+
+    The weights that are kept of a run which became NaN are earlier ones, at times the initial, which all arms share.
+    """
+    first, second = pair
+    if "nonfinite" not in (first.run_class, second.run_class):
+        return first.state_sha256 is not None and first.state_sha256 == second.state_sha256
+    return first.losses_sha256 is not None and first.losses_sha256 == second.losses_sha256
 
 
 def endpoint_test(

@@ -26,6 +26,8 @@ class MeasuredRun:
     """Recorded steps in which each limit of its arm changed anything, by the limit's setting."""
     num_recorded: int = 0
     """Recorded steps."""
+    losses_sha256: str | None = None
+    """Of their total losses, float64; None: there are none."""
 
     @property
     def is_nonfinite(self) -> bool:

@@ -5,6 +5,7 @@ May run at any time, also beside trainings: a run without results is missing, an
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tomllib
@@ -22,6 +23,7 @@ from vaehpc.reporting.document import write_report
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import PairDistances, StudySummary, TriggerMark
 from vaehpc.stats.comparison import Reference
+from vaehpc.stats.departures import StepRecord
 from vaehpc.stats.limits import limits_acted
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.quantities import QUANTITIES, measure
@@ -98,10 +100,17 @@ def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
             triggers=[TriggerMark(step=record.step, signal=record.signal) for record in run_dir.trigger_records()],
             limits_acted=limits_acted(config.arm, steps := read_steps(run_dir.steps)),
             num_recorded=len(steps.steps),
+            losses_sha256=losses_sha256(steps),
             starts=starts_of(run_dir, trained),
         )
     except UserError as damage:
         return MissingRun(config, "statistics", str(damage), read_probe(run_dir.probe))
+
+
+def losses_sha256(record: StepRecord) -> str | None:
+    """Hash of the recorded total losses; None where there are none."""
+    losses = record.signals.get("total_loss")
+    return None if losses is None else hashlib.sha256(losses.tobytes()).hexdigest()
 
 
 def measure_pairs(study: StudyDir, config: StudyConfig, runs: Sequence[FoundRun]) -> list[PairDistances]:
