@@ -11,7 +11,7 @@ from rich.console import Console
 
 import vaehpc.launch
 from vaehpc.launch import made_on_nodes, main, parsed, say_what_it_can_show, show_arms
-from vaehpc.schema.config import DataConfig, control_of
+from vaehpc.schema.config import DataConfig, StudyConfig, control_of
 from vaehpc.schema.plan import PlanConfig, text_sha256, values_of
 from vaehpc.schema.site import SiteConfig
 from vaehpc.study.files import StudyDir
@@ -126,6 +126,14 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
 # The plan
 
 
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launches end where the training would begin."""
+    monkeypatch.setattr(vaehpc.launch, "run_stage", lambda *_: None)
+    monkeypatch.setattr(vaehpc.launch, "end_study", lambda *_: 0)
+
+
+@pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -154,13 +162,6 @@ def test_a_wrong_plan_names_file_and_key(
         found = refused(capsys, *asked, *more)
         assert message in found
         assert "--plan mine.toml" in found
-
-
-@pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Launches end where the training would begin."""
-    monkeypatch.setattr(vaehpc.launch, "run_stage", lambda *_: None)
-    monkeypatch.setattr(vaehpc.launch, "end_study", lambda *_: 0)
 
 
 @pytest.mark.usefixtures("untrained")
@@ -307,15 +308,21 @@ def test_a_launch_says_what_so_many_seeds_can_show(faces: DataConfig) -> None:
         " found with probability 37%"
     )
     assert threshold == "  found: at 0.025, the first of Holm's thresholds for 2 tests at 0.05"
-    for changes, found in (
-        ({"looks": (8, 16)}, "25% against 0% of ae would be found with probability 60%"),
-        ({"against_control": "less"}, "0% against 25% of ae would be found with probability 37%"),
-    ):
-        contrasts = config.plan.contrasts.model_copy(update=changes)
-        changed = config.model_copy(update={"plan": config.plan.model_copy(update={"contrasts": contrasts})})
-        console = Console(file=io.StringIO())
-        say_what_it_can_show(changed, console)
-        assert f"{found}\n" in console.file.getvalue()  # type: ignore[attr-defined]
+    said = shown(config, against_control="less")
+    assert "0% against 25% of ae would be found with probability 37%\n" in said
+    three = configured_arms(named_arms(("ae", "vae-tiny", "vae-eps5")), PRESETS["demo"].settings)
+    said = shown(planned_study("s", "demo", faces, three, 16), looks=(8, 16))
+    assert re.findall(r"(vae-\S+): .* with probability (\d+%)", said) == [("vae-tiny", "60%"), ("vae-eps5", "19%")]
+    assert "found: at 0.01, the first of Holm's thresholds for 5 tests at 0.05\n" in said
+
+
+def shown(config: StudyConfig, **changes: object) -> str:
+    """What a study can show with these changes of its plan's [contrasts]."""
+    contrasts = config.plan.contrasts.model_copy(update=changes)
+    changed = config.model_copy(update={"plan": config.plan.model_copy(update={"contrasts": contrasts})})
+    file = io.StringIO()
+    say_what_it_can_show(changed, Console(file=file, width=200))
+    return file.getvalue()
 
 
 def test_presets_name_arms_that_exist() -> None:
