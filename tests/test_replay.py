@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import plant
-from tests.examples import arm_config, study_config, trigger_record
+from tests.examples import SHA256, arm_config, study_config, trigger_record
 from vaehpc import replay
 from vaehpc.schema.config import DataConfig, ForkConfig, NullWindow, StudyConfig, VaeConfig
 from vaehpc.schema.plan import text_sha256
@@ -58,7 +58,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for run in config.runs():
             if not study.run(run.name).trained_path.exists() and run.arm.name != "fresh-moments":
                 plant.trained(
-                    study.run(run.name), course=CALM if run.arm.name in ("clipped", "null") else JUMPED, history=[]
+                    study.run(run.name),
+                    course=CALM if run.arm.name in ("clipped", "null") else JUMPED,
+                    history=[],
+                    state_sha256=SHA256,
                 )
                 done.append(run.name)
 

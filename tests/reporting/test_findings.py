@@ -246,17 +246,17 @@ def test_unclassified_runs_have_no_rate_of_divergence_and_the_reason_is_given(co
 def test_runs_are_named_by_what_they_did_and_when(mixed):
     _, summary = mixed
     runs = {
-        "a": run("diverged", "jump"),
+        "a": run("diverged", "jump").model_copy(update={"verdict": "(the batch)"}),
         "b": run("regular", "jump"),
         "c": run("nonfinite", nonfinite_step=1019),
         "d": run("regular"),
         "e": run(None),
         "f": run("collapsed"),
     }
-    asked = summary.model_copy(update={"runs": runs, "verdicts": {"a": "the batch"}})
+    asked = summary.model_copy(update={"runs": runs})
     named = {kind.what: list(kind.runs) for kind in findings.named_runs("vae-tiny", asked)}
     assert named == {
-        "diverged": [("a", "jump at step 400 (R × 2.500); the batch")],
+        "diverged": [("a", "jump at step 400 (R × 2.500); (the batch)")],
         "NaN": [("c", "NaN at step 1,019")],
         "came back": [("b", "jump at step 400 (R × 2.500)")],
         "collapsed": [("f", "")],
@@ -636,7 +636,7 @@ def test_runs_that_make_a_control_unsound_are_named(mixed):
     ("epochs", "text"),
     [
         (3, "Too short for jumps: ae and vae-tiny end at step 300 without a probe after the burn-in of 300 steps, so"
-            " that no onset could be seen."),
+            " that none could be seen."),
         (4, None),
     ],
 )  # fmt: skip

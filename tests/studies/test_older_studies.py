@@ -121,8 +121,8 @@ def test_status_explain_and_replay_read_it(old: StudyDir, capsys: pytest.Capture
     assert "this arm raised one log_var of one image by 30 at step 340" in capsys.readouterr().out
     assert replay.main([str(old.path), "--run", WHOLE, "--trigger", "1", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "48 of 48 forks are left to train" in said
-    assert "epsilon5, 1 x" in said  # one is enough: a processor with one thread repeats to the bit
+    assert "87 of 87 forks are left to train" in said
+    assert "epsilon5, 12 x: new noise, abs(epsilon) limited to 5.0" in said  # by this release's rules
 
 
 def again(study: StudyDir, *arguments: str) -> list[str]:

@@ -256,7 +256,7 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
     return [
         Named(
             what,
-            [(name, _with(course(runs[name]), summary.verdicts.get(name))) for name in names[:MOST_NAMED]],
+            [(name, course(runs[name])) for name in names[:MOST_NAMED]],
             max(len(names) - MOST_NAMED, 0),
         )
         for what, names in kinds.items()
@@ -264,12 +264,8 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
     ]
 
 
-def _with(said: str, verdict: str | None) -> str:
-    return said if verdict is None else f"{said}; {verdict}" if said else verdict
-
-
 def course(run: RunSummary) -> str:
-    """'jump at step 400 (R × 2.1); excursion at 500 (R × 1.6); NaN at step 519'."""
+    """'jump at step 400 (R × 2.1); excursion at 500 (R × 1.6); NaN at step 519', and what a replay made of it."""
     said = [mark(each) for each in run.course.marks]
     if run.course.far and run.course.departed is None:
         first = "" if run.course.first_step is None else f" at step {run.course.first_step:,}"
@@ -278,6 +274,8 @@ def course(run: RunSummary) -> str:
         said.append(f"NaN at step {run.nonfinite_step:,}")
     if run.course.unknown_after is not None:
         said.append(f"course unknown after step {run.course.unknown_after:,}")
+    if run.verdict is not None:
+        said.append(run.verdict)
     return "; ".join(said)
 
 

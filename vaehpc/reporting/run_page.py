@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.reporting import figures, run_figures, tables, words
+from vaehpc.reporting import figures, findings, run_figures, tables, words
 from vaehpc.reporting.explanation import Explained, event_words, overview_figure
 from vaehpc.reporting.figures import EndedRun
 from vaehpc.reporting.page import Drawing, data_uri, inline, rendered
@@ -72,6 +72,7 @@ def run_page(run: RunMaterial, made_of: str) -> str:
         state=words.state_shown(run.summary, run.trained),
         name=run.config.name,
         words=words,
+        findings=findings,
         drawings={name: inline(drawing, name) for name, drawing in drawings.items()},
         data={name: data_uri(drawing.data.encode(), "text/csv") for name, drawing in drawings.items() if drawing.data},
         pictures={SAMPLE_IMAGES[name]: data_uri(content, "image/png") for name, content in run.images.items()},

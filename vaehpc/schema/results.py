@@ -435,6 +435,8 @@ class RunSummary(Result):
     onset_step: int | None
     """Of the first jump or growth, as the next."""
     onset_kind: Literal["jump", "growth"] | None
+    verdict: str | None = None
+    """'(gradient spike; clipped: 0 of 12 jump)', of the replays that lie beside the study."""
     ever_diverged: bool | None
     """Whether it jumped, grew, or ended beyond the limit; None: no control, or its arm lies elsewhere."""
     state_sha256: str | None = None
@@ -814,8 +816,6 @@ class StudySummary(Result):
     """By VAE arm."""
     deviations: tuple[str, ...]
     """What was not as planned before the launch: tests are exploratory if there is any."""
-    verdicts: dict[str, str] = {}
-    """By run: '(gradient spike; clipped: 0 of 12 jump)', of the replays that lie beside the study."""
     reclassed: tuple[str, ...] | None = None
     """Runs that releases before 0.3.0 judged otherwise, in words; None: planned by today's rules."""
     plan_defaults: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +72,19 @@ def run(directory: str) -> None:
     config = study.config()
     runs = [read_run(study.run(run.name), run) for run in config.runs()]
     summary = summarise(config, runs, read_reference(), measure_pairs(study, config, runs))
-    summary = summary.model_copy(update={"verdicts": verdicts_of(study, config.name)})
+    summary = judged_again(summary, verdicts_of(study, config.name))
     write_model(study.summary_path, summary)
     write_table(study.runs_table, runs_table(summary, runs))
     write_pages(study, config, summary)
     write_report(study, summary)
     write_text(study.crate, crate(study, config, summary))
     logger.info("%s: %s", config.name, study.report)
+
+
+def judged_again(summary: StudySummary, verdicts: Mapping[str, str]) -> StudySummary:
+    """The summary with what replays found of some of its runs."""
+    runs = {name: run.model_copy(update={"verdict": verdicts.get(name)}) for name, run in summary.runs.items()}
+    return summary.model_copy(update={"runs": runs})
 
 
 # Reading
