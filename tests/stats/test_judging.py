@@ -90,6 +90,12 @@ def test_a_single_control_is_not_hidden_by_itself(plan):
     assert [mark.kind for mark in alone.courses["ae-seed000"].marks] == ["jump"]
 
 
+def test_nor_by_runs_that_never_began(plan):
+    begins = [run.config for run in controls(plan, 4)]
+    waiting = [MissingRun(config, "train", None, probe_curve({})) for config in begins[1:]]
+    assert judged(plan, [run(AE, 0, plan, 40.0), *waiting]).controls["ae"].faults == {"ae-seed000": "jumped"}
+
+
 # Far from the start
 
 
@@ -119,6 +125,14 @@ def test_early_and_scattered_runs_have_diverged(plan):
 def test_three_runs_are_too_few_to_lie_elsewhere(plan):
     runs = [*controls(plan), *(run(VAE, seed, plan, 40.0, from_start(40.0)) for seed in range(3))]
     assert classes(judged(plan, runs)) == ["diverged"] * 3
+
+
+def test_a_run_without_a_radius_after_the_burn_in_is_not_far(plan):
+    lost = {FIRST: math.inf} | dict.fromkeys(range(FIRST + 50, 2001, 50), math.nan)
+    blank = {FIRST: math.nan}
+    odd = [run(VAE, 0, plan, nonfinite_step=FIRST, course=lost), run(VAE, 1, plan, 66.0, course=blank)]
+    courses = judged(plan, [*controls(plan), *odd]).courses
+    assert [courses[f"vae-tiny-seed00{seed}"].far for seed in (0, 1)] == [None, None]
 
 
 def test_without_a_control_nobody_knows(plan):

@@ -635,7 +635,7 @@ class EventCurves(Result):
     """When runs of an arm jumped, grew or became NaN or infinite for the first time."""
 
     num_runs: int
-    """Runs that were followed: those that were not far from the start, with a probe after the burn-in or an event."""
+    """Runs that were followed: those that were seen at all, and were not far from the start."""
     num_far: int
     """Runs that were far from their control at the first probe after the burn-in, and are left out."""
     num_missing: int

@@ -86,7 +86,7 @@ def follow(
         burn_in: steps that are not looked at.
         plan: the analysis plan.
     """
-    radii = curve.radius_medians[: _num_finite(curve)]
+    radii = curve.radius_medians[: num_finite(curve)]
     steps = curve.steps[: len(radii)]
     after = steps > burn_in
     if not after.any():
@@ -133,7 +133,7 @@ def lower_median(values: FloatArray) -> float:
     return float(np.sort(values)[(len(values) - 1) // 2])
 
 
-def _num_finite(curve: ProbeCurve) -> int:
+def num_finite(curve: ProbeCurve) -> int:
     """Probes before the first that has no logarithm."""
     lost = ~(np.isfinite(curve.radius_medians) & (curve.radius_medians > 0))
     return int(np.argmax(lost)) if lost.any() else len(lost)

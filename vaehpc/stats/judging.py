@@ -12,7 +12,7 @@ import numpy as np
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import RunClass, RunCourse
-from vaehpc.stats.course import NOTHING_SHARED, TIE, SharedCourse, follow
+from vaehpc.stats.course import NOTHING_SHARED, TIE, SharedCourse, follow, num_finite
 from vaehpc.stats.divergence import (
     ArmEnds,
     Control,
@@ -126,7 +126,7 @@ def _start(run: FoundRun) -> tuple[int, float] | None:
     """Step and radius of the first probe after the burn-in; None if there is none."""
     if run.probe is None:
         return None
-    after = (run.probe.steps > run.config.burn_in) & (run.probe.radius_medians > 0)
+    after = run.probe.steps[: num_finite(run.probe)] > run.config.burn_in
     if not after.any():
         return None
     at = int(np.argmax(after))
@@ -164,7 +164,7 @@ def arm_as_control(name: str, runs: Sequence[FoundRun], plan: PlanConfig) -> Con
     """
     finite = finite_runs(runs)
     scale = control_scale([run.statistics.radius_mu.median for run in finite], plan.classes)
-    curves = [run.probe for run in runs if run.probe is not None]
+    curves = [run.probe for run in runs if run.probe is not None and len(run.probe.steps)]
     control = Control(name, scale, len(finite), SharedCourse.of(curves))
     if scale is None:
         return control
