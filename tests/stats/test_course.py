@@ -99,6 +99,7 @@ def test_growth_that_the_control_shares_is_none(plan):
         ([20, 24, 28, 31, 33, 35, 31], []),  # two running
         ([20, 24, 28, 31, 35], [("growth", 550)]),  # all that are left
         ([20, 24, 40, 40, 40, 40, 40], [("jump", 450)]),  # a jump comes first
+        ([16, 16, 16, 66], [("unconfirmed", 500)]),  # and one that the last probe alone saw is no growth
     ],
 )
 def test_growth_beyond_the_limit(radii, expected, plan):

@@ -178,6 +178,7 @@ def course_of(run, scale, m, far, plan):
             is_open = mark(kind, at, exp(d[at] - base))
             marks.append(is_open)
     jump = min((found["step"] for found in marks if found["kind"] == "jump"), default=inf)
+    leaps = min((found["step"] for found in marks if found["kind"] in ("jump", "unconfirmed")), default=inf)
     if scale is not None and not far:
         ratios = [
             radius / (plan["classes"]["diverged_factor"] * exp(max(scale.m, m(step)) if m else scale.m))
@@ -185,7 +186,7 @@ def course_of(run, scale, m, far, plan):
         ]
         for at, step in enumerate(steps):
             running = ratios[at : at + rules["growth_probes"]]
-            if run.burn_in < step < jump and min(running) > 1 + TIE:
+            if run.burn_in < step < leaps and min(running) > 1 + TIE:
                 marks.append(mark("growth", at, ratios[at]))
                 break
     if run.start and jump == run.start[0] and far is not None:

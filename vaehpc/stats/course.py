@@ -151,8 +151,8 @@ def _base(steps: npt.NDArray[np.int64], d: FloatArray, at: int, plan: PlanConfig
 def _growth(
     steps: npt.NDArray[np.int64], ratios: FloatArray, first: int, marks: Sequence[CourseMark], plan: PlanConfig
 ) -> list[CourseMark]:
-    """The first of several probes running beyond the limit, before any jump; none, or one."""
-    until = min((mark.step for mark in marks if mark.kind == "jump"), default=math.inf)
+    """The first of several probes running beyond the limit, before any jump, confirmed or not; none, or one."""
+    until = min((mark.step for mark in marks if mark.kind in ("jump", "unconfirmed")), default=math.inf)
     for at in range(first, len(steps)):
         if steps[at] < until and (ratios[at : at + plan.course.growth_probes] > 1 + TIE).all():
             step, after = int(steps[at]), int(steps[max(at - 1, 0)])
