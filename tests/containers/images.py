@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.cluster import users
 from tests.cluster.users import REPOSITORY
+from vaehpc.study.files import write_text
 
 CACHE = Path("/var/cache/vaehpc-tests")
 BASE_IMAGE = "localhost/debian:bookworm"
@@ -48,7 +49,7 @@ class Images:
 
 
 def podman(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs podman on the images of the tests; one at a time, because of two that start together one may fail (126)."""
+    """Runs podman on the images of the tests, one at a time."""
     environment = engine()
     with (CACHE / "podman.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -61,8 +62,8 @@ def engine() -> dict[str, str]:
     """Environment in which podman works without systemd, with a store of its own."""
     CACHE.mkdir(parents=True, exist_ok=True)
     settings, storage = CACHE / "containers.conf", CACHE / "storage.conf"
-    settings.write_text(ENGINE)
-    storage.write_text(STORAGE)
+    for path, text in ((settings, ENGINE), (storage, STORAGE)):
+        write_text(path, text)  # whole: without its settings podman asks for limits that runc may not set (126)
     own = {"CONTAINERS_CONF": str(settings), "CONTAINERS_STORAGE_CONF": str(storage), "BASE_IMAGE": BASE_IMAGE}
     own |= {"TRAIN_LOCK": "train-cpu.txt", "CA_BUNDLE": str(CERTIFICATES) if CERTIFICATES.exists() else ""}
     return {**os.environ, **own}
