@@ -339,6 +339,15 @@ def test_a_run_without_an_end_a_record_or_data_is_refused(capsys: pytest.Capture
     assert "/nowhere holds no data set" in refused(capsys, "--trigger", "1")
 
 
+def test_a_jump_that_ended_in_nan_is_replayed(source: StudyDir) -> None:
+    run = source.run("vae-tiny-seed000")
+    plant.marker(run, nonfinite_step=1120)
+    plant.probe(run.probe, {step: radius for step, radius in PROBE.items() if step <= 1100})
+    replayed = plan("--trigger", "1").replay
+    assert replayed is not None
+    assert (replayed.event_step, replayed.jumped_radius, replayed.until_step) == (1050, 64.0, 1250)
+
+
 def test_a_fork_is_not_forked_again(capsys: pytest.CaptureFixture[str], source: StudyDir) -> None:
     run = source.run("vae-tiny-seed000")
     arm = plan("--trigger", "1").arms["noise"]

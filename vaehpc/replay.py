@@ -303,7 +303,8 @@ def observed_event(run: RunDir, config: RunConfig, start: Start, trained: Traine
     event = after[0]
     until = until_step(event, config.num_steps, plan)
     calm = event.after if trigger is None else min(event.after, last_probe(curve, trigger.step))
-    if event.kind == "jump" and until not in curve.steps:
+    goes_on = trained.nonfinite_step is None or trained.nonfinite_step >= until
+    if event.kind == "jump" and goes_on and until not in curve.steps:
         raise UserError(f"{run.probe} has no record of step {until}: it is damaged, and nothing can be compared")
     length, before = until - start.step, max(calm, start.step)
     return ReplayConfig(
