@@ -24,7 +24,7 @@ NOT_RECOMPUTED = {
     "comparison/*": "words and the article's numbers; what is measured must stand in the files of its run",
     "deviations/*": "words",
     "reclassed/*": "words on the rules of earlier releases",
-    "verdicts/*": "of replays, which are other studies",
+    "runs/*/verdict": "of replays, which are other studies",
     "modes/*/dip": "an algorithm of its own, which tests/stats/test_modes.py holds against another",
     "modes/*/p": "drawn at random",
     "likeness/*/effects/*/bootstrap_*": "drawn at random",

@@ -343,6 +343,7 @@ def test_runs_table_has_one_row_per_run(planted, summary):
         "missing_stage",
         "last_words",
         "nonfinite_step",
+        "verdict",
         "elbow",
         *without_data_and_checkpoint,
     }

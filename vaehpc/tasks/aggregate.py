@@ -50,6 +50,7 @@ RUNS_TABLE = pa.schema(
         ("onset_step", pa.int64()),
         ("onset_kind", pa.string()),
         ("ever_diverged", pa.bool_()),
+        ("verdict", pa.string()),
         ("missing_stage", pa.string()),
         ("last_words", pa.string()),
         ("followed_steps", pa.int64()),
