@@ -720,4 +720,4 @@ def test_pages_and_figures_of_a_study_with_nan(tmp_path: Path, monkeypatch: pyte
     assert "the same 2 seeds in each arm" in said.page, said.page[:2000]
     assert re.search(r"1 of 2 ended runs diverged \(1 jumped\); 1 became NaN", said.page), said.page[:2000]
     head = said.pages["vae-tiny-seed000"]
-    assert re.search(r"state of step 200, before NaN at (step )?250", head), head[:2000]
+    assert re.search(r"State of step 200, before NaN at step 250", head), head[:2000]

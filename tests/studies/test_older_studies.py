@@ -305,7 +305,7 @@ def test_it_is_reported_widened_and_replayed(tmp_path: Path) -> None:
         tmp_path,
         *f"vaehpc.replay runs/old --run {WHOLE} --trigger 1 --variants identical log-var-clamp".split(),
     )
-    assert re.search(r"identical\s+│ 3\s+│ 3\b", said), said
+    assert re.search(r"identical\s+│ 3\s+│ 0\s+│ 3\b", said), said
     (result,) = (tmp_path / "runs").glob("old-replay-*/replay.json")
     assert json.loads(result.read_text())["repeats_source"] is True, said
 
