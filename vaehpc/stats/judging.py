@@ -21,6 +21,7 @@ from vaehpc.stats.divergence import (
     classify,
     control_scale,
     is_displaced,
+    log_median,
 )
 from vaehpc.stats.runs import FoundRun, MeasuredRun
 
@@ -90,8 +91,8 @@ def followed(
 ) -> dict[str, RunCourse]:
     """The course of each run of an arm, by its name."""
     starts = {run.config.name: _start(run) for run in runs}
-    known = [radius for start in starts.values() if start is not None for radius in (start[1],)]
-    of_arm = float(np.median(np.log(known))) if known else math.nan
+    known = [start[1] for start in starts.values() if start is not None]
+    of_arm = math.log(log_median(known)) if known else math.nan
     return {
         run.config.name: course_of(run, control, shared, _is_far(starts[run.config.name], control, of_arm, plan), plan)
         for run in runs
@@ -112,12 +113,12 @@ def course_of(
         limits = plan.classes.diverged_factor * of_control
     course = follow(run.probe, shared, limits, is_far, run.config.burn_in, plan)
     last = int(run.probe.steps[-1]) if len(run.probe.steps) else 0
-    if isinstance(run, MeasuredRun) and last_step(run) - last >= plan.probe.every_steps:
+    if isinstance(run, MeasuredRun) and last_finite_step(run) - last >= plan.probe.every_steps:
         return course.model_copy(update={"unknown_after": last})
     return course
 
 
-def last_step(run: MeasuredRun) -> int:
+def last_finite_step(run: MeasuredRun) -> int:
     """Steps up to which a run was finite."""
     return run.trained.step if run.trained.nonfinite_step is None else run.trained.nonfinite_step
 

@@ -51,11 +51,10 @@ def summarise(
     controls = judgement.controls
     displaced = {run.config.arm.name for run in measured if judgement.classes[run.config.name] == "displaced"}
     summaries = {
-        name: summarise_run(
+        (name := run.config.name): summarise_run(
             run, judgement.classes[name], judgement.courses[name], may_have_diverged(run, controls, displaced)
         )
         for run in runs
-        for name in (run.config.name,)
     }
     of_arms = {name: [run for run in summaries.values() if run.arm == name] for name in config.arms}
     arms = {name: summarise_arm(of_arms[name], control, config.plan) for name, control in controls.items()}
