@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaehpc.stats.blocks import ROWS_PER_BLOCK
-from vaehpc.stats.posterior import difference_census, log_var_census, num_nonfinite
+from vaehpc.stats.posterior import difference_census, log_var_census, num_nonfinite, signal_to_noise
 
 LOG_VAR_INTERVAL = (-3.0, 5.0)
 DIFFERENCE_INTERVAL = (0.05, 2.0)
@@ -37,6 +37,25 @@ def test_log_var_census_of_several_blocks():
 
 def test_the_log_var_interval_contains_its_limits():
     assert log_var_census(np.array([[-3.0, 5.0, -3.001, 5.001]]), LOG_VAR_INTERVAL).num_in_interval == 2
+
+
+def test_signal_to_noise_of_known_variances():
+    signs = np.where(np.arange(2 * ROWS_PER_BLOCK + 2) % 2, 1, -1)[:, np.newaxis]
+    mu = (5 + signs * np.array([1, 2, 4])).astype(np.float32)
+    log_var = np.broadcast_to(np.log([1, 2, 0.5]), mu.shape).astype(np.float32)
+    assert signal_to_noise(mu, log_var) == pytest.approx(2, rel=1e-6)  # of 1, 2 and 32
+    assert signal_to_noise(mu, None) is None
+
+
+def test_signal_to_noise_stays_where_mu_and_sigma_are_scaled_together():
+    mu, log_var, _ = latents(500, 16, -2)
+    scaled = signal_to_noise(10 * mu, log_var + np.float32(2 * math.log(10)))
+    assert scaled == pytest.approx(signal_to_noise(mu, log_var), rel=1e-5)
+
+
+def test_signal_without_noise_is_infinite():
+    mu, log_var, _ = latents(10, 4, -3000)
+    assert signal_to_noise(mu, log_var) == math.inf
 
 
 def test_known_differences():

@@ -51,6 +51,9 @@ def test_measures_what_training_left(make_run):
     assert (measured.log_var.min, measured.log_var.max) == (-14, -14)
     assert measured.difference is not None
     assert measured.difference.max_component == pytest.approx(0.001, rel=1e-2)
+    assert measured.scalars == {
+        "signal_to_noise": pytest.approx(np.median(mu.var(axis=0, dtype=np.float64)) / np.exp(-14), rel=1e-5)
+    }
     assert measured.plan_sha256 == run_dir.config().plan_sha256
     assert outcomes(run_dir) == ["done"]
 
@@ -68,7 +71,7 @@ def test_an_ae_has_no_posterior(make_run):
     run_dir = make_run(arm=AE)
     statistics.run(str(run_dir.path))
     measured = run_dir.statistics()
-    assert (measured.log_var, measured.difference) == (None, None)
+    assert (measured.log_var, measured.difference, measured.scalars) == (None, None, {})
     assert measured.radius_z == measured.radius_mu
 
 

@@ -360,6 +360,8 @@ class LatentStatistics(Result):
     """By attribute; None where the data set is not there any more."""
     heads: dict[Head, HeadNorms] | None = None
     """None where the run has no checkpoint any more."""
+    scalars: dict[str, float] = {}
+    """What else is measured of finite latents, by its name in vaehpc/stats/quantities.py."""
     plan_sha256: str
 
 

@@ -42,6 +42,27 @@ def log_var_census(log_var: FloatArray, interval: tuple[float, float]) -> LogVar
     return LogVarCensus(min=smallest, max=largest, mean=total / num_finite, num_in_interval=num_in_interval)
 
 
+def signal_to_noise(mu: FloatArray, log_var: FloatArray | None) -> float | None:
+    """Median over the axes of Var(mu) / E(exp(log_var)): mu and sigma scaled together, which changes no loss, keep it.
+
+    Args:
+        mu: (num_images, z_dim), finite; variances and means are over the images.
+        log_var: the same of the posterior, whatever the arm makes of its noise; None: an AE, which has no noise.
+
+    Returns:
+        Infinite where an axis has no noise in float64.
+    """
+    if log_var is None:
+        return None
+    mean = mu.mean(axis=0, dtype=np.float64)
+    signal, noise = np.zeros_like(mean), np.zeros_like(mean)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        for rows in blocks(len(mu)):
+            signal += ((mu[rows] - mean) ** 2).sum(axis=0)
+            noise += np.exp(log_var[rows], dtype=np.float64).sum(axis=0)
+        return float(np.median(signal / noise))
+
+
 def difference_census(
     mu: FloatArray, log_var: FloatArray, z: FloatArray, interval: tuple[float, float], epsilon_factor: float
 ) -> DifferenceCensus:

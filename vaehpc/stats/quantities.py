@@ -1,6 +1,7 @@
 """The quantities of a run: the table of which runs.parquet, the report and the comparison with the article are made.
 
-A new statistic is the function that computes it, with its field in the result, and one entry here.
+A new number of the latents is the function that computes it and one entry `of_latents` here; statistics with parts of
+their own have a record in vaehpc/schema/results.py besides.
 """
 
 from __future__ import annotations
@@ -8,13 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from vaehpc.schema.results import EpochRecord, Head, LatentStatistics
+from vaehpc.stats.posterior import signal_to_noise
 from vaehpc.stats.runs import MeasuredRun
 
+FloatArray = npt.NDArray[np.floating[Any]]
 Of = TypeVar("Of")
 Value = float | int | str | None
+OfLatents = Callable[[FloatArray, FloatArray | None], float | None]
+"""Of mu and log_var, both (num_images, z_dim), finite and perhaps memory-mapped; an AE has no log_var."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class Quantity(Generic[Of]):
     """Whether the report's table 'How the latent points lie' has it, and `runs.RUN.cloud` of summary.json; a number."""
     of_end: bool = True
     """Whether it tells of the state at the end, or of the way there: a run that is not finite does not have it."""
+    of_latents: OfLatents | None = None
+    """How statistics measure it, for `scalars` of statistics.json; None: it is read from what has a record."""
 
     @property
     def label(self) -> str:
@@ -49,6 +59,19 @@ def of_part(part: Callable[[MeasuredRun], Of | None], *quantities: Quantity[Of])
         Quantity(each.name, each.words, of_run(each.value), each.unit, each.kind, each.shown, each.of_end)
         for each in quantities
     )
+
+
+def of_latents(
+    name: str, words: str, measured: OfLatents, unit: str = "", shown: bool = False
+) -> Quantity[MeasuredRun]:
+    """A number that statistics measure of the latents, and keep by its name; runs measured before it was have none."""
+    return Quantity(name, words, lambda run: run.statistics.scalars.get(name), unit, shown=shown, of_latents=measured)
+
+
+def scalars(mu: FloatArray, log_var: FloatArray | None) -> dict[str, float]:
+    """What the table measures of a run's finite latents, by name; what the run does not have is left out."""
+    measured = {each.name: each.of_latents(mu, log_var) for each in QUANTITIES if each.of_latents is not None}
+    return {name: value for name, value in measured.items() if value is not None}
 
 
 def measure(run: MeasuredRun) -> dict[str, Value]:
@@ -186,6 +209,7 @@ QUANTITIES: tuple[Quantity[MeasuredRun], ...] = (
         Quantity("log_var_max", "largest log_var", lambda log_var: log_var.max),
         Quantity("log_var_count", "components with log_var in [−3, 5]", lambda found: found.num_in_interval, kind=int),
     ),
+    of_latents("signal_to_noise", "median over the axes of Var(μ) / E(σ²)", signal_to_noise),
     *of_part(
         lambda run: run.statistics.difference,
         Quantity("max_difference", "largest z − μ", lambda found: found.max_component),

@@ -18,6 +18,7 @@ from vaehpc.stats import latents
 from vaehpc.stats.gaussian import fitted_normal, mean_and_covariance
 from vaehpc.stats.heads import head_norms
 from vaehpc.stats.posterior import difference_census, log_var_census, num_nonfinite
+from vaehpc.stats.quantities import scalars
 from vaehpc.stats.radius import offset_and_spread, radii, radius_statistics
 from vaehpc.stats.threads import num_threads
 from vaehpc.study.attempts import Attempt
@@ -167,6 +168,7 @@ def latent_statistics(
         log_var=census,
         difference=difference,
         heads=heads,
+        scalars=scalars(mu, log_var) if is_compared else {},
         plan_sha256=config.plan_sha256,
     )
     arrays = {"radius_mu": radius_mu.astype(np.float32), "radius_z": radius_z.astype(np.float32)}
