@@ -10,14 +10,18 @@ from tests import plant
 from tests.examples import (
     NUM_STEPS,
     SPIKE,
+    arm_config,
     spiked_course,
     spiked_record,
     spiked_run,
     study_config,
     trigger_record,
 )
-from vaehpc.explain import main, read_explained
-from vaehpc.study.files import StudyDir
+from tests.processes import Running
+from vaehpc.explain import main, read_explained, read_stability
+from vaehpc.schema.config import DataConfig
+from vaehpc.schema.results import RunStability, Stability
+from vaehpc.study.files import StudyDir, write_model
 from vaehpc.tasks.recorded import read_steps
 
 
@@ -128,3 +132,63 @@ def test_triggers_are_numbered_by_step(own: Path) -> None:
     run = StudyDir(own).run("vae-seed000")
     plant.trigger(run, trigger_record(step=900), spiked_record())
     assert [(found.number, found.trigger.step) for found in read_explained(run).events] == [(1, 900), (2, SPIKE)]
+
+
+def trained_here(path: str) -> None:
+    """The training task."""
+    from vaehpc.tasks.train import run
+
+    run(path)
+
+
+@pytest.mark.slow
+def test_stability_is_measured_of_every_kept_state_told_and_drawn(
+    faces: DataConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = study_config([arm_config("vae", train={"keep_every_epochs": 1})], 1, name="small", data=faces)
+    study = plant.study(tmp_path / "small", config)
+    run_dir = study.run("vae-seed000")
+    assert Running(trained_here, str(run_dir.path)).ended() == 0
+    damaged, *_ = [path for path in run_dir.checkpoint_dirs() if path.name.endswith("3")]
+    assert main([str(study.path), "--run", "vae-seed000", "--stability"]) == 0
+    (state,) = read_stability(run_dir)
+    assert (state.step, state.state) == (3, "checkpoint")  # not of the start, nor of the end
+    told = f"Of 1 kept state {int(state.sharpness_ratio > 1)} had a sharpness beyond its limit"
+    assert told in capsys.readouterr().out
+    page = (run_dir.explanation / "explanation.md").read_text()
+    assert told in page
+    assert "![sharpness and curvature by their limits](stability.svg)" in page
+    assert "sharpness" in (run_dir.explanation / "stability.svg").read_text()
+    (damaged / "variables.npz").write_bytes(b"damaged")
+    assert main([str(study.path), "--run", "vae-seed000", "--stability"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+
+
+def test_stability_that_was_measured_is_told_before_each_trigger(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def state(step: int, ratio: float | None) -> Stability:
+        return Stability(
+            state="checkpoint",
+            step=step,
+            sharpness=None if ratio is None else 100 * ratio,
+            sharpness_ratio=ratio,
+            curvature=50.0,
+            curvature_ratio=2.0,
+            gradient_norm=4.0,
+            clip=0.5,
+            squares_by_v=0.1,
+        )
+
+    run_dir = StudyDir(own).run("vae-seed000")
+    run_dir.explanation.mkdir()
+    states = (state(300, 0.25), state(600, None), state(1200, 3.17), state(1500, 1.5))
+    write_model(run_dir.stability_path, RunStability(run="vae-seed000", states=states))
+    assert main([str(own), "--run", "vae-seed000"]) == 0
+    told = (
+        "Of 4 kept states 2 had a sharpness beyond its limit, after 1,200 and 1,500 steps. Before trigger 1, at step"
+        " 1,234, the last is that after 1,200 steps: 3.17 of the limit."
+    )
+    assert told in capsys.readouterr().out
+    page = (run_dir.explanation / "explanation.md").read_text()
+    assert "| 600 | checkpoint | not found | not found | 50 | 2 | 4 | 2 | 0.1 |" in page
+    assert (run_dir.explanation / "stability.svg").exists()

@@ -135,6 +135,36 @@ class TriggerRecord(Result):
     """As above; None of an AE."""
 
 
+class Stability(Result):
+    """How near a kept state stood to the edge of stability; vaehpc/training/stability.py has the formulas."""
+
+    state: str
+    """'checkpoint', 'snapshot before trigger 2'."""
+    step: int
+    """Steps done."""
+    sharpness: float | None
+    """Largest eigenvalue of the preconditioned Hessian P^-1/2 H P^-1/2; None: not found."""
+    sharpness_ratio: float | None
+    """By its limit 2 (1 + beta_1) / ((1 - beta_1) lr), with lr as the next step's clipped gradient shortens it."""
+    curvature: float
+    """Of the loss along P^-1 g."""
+    curvature_ratio: float
+    """By its limit 2 / lr, as above."""
+    gradient_norm: float
+    """Of the next step's batch, before it is clipped."""
+    clip: float
+    """Factor by which that gradient is clipped; 1: it is not."""
+    squares_by_v: float
+    """Median of g^2 / v_hat over the weights that ever had a gradient, of that gradient as it is clipped."""
+
+
+class RunStability(Result):
+    """explanation/stability.json of a run."""
+
+    run: str
+    states: tuple[Stability, ...]
+
+
 DeviceKind = Literal["cpu", "gpu"]
 
 

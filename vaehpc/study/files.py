@@ -218,6 +218,7 @@ class RunDir:
         self.steps = self.recorder / "steps.arrow"
         self.triggers = self.path / "triggers"
         self.explanation = self.path / "explanation"
+        self.stability_path = self.explanation / "stability.json"
         self.tensorboard = self.path / "tensorboard"
         self.latents = self.path / "latents"
         self.mu = self.latents / "mu.npy"
