@@ -177,6 +177,11 @@ def test_stability_that_was_measured_is_told_before_each_trigger(own: Path, caps
             gradient_norm=4.0,
             clip=0.5,
             squares_by_v=0.1,
+            loss=1200.0,
+            radius_median=16.0,
+            decoder_radius=80.0,
+            scale=2.0,
+            scale_share=0.75,
         )
 
     run_dir = StudyDir(own).run("vae-seed000")
@@ -190,5 +195,5 @@ def test_stability_that_was_measured_is_told_before_each_trigger(own: Path, caps
     )
     assert told in capsys.readouterr().out
     page = (run_dir.explanation / "explanation.md").read_text()
-    assert "| 600 | checkpoint | not found | not found | 50 | 2 | 4 | 2 | 0.1 |" in page
+    assert "| 600 | checkpoint | not found | not found | 50 | 2 | 4 | 2 | 0.1 | 1,200 | 16 | 80 | 2 | 75 % |" in page
     assert (run_dir.explanation / "stability.svg").exists()

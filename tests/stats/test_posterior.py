@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaehpc.stats.blocks import ROWS_PER_BLOCK
-from vaehpc.stats.posterior import difference_census, log_var_census, num_nonfinite, signal_to_noise
+from vaehpc.stats.posterior import difference_census, kl_slope, log_var_census, num_nonfinite, signal_to_noise
 
 LOG_VAR_INTERVAL = (-3.0, 5.0)
 DIFFERENCE_INTERVAL = (0.05, 2.0)
@@ -51,6 +51,19 @@ def test_signal_to_noise_stays_where_mu_and_sigma_are_scaled_together():
     mu, log_var, _ = latents(500, 16, -2)
     scaled = signal_to_noise(10 * mu, log_var + np.float32(2 * math.log(10)))
     assert scaled == pytest.approx(signal_to_noise(mu, log_var), rel=1e-5)
+
+
+def test_the_slope_of_the_kl_divergence_is_that_of_its_formula():
+    mu, log_var, _ = latents(ROWS_PER_BLOCK + 10, 8, -2)
+    wide, wide_log_var = mu.astype(np.float64), log_var.astype(np.float64)
+
+    def kl(c):
+        per_image = 1 + wide_log_var + 2 * math.log(c) - (c * wide) ** 2 - c**2 * np.exp(wide_log_var)
+        return -0.5 * per_image.sum(axis=1).mean()
+
+    step = 1e-4
+    assert kl_slope(mu, log_var) == pytest.approx((kl(1 + step) - kl(1 - step)) / (2 * step), rel=1e-6)
+    assert kl_slope(mu, None) is None
 
 
 def test_signal_without_noise_is_infinite():

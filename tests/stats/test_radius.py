@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vaehpc.stats.blocks import ROWS_PER_BLOCK
-from vaehpc.stats.radius import histogram_mode, offset_and_spread, radii, radius_histogram, radius_statistics
+from vaehpc.stats.radius import (
+    common_scale,
+    histogram_mode,
+    offset_and_spread,
+    radii,
+    radius_histogram,
+    radius_statistics,
+)
 
 
 def radii_by_the_articles_loop(points):
@@ -159,3 +166,15 @@ def test_memory_mapped_points_are_read_in_blocks(tmp_path):
     tracemalloc.stop()
     assert peak < 20e6 < points.nbytes
     assert np.mean(radius**2) == pytest.approx(offset**2 + spread**2)
+
+
+def test_a_change_of_scale_alone_and_one_without_any():
+    before = np.array([[3, 0], [0, 4]], dtype=np.float32)
+    assert common_scale(-2 * before, before) == (-2, 1)
+    turned = before + np.array([[0, 5], [0, 0]], dtype=np.float32)
+    assert common_scale(turned, before) == (1, 0)
+    assert common_scale(2 * turned, before) == (
+        2,
+        pytest.approx(25 / 125),
+    )  # 125, of which 100 remain
+    assert np.isnan(common_scale(before, before)[1])

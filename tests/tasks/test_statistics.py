@@ -52,7 +52,8 @@ def test_measures_what_training_left(make_run):
     assert measured.difference is not None
     assert measured.difference.max_component == pytest.approx(0.001, rel=1e-2)
     assert measured.scalars == {
-        "signal_to_noise": pytest.approx(np.median(mu.var(axis=0, dtype=np.float64)) / np.exp(-14), rel=1e-5)
+        "scale_slope": pytest.approx(256 + Z_DIM * (np.exp(-14) - 1), rel=1e-5),
+        "signal_to_noise": pytest.approx(np.median(mu.var(axis=0, dtype=np.float64)) / np.exp(-14), rel=1e-5),
     }
     assert measured.plan_sha256 == run_dir.config().plan_sha256
     assert outcomes(run_dir) == ["done"]

@@ -117,6 +117,29 @@ def test_a_small_net_agrees_with_its_dense_hessian(kind: str, train: dict[str, o
     assert found.squares_by_v == pytest.approx(np.median(by_v[np.isfinite(by_v)]), rel=0.01)
 
 
+def test_a_net_rescaled_by_hand_computes_the_same_and_is_told_so() -> None:
+    """mu and sigma times 8, what the decoder makes of them by 8: R alone changes."""
+    run = run_config("vae", num_train=len(IMAGES), model={"z_dim": 2, "filters": (2, 2, 2, 2), "batch_norm": False})
+    net = build_net(run.arm, 16, layer_seeds(run.key("initialisation")))
+    optimizer = build_optimizer(run.arm.train, net)
+    *_, last = train_blocks(run, IMAGES, net, optimizer, Progress())
+    measured = measured_stability(run, IMAGES, net, optimizer)
+    plain = measured(last.progress.step - 1, "checkpoint")
+    mu, log_var = (net.encoder.get_layer(head) for head in ("mu", "log_var"))
+    decoder = net.decoder.get_layer("decoder_dense")
+    for variable, factor in ((mu.kernel, 8), (mu.bias, 8), (decoder.kernel, 1 / 8)):
+        variable.assign(factor * variable)
+    log_var.bias.assign(log_var.bias + 2 * np.log(8))
+    rescaled = measured(last.progress.step - 1, "checkpoint")
+    assert plain is not None and rescaled is not None
+    assert (plain.scale, plain.scale_share) == (None, None)
+    assert rescaled.radius_median == pytest.approx(8 * plain.radius_median, rel=1e-5)
+    assert rescaled.decoder_radius == pytest.approx(plain.decoder_radius, rel=1e-5)
+    assert (rescaled.scale, rescaled.scale_share) == (pytest.approx(8, rel=1e-5), pytest.approx(1))
+    kl = 1e-4 * abs(plain.loss)  # but for the tiny KL loss
+    assert rescaled.loss == pytest.approx(plain.loss, abs=kl)
+
+
 def run_batch(run: RunConfig, step: int) -> np.ndarray:
     """The step's images: the batches of an epoch follow one another in its order."""
     order = np.random.default_rng(run.key("shuffling", step // run.steps_per_epoch)).permutation(len(IMAGES))

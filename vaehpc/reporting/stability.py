@@ -21,6 +21,9 @@ METHOD = (
     " quadratic loss. Curvature is that along Adam's step without momentum, by 2 / lr: beyond 1 such a step alone would"
     " raise the loss. Both limits are those of the learning rate as clipping of the next step's gradient shortens it."
     " g² / v, the median over the weights, is small where Adam's memory holds much larger gradients than the present."
+    " R is no property of the function that a net computes: μ and σ times c and the decoder's first kernel K by c leave"
+    " the loss as it is. R·‖K‖ stays then. c is the factor that brings μ of the probe's images nearest to that of the"
+    " state above, and 'by c alone' the share of the squared change that it explains."
 )
 
 
@@ -72,8 +75,9 @@ def stability_section(states: Sequence[Stability], events: Sequence[Event]) -> s
 def stability_table(states: Sequence[Stability]) -> str:
     """All numbers, as a table in Markdown."""
     rows = [
-        "| steps | state | sharpness | by its limit | curvature | by its limit | ‖g‖ | clipped to | g² / v |",
-        "|--:|:--|--:|--:|--:|--:|--:|--:|--:|",
+        "| steps | state | sharpness | by its limit | curvature | by its limit | ‖g‖ | clipped to | g² / v | loss | R"
+        " | R·‖K‖ | c | by c alone |",
+        f"|--:|:--|{12 * '--:|'}",
     ]
     for state in states:
         cells = (
@@ -86,6 +90,11 @@ def stability_table(states: Sequence[Stability]) -> str:
             ratio(state.gradient_norm),
             "" if state.clip == 1 else ratio(state.clip * state.gradient_norm),
             ratio(state.squares_by_v),
+            ratio(state.loss),
+            ratio(state.radius_median),
+            "" if state.decoder_radius is None else ratio(state.decoder_radius),
+            "" if state.scale is None else ratio(state.scale),
+            "" if state.scale_share is None else f"{100 * state.scale_share:.0f} %",
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

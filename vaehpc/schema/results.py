@@ -156,6 +156,16 @@ class Stability(Result):
     """Factor by which that gradient is clipped; 1: it is not."""
     squares_by_v: float
     """Median of g^2 / v_hat over the weights that ever had a gradient, of that gradient as it is clipped."""
+    loss: float
+    """Of the images on which the Hessian is taken, nats per image."""
+    radius_median: float
+    """R of the probe's images."""
+    decoder_radius: float | None
+    """R times the Frobenius norm of the decoder's first kernel; None with BatchNormalization, which takes it out."""
+    scale: float | None
+    """c with the least |mu - c mu'|^2 over the probe's images, mu' of the kept state before; None of the first."""
+    scale_share: float | None
+    """1 - min_c |mu - c mu'|^2 / |mu - mu'|^2: share of the latents' change that is one of scale alone."""
 
 
 class RunStability(Result):

@@ -63,6 +63,24 @@ def signal_to_noise(mu: FloatArray, log_var: FloatArray | None) -> float | None:
         return float(np.median(signal / noise))
 
 
+def kl_slope(mu: FloatArray, log_var: FloatArray | None) -> float | None:
+    """d KL / d ln c of c mu and c sigma at c = 1: mean over the images of sum_z (mu^2 + exp(log_var) - 1), nats.
+
+    With a decoder that undoes the scale this, times the weight of the KL loss, is all that a radius costs.
+
+    Args:
+        mu: (num_images, z_dim), finite.
+        log_var: the same; None: an AE, which pays nothing.
+    """
+    if log_var is None:
+        return None
+    total = 0.0
+    with np.errstate(over="ignore"):
+        for rows in blocks(len(mu)):
+            total += float((np.square(mu[rows], dtype=np.float64) + np.exp(log_var[rows], dtype=np.float64)).sum())
+    return total / len(mu) - mu.shape[1]
+
+
 def difference_census(
     mu: FloatArray, log_var: FloatArray, z: FloatArray, interval: tuple[float, float], epsilon_factor: float
 ) -> DifferenceCensus:

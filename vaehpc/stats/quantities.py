@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.schema.results import EpochRecord, Head, LatentStatistics
-from vaehpc.stats.posterior import signal_to_noise
+from vaehpc.stats.posterior import kl_slope, signal_to_noise
 from vaehpc.stats.runs import MeasuredRun
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -108,6 +108,12 @@ def of_head(head: Head) -> tuple[Quantity[MeasuredRun], ...]:
         Quantity(f"{head}_bias_norm", f"norm of the bias of the head of {head}", lambda norms: norms.bias_norm),
         Quantity(f"{head}_bias_mean", f"mean bias of the head of {head}", lambda norms: norms.bias_mean),
     )
+
+
+def scale_slope(run: MeasuredRun) -> float | None:
+    """That of the KL loss with its weight: a decoder can undo the scale, and then nothing else changes."""
+    found, vae = run.statistics.scalars.get("scale_slope"), run.config.arm.vae
+    return None if found is None or vae is None else vae.kl_weight * found
 
 
 def num_nonfinite(run: MeasuredRun) -> int | None:
@@ -209,6 +215,7 @@ QUANTITIES: tuple[Quantity[MeasuredRun], ...] = (
         Quantity("log_var_max", "largest log_var", lambda log_var: log_var.max),
         Quantity("log_var_count", "components with log_var in [−3, 5]", lambda found: found.num_in_interval, kind=int),
     ),
+    Quantity("scale_slope", "slope of the loss in ln c of c·μ and c·σ", scale_slope, NATS, of_latents=kl_slope),
     of_latents("signal_to_noise", "median over the axes of Var(μ) / E(σ²)", signal_to_noise),
     *of_part(
         lambda run: run.statistics.difference,

@@ -89,3 +89,20 @@ def shell_share(radius: FloatArray, low: float, high: float) -> float:
     if not len(radius):
         return math.nan
     return float(np.mean((low < radius) & (radius < high)))
+
+
+def common_scale(mu: FloatArray, before: FloatArray) -> tuple[float, float]:
+    """How much of a change of latents is one of scale alone, which a decoder can undo.
+
+    Args:
+        mu: (num_images, z_dim).
+        before: the same images' earlier, not all zero.
+
+    Returns:
+        c with the least |mu - c before|^2, and 1 - |mu - c before|^2 / |mu - before|^2; NaN where nothing changed.
+    """
+    wide, earlier = mu.astype(np.float64).ravel(), before.astype(np.float64).ravel()
+    scale = float(wide @ earlier / (earlier @ earlier))
+    changed = float(((wide - earlier) ** 2).sum())
+    rest = float(((wide - scale * earlier) ** 2).sum())
+    return scale, 1 - rest / changed if changed else float("nan")

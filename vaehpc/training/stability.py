@@ -18,7 +18,8 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Stability
-from vaehpc.training.encode import noise_key, unit_range
+from vaehpc.stats.radius import common_scale, radii
+from vaehpc.training.encode import compiled_encoder, noise_key, unit_range
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import Net
 from vaehpc.training.pipeline import Images, batch_of_step
@@ -38,12 +39,16 @@ def measured_stability(
 ) -> Callable[[int, str], Stability | None]:
     """A function (steps done, words for the state) -> stability of the state that net and optimizer hold then.
 
-    It is None before the first step: there are no moments yet. The net's statistics of BatchNormalization move.
+    It is None before the first step: there are no moments yet. Latents are held against those of the state before. The
+    net's statistics of BatchNormalization move.
     """
     adam = getattr(optimizer, "inner_optimizer", optimizer)
     weights = [variable.value for variable in net.trainable_variables]
+    decoder = net.decoder.get_layer("decoder_dense")
     batches = tf.TensorSpec((None, *images[:1].shape[1:]), tf.uint8)
     key, fixed = noise_key(run), images[:NUM_IMAGES]
+    encode, num_probed = compiled_encoder(net, run.arm.train.batch_size), min(run.plan.probe.num_images, len(images))
+    before: npt.NDArray[np.float32] | None = None
 
     def loss(pixels: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
         shown = unit_range(pixels)
@@ -55,10 +60,14 @@ def measured_stability(
         return total
 
     @tf.function(input_signature=[batches, tf.TensorSpec((), tf.int64)], autograph=False)
-    def gradient(pixels: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
+    def loss_and_gradient(pixels: tf.Tensor, counter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             value = loss(pixels, counter)
-        return _flat(tape.gradient(value, weights))
+        return value, _flat(tape.gradient(value, weights))
+
+    def gradient(pixels: npt.NDArray[np.uint8], counter: int) -> tuple[float, Vector]:
+        value, found = loss_and_gradient(pixels, tf.constant(counter, tf.int64))
+        return float(value), found.numpy().astype(np.float64)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)], autograph=False)
     def hessian_product(direction: tf.Tensor) -> tf.Tensor:
@@ -69,6 +78,7 @@ def measured_stability(
         return _flat(outer.gradient(along, weights))
 
     def measured(step: int, state: str) -> Stability | None:
+        nonlocal before
         count = int(adam.iterations.numpy())
         if not count:
             return None
@@ -76,7 +86,11 @@ def measured_stability(
         squares = _flat([moment.value for moment in adam._velocities]).numpy().astype(np.float64) / correction
         # TensorFlow's kernel adds epsilon to sqrt(v), before v is corrected.
         preconditioner = np.sqrt(squares) + adam.epsilon / np.sqrt(correction)
-        of_batch = gradient(images[batch_of_step(run, step)], tf.constant(step, tf.int64)).numpy().astype(np.float64)
+        mu, _ = encode(images, num_probed)  # first: what follows moves the statistics of BatchNormalization
+        scale, scale_share = (None, None) if before is None else common_scale(mu, before)
+        before = mu
+        radius = float(np.median(radii(mu)))
+        _, of_batch = gradient(images[batch_of_step(run, step)], step)
         norm = float(np.linalg.norm(of_batch))
         clip = 1.0 if run.arm.train.clipnorm is None else min(1.0, run.arm.train.clipnorm / norm)
 
@@ -85,7 +99,7 @@ def measured_stability(
             return found
 
         sharpness = largest_eigenvalue(product, preconditioner)
-        of_fixed = gradient(fixed, tf.constant(0, tf.int64)).numpy().astype(np.float64)
+        value, of_fixed = gradient(fixed, 0)
         direction = of_fixed / preconditioner
         curvature = float(direction @ product(direction) / (of_fixed @ direction))
         rate, moved = run.arm.train.learning_rate * clip, squares > 0
@@ -99,6 +113,11 @@ def measured_stability(
             gradient_norm=norm,
             clip=clip,
             squares_by_v=float(np.median((clip * of_batch[moved]) ** 2 / squares[moved])),
+            loss=value,
+            radius_median=radius,
+            decoder_radius=None if run.arm.model.batch_norm else radius * float(np.linalg.norm(decoder.kernel)),
+            scale=scale,
+            scale_share=scale_share,
         )
 
     return measured
