@@ -78,7 +78,7 @@ def kl_slope(mu: FloatArray, log_var: FloatArray | None) -> float | None:
     with np.errstate(over="ignore"):
         for rows in blocks(len(mu)):
             total += float((np.square(mu[rows], dtype=np.float64) + np.exp(log_var[rows], dtype=np.float64)).sum())
-    return total / len(mu) - mu.shape[1]
+    return total / len(mu) - int(mu.shape[1])
 
 
 def difference_census(
