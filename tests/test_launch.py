@@ -10,8 +10,11 @@ import pytest
 from rich.console import Console
 
 import vaehpc.launch
-from vaehpc.launch import made_on_nodes, main, parsed, say_what_it_can_show, show_arms
-from vaehpc.schema.config import DataConfig, StudyConfig, control_of
+from tests.examples import arm_config, data_config
+from vaehpc.command import UserError
+from vaehpc.launch import made_on_nodes, main, parsed, say_what_it_can_show, show_arms, wanted_data
+from vaehpc.schema.config import MAX_SEEDS, DataConfig, StudyConfig, control_of
+from vaehpc.schema.data import Request
 from vaehpc.schema.plan import PlanConfig, text_sha256, values_of
 from vaehpc.schema.site import SiteConfig
 from vaehpc.study.files import StudyDir
@@ -20,6 +23,7 @@ from vaehpc.study.presets import (
     PRESETS,
     Settings,
     analysis_plan,
+    asked_seeds,
     configured_arms,
     named_arms,
     plan_text,
@@ -70,8 +74,102 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str], 
 
 
 @pytest.mark.parametrize(
+    ("seeds", "found"),
+    [
+        (["3"], (0, 1, 2)),
+        (["5", "9", "20:23"], (5, 9, 20, 21, 22)),
+        (["20:22", "5"], (5, 20, 21)),
+        (["7:8"], (7,)),
+        ([str(MAX_SEEDS - 1), "0"], (0, MAX_SEEDS - 1)),
+    ],
+)
+def test_seeds_of_ones_own(seeds: list[str], found: tuple[int, ...]) -> None:
+    assert asked_seeds(seeds, "--seeds") == found
+    config = planned_study("s", "demo", data_config(), {"ae": arm_config("ae")}, found, root_seed=3)
+    assert config.seeds == config.first_seeds == {"ae": found}
+    assert {run.root_seed for run in config.runs()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        (["0"], "1 to 1,000,000 seeds are possible"),
+        (["5:5"], "1 to 1,000,000 seeds are possible"),
+        (["9:5", "3:3"], "1 to 1,000,000 seeds are possible"),
+        (["1000000", "3"], "1 to 1,000,000 seeds are possible, 0 to 999,999"),
+        (["5", "9", "3:6"], "--seeds 5 9 3:6: seed 5 is there twice"),
+        (["-3"], "seeds are numbers or ranges A:B"),
+        (["1e3"], "--seeds 1e3: seeds are numbers or ranges A:B, which is A to B - 1"),
+        (["1:2:3"], "seeds are numbers or ranges A:B"),
+        (["1" + "0" * 30], "seeds are numbers or ranges A:B"),
+    ],
+)
+def test_wrong_seeds_are_refused(seeds: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        asked_seeds(seeds, "--seeds")
+
+
+def test_a_dry_run_names_seeds_and_root(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--arms", "ae", "--seeds", "5", "9", "20:30", "--root-seed", "7", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "1 arms x 12 seeds = 12 runs" in said
+    assert "Seeds 5, 9, 20 to 29 of root seed 7." in said
+    Path("study.toml").write_text("seeds = [5, '20:22']\nroot_seed = 8")
+    assert main(["--arms", "ae", "--config", "study.toml", "--dry-run"]) == 0
+    assert "Seeds 5, 20, 21 of root seed 8." in capsys.readouterr().out
+    assert "--root-seed -1: it is a number from 0" in refused(capsys, "--root-seed", "-1", "--dry-run")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_study_keeps_its_root_seed(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
+    asked = ["--data", faces.path, "--executor", "debug", "--arms", "ae", "--seeds"]
+    assert main([*asked, "4:5", "--root-seed", "7"]) == 0
+    assert main([*asked, "2"]) == 0
+    run = StudyDir(Path("runs/article")).run("ae-seed004").config()
+    assert (run.seed, run.root_seed) == (4, 7)
+    assert StudyDir(Path("runs/article")).config().seeds == {"ae": (0, 1, 4)}
+    assert main([*asked, "2", "--root-seed", "8"]) == 2
+    assert "study.root_seed: it has 7, asked for 8" in capsys.readouterr().err
+
+
+def test_options_of_data_are_those_of_prepare() -> None:
+    """Whatever the text of a refused preparation advises can be given to a launch."""
+    options = "--celeba a.zip --first 5 --only-present --attributes a.csv --partition p.csv --split official --crop 140"
+    asked = parsed([*options.split(), "--size", "64"])
+    assert asked.preset == "article"
+    data, request = wanted_data(asked)
+    assert data.path == Path("data/celeba-64").absolute()
+    assert request == Request(
+        celeba=Path("a.zip").absolute(),
+        first=5,
+        only_present=True,
+        attributes=Path("a.csv").absolute(),
+        partition=Path("p.csv").absolute(),
+        split="official",
+        crop=140,
+        size=64,
+    )
+    data, request = wanted_data(parsed(["--images", "my flowers.zip", "--out", "there/runs"]))
+    assert (data.path, request) == (
+        Path("there/data/my_flowers-96").absolute(),
+        Request(images=Path("my flowers.zip").absolute()),
+    )
+
+
+def test_options_of_data_without_images_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "goes with --celeba, --images or --synthetic" in refused(capsys, "--first", "5")
+    assert "--first 0: Input should be greater than 0" in refused(capsys, "--first", "0", "--images", "none.zip")
+    assert "none.zip does not exist" in refused(capsys, "--images", "none.zip")
+    assert "--celeba and --images given" in refused(capsys, "--images", "none.zip", "--celeba", "none.zip")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("seeds = [5, 5]", "--config study.toml: seeds 5:6 5:6: seed 5 is there twice"),
+        ("seeds = true", "seeds = True is not allowed; it takes a number or list"),
+        ("seeds = [5.5]", "--config study.toml: seeds 5.5: seeds are numbers"),
+        ("root_seed = 'a'", "root_seed = 'a' is not allowed; it takes a int"),
         ("[train]\nepoch = 3", "unknown setting 'train.epoch' (did you mean 'train.epochs'?)"),
         ("[train]\nepochs = 'many'", "train.epochs = 'many' is not allowed"),
         ("[trian]\nepochs = 3", "unknown setting 'trian' (did you mean 'train'?)"),
@@ -96,7 +194,7 @@ def test_a_missing_toml_file_is_named(capsys: pytest.CaptureFixture[str]) -> Non
 def test_command_line_wins_over_file_and_file_over_preset() -> None:
     Path("study.toml").write_text("seeds = 7\narms = ['ae']\n[train]\nepochs = 5\nbatch_size = 8\n")
     asked = parsed(["--config", "study.toml", "--train.epochs", "6"])
-    assert (asked.preset, asked.seeds, asked.arms) == ("demo", 7, ("ae",))
+    assert (asked.preset, asked.seeds, asked.arms) == ("demo", ("7",), ("ae",))
     assert (asked.settings.train.epochs, asked.settings.train.batch_size) == (6, 8)
     assert asked.settings.model == PRESETS["demo"].settings.model
 
@@ -299,7 +397,7 @@ def test_first_line_says_preset_and_data(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_launch_says_what_so_many_seeds_can_show(faces: DataConfig) -> None:
     arms = configured_arms(named_arms(("ae", "vae-tiny")), PRESETS["demo"].settings)
     console = Console(file=io.StringIO())
-    config = planned_study("s", "demo", faces, arms, 16)
+    config = planned_study("s", "demo", faces, arms, range(16))
     say_what_it_can_show(config, console)
     ae, vae, threshold = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert ae == "  ae: 16 seeds; 0 diverged of 16 would still allow a rate up to 20.6%"
@@ -311,7 +409,7 @@ def test_a_launch_says_what_so_many_seeds_can_show(faces: DataConfig) -> None:
     said = shown(config, against_control="less")
     assert "0% against 25% of ae would be found with probability 37%\n" in said
     three = configured_arms(named_arms(("ae", "vae-tiny", "vae-eps5")), PRESETS["demo"].settings)
-    said = shown(planned_study("s", "demo", faces, three, 16), looks=(8, 16))
+    said = shown(planned_study("s", "demo", faces, three, range(16)), looks=(8, 16))
     assert re.findall(r"(vae-\S+): .* with probability (\d+%)", said) == [("vae-tiny", "60%"), ("vae-eps5", "19%")]
     assert "found: at 0.01, the first of Holm's thresholds for 5 tests at 0.05\n" in said
 
@@ -346,7 +444,7 @@ def test_the_launcher_imports_no_tensorflow_and_no_scipy() -> None:
 
 
 def test_of_nodes_the_launcher_knows_the_code_or_else_the_image(faces: DataConfig) -> None:
-    config = planned_study("s", "demo", faces, configured_arms(named_arms(("ae",)), Settings()), 1)
+    config = planned_study("s", "demo", faces, configured_arms(named_arms(("ae",)), Settings()), range(1))
     bare = resolved(SiteConfig.model_validate({"executor": "slurm"}))
     (code,) = made_on_nodes(config, bare).values()
     assert [key for key, _ in code] == [sources()] and code_version() in code[0][1]

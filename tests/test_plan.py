@@ -115,7 +115,7 @@ def forecast_study(**train) -> StudyConfig:
     """Two arms of three seeds; 1000 images are 10 steps of 100, 20 of which are evaluated at the end of an epoch."""
     overridden = {"batch_size": 100, "epochs": 50, "eval_images": 20, "checkpoint_seconds": 200.0} | train
     arms = {kind: arm_config(kind, train=overridden) for kind in ("ae", "vae")}
-    return planned_study("f", "demo", data_config(num_train=1000), arms, 3)
+    return planned_study("f", "demo", data_config(num_train=1000), arms, range(3))
 
 
 def test_a_run_takes_the_sum_of_its_parts():
@@ -139,7 +139,7 @@ def test_a_forecast_adds_up(monkeypatch):
 
 def test_an_arm_is_measured_on_this_machine(faces, monkeypatch):
     monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot("")])
-    config = planned_study("m", "demo", faces, {"vae": arm_config("vae")}, 2)
+    config = planned_study("m", "demo", faces, {"vae": arm_config("vae")}, range(2))
     (speed,) = timed_arms(config, 0.2).values()
     assert speed.run == "vae-seed000"
     assert min(speed.start_seconds, speed.step_seconds, speed.image_seconds, speed.checkpoint_seconds) > 0

@@ -1,17 +1,24 @@
+import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from tests.celeba_files import attribute_list, damaged_jpeg, jpeg, name, write_celeba, write_folder, write_zip
-from vaehpc.images.tfrecord import check_shard
+from vaehpc.images.preprocess import preprocess
+from vaehpc.images.tfrecord import check_shard, memory_mapped_images
 from vaehpc.prepare import main
 from vaehpc.study.files import DataDir
+from vaehpc.study.study import data_config
+from vaehpc.tasks import shards
 
 NUM_IMAGES = 12
 OPTIONS = ["--size", "16", "--workers", "1", "--images-per-shard", "3"]
@@ -69,6 +76,63 @@ def test_built_in_faces_go_through_the_same_reader(tmp_path: Path, capsys: pytes
     assert not (out / ".prepare").exists()
 
 
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are made in this process, which has TensorFlow imported already."""
+
+    def in_turn(function: Callable[[Any], Any], jobs: Sequence[Any], _: int, on_done: Callable[[Any], None]) -> None:
+        for job in jobs:
+            on_done(function(pickle.loads(pickle.dumps(job))))
+
+    monkeypatch.setattr(shards, "run_in_workers", in_turn)
+
+
+@pytest.mark.usefixtures("inline")
+def test_kaggles_archive_is_the_same_data_set(whole: Path, tmp_path: Path) -> None:
+    numbers = range(1, NUM_IMAGES + 1)
+    attributes = attribute_list(numbers).split("\n", 1)[1]
+    entries = [(f"img_align_celeba/img_align_celeba/{name(number)}", jpeg(number)) for number in numbers]
+    lists = [("list_attr_celeba.csv", f"image_id {attributes}".replace("  ", " ").replace(" ", ",").encode())]
+    archive = write_zip(tmp_path / "archive.zip", [*entries, *lists])
+    assert main(command(archive, tmp_path / "out")) == 0
+    assert DataDir(tmp_path / "out").manifest().sha256 == DataDir(whole).manifest().sha256
+
+
+@pytest.mark.usefixtures("inline")
+def test_images_without_lists_have_no_attributes(celeba: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (celeba / "list_attr_celeba.txt").unlink()
+    assert main(command(celeba, tmp_path / "out")) == 0
+    said = capsys.readouterr().out
+    assert "12 images of CelebA: 10 train" in said
+    assert "no attributes: list_attr_celeba.txt or .csv lies neither in nor beside" in said
+    assert np.load(tmp_path / "out/attributes.npy").shape == (NUM_IMAGES, 0)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_folder_of_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(12):
+        folder = tmp_path / "my flowers" / ("roses" if number < 6 else "tulips")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(jpeg(number, 30 + number, 99))
+    out = DataDir(tmp_path / "out")
+    asked = ["--images", str(tmp_path / "my flowers"), "--out", str(out.path), *OPTIONS]
+    assert main(asked) == 0
+    assert capsys.readouterr().out.startswith("12 images of my flowers: 10 train, 2 heldout\n  entropy floor")
+    manifest, config = out.manifest(), data_config(out)
+    assert (config.name, config.photographs, config.has_attributes, config.num_train) == ("my flowers", True, False, 10)
+    assert (manifest.preprocessing.crop, manifest.preprocessing.split) == (None, "spread")
+    names = json.loads(out.image_names.read_text())
+    assert names[-2:] == ["roses/5.jpg", "tulips/9.jpg"]  # every sixth by name is held out
+    shard = manifest.shards[0]
+    images = memory_mapped_images(out.path / shard.file, shard.num_images, 16, 0)
+    expected = preprocess(simplejpeg.decode_jpeg(jpeg(0, 30, 99)), 16, "area")
+    np.testing.assert_array_equal(images[0], expected)
+    assert main(asked) == 0
+    assert "already prepared" in capsys.readouterr().out
+    assert main([*asked, "--crop", "16"]) == 2
+    assert "  crop: None there, 16 asked" in capsys.readouterr().err
+
+
 def test_help_needs_no_tensorflow() -> None:
     code = "import sys, vaehpc.prepare; assert not {'tensorflow', 'simplejpeg', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -84,10 +148,6 @@ def web_page(celeba: Path) -> None:
 def truncated_zip(celeba: Path) -> None:
     archive = celeba / "img_align_celeba.zip"
     archive.write_bytes(archive.read_bytes()[:20_000])
-
-
-def no_attribute_list(celeba: Path) -> None:
-    (celeba / "list_attr_celeba.txt").unlink()
 
 
 def short_attribute_list(celeba: Path) -> None:
@@ -120,11 +180,10 @@ def untouched(celeba: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (no_images, [], "celeba does not exist; expected is img_align_celeba.zip"),
-        (web_page, [], "img_align_celeba.zip: 89 KB web page, not the 1.34 GiB archive"),
-        (truncated_zip, [], "img_align_celeba.zip: 20 KB of a zip archive that is incomplete"),
-        (no_attribute_list, [], "list_attr_celeba.txt does not lie beside"),
-        (untouched, ["--attributes", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
+        (no_images, [], "celeba does not exist; expected are CelebA's 000001.jpg"),
+        (web_page, [], "img_align_celeba.zip: 89 KB, a web page: the server answered with it"),
+        (truncated_zip, [], "img_align_celeba.zip: 20 KB, a zip archive that is incomplete"),
+        (untouched, ["--attributes", "nowhere.txt"], "--attributes nowhere.txt cannot be read: No such file"),
         (short_attribute_list, [], "list_attr_celeba.txt, line 1: announces 12 images, 9 follow"),
         (attribute_list_cut_in_a_line, [], "list_attr_celeba.txt, line 14: a file name and 40 values"),
         (missing_images, [], "lists 5 images that are not there; the first is 000008.jpg"),
@@ -132,9 +191,12 @@ def untouched(celeba: Path) -> None:
         (untouched, ["--size", "100"], "--size 100: a multiple of 16 from 16 to 176 is needed"),
         (untouched, ["--size", "192"], "--size 192: a multiple of 16 from 16 to 176 is needed"),
         (untouched, ["--num-train", "13"], "13 training images are not possible with 12 images"),
-        (untouched, ["--split", "official", "--num-train", "5"], "--num-train goes with --split article"),
+        (untouched, ["--split", "official", "--num-train", "5"], "--num-train goes with the other splits"),
         (untouched, ["--workers", "0"], "--workers 0: Input should be greater than 0"),
-        (untouched, ["--synthetic", "5"], "give either --celeba PATH"),
+        (untouched, ["--crop", "179"], "--crop 179: at least 16 are needed, and CelebA's aligned images are 178 pixels wide"),
+        (untouched, ["--crop", "8"], "--crop 8: at least 16 are needed"),
+        (untouched, ["--size", "112", "--crop", "100"], "--size 112: a multiple of 16 from 16 to 96 is needed"),
+        (untouched, ["--synthetic", "5"], "--celeba and --synthetic given: give one of --celeba PATH"),
     ],
 )
 def test_bad_request_leaves_nothing(
@@ -173,7 +235,7 @@ def test_other_settings_are_refused(whole: Path, celeba: Path, capsys: pytest.Ca
         f"{whole} was made with other settings:",
         "  size: 16 there, 32 asked",
         "  num_train: 10 there, 9 asked",
-        "Ask for the same, choose another --out, or remove the folder.",
+        "Ask for the same, choose another folder (--out; of a launch --data), or remove this one.",
     ]
     assert contents(whole) == before
 
@@ -216,7 +278,7 @@ def test_damaged_image_in_the_middle_of_a_zip(celeba: Path, tmp_path: Path, caps
     [
         (damaged_jpeg(2), "000002.jpg: damaged JPEG"),
         (jpeg(2)[:1000], "000002.jpg: damaged JPEG"),
-        (b"", "000002.jpg: damaged JPEG"),
+        (b"", "000002.jpg: no JPEG, but an empty file"),
         (jpeg(2, height=100), "000002.jpg: 178 x 100 pixels found, 178 x 218 expected"),
     ],
 )
@@ -227,7 +289,7 @@ def test_bad_image_in_a_folder(
     (folder / "000002.jpg").write_bytes(content)
     (folder / "list_attr_celeba.txt").write_text(attribute_list([1, 2, 3]))
     assert main(command(folder, tmp_path / "out", "--num-train", "3")) == 2
-    assert f"{folder}, {message}" in capsys.readouterr().err
+    assert f"{folder}/{message}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pydantic
 from rich.console import Console
 
 
@@ -47,6 +48,12 @@ def exit_code(work: Callable[[], int], interrupted: str) -> int:
         return 130
 
 
+def wrong_option(error: pydantic.ValidationError) -> UserError:
+    """The first option whose value is not allowed."""
+    first = error.errors()[0]
+    return UserError(f"--{first['loc'][0]} {first['input']}: {first['msg']}".replace("_", "-"))
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -73,6 +80,18 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(0, seconds):.0f} s"
+
+
+def ranges(numbers: Iterable[int]) -> list[str]:
+    """Ascending whole numbers in words: ['5', '9', '20 to 29']; two neighbours stay two."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    each = [[f"{group[0]} to {group[-1]}"] if len(group) > 2 else list(map(str, group)) for group in groups]
+    return [words for of_group in each for words in of_group]
 
 
 def nearest(asked: str, known: Iterable[str]) -> str:

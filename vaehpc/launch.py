@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.command import UserError, exit_code, nearest, say
+from vaehpc.command import UserError, exit_code, nearest, ranges, say, wrong_option
 from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
 from vaehpc.monitoring.shown import show_results
-from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.config import STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.data import DataRequest, Request
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import Made
 from vaehpc.schema.site import SiteConfig
@@ -48,6 +50,7 @@ from vaehpc.study.presets import (
     PresetName,
     Settings,
     analysis_plan,
+    asked_seeds,
     configured_arms,
     controlled_by,
     named_arms,
@@ -58,6 +61,7 @@ from vaehpc.study.presets import (
 from vaehpc.study.provenance import own_image, provenance
 from vaehpc.study.sites import Executor, Site, chosen_site, job_config, resolved
 from vaehpc.study.study import (
+    ROOT_SEED,
     create_study,
     data_config,
     differences,
@@ -81,8 +85,10 @@ class Launch:
     on built-in faces. Exit codes: 0 done, 2 asked wrongly, 3 ended with missing runs, 130 interrupted.
     """
 
-    seeds: int | None = None
-    """Seeds 0 to SEEDS - 1 of each arm. Default: the preset's."""
+    seeds: tuple[str, ...] = ()
+    """Seeds of each arm: one number N means 0 to N - 1; 5 9 20:30 means 5, 9 and 20 to 29. Default: the preset's."""
+    root_seed: int | None = None
+    """Root of all random streams; another one replicates a study with fresh runs. A study keeps its own."""
     arms: tuple[str, ...] = ()
     """Arms by name, and TOML files of your own arms. Default: the preset's."""
     preset: PresetName | None = None
@@ -92,16 +98,16 @@ class Launch:
     out: Path = Path("runs")
     """Folder of the studies."""
     data: Path | None = None
-    """Prepared data set (also $VAEHPC_DATA)."""
-    celeba: Path | None = None
-    """CelebA's zip or folder, prepared first, into --data if that is given, else into a folder 'data' beside --out."""
+    """Prepared data set (also $VAEHPC_DATA); where images are given, the folder that they are prepared into first, by
+    default one in the folder 'data' beside --out."""
+    request: Annotated[DataRequest, tyro.conf.arg(name="")] = DataRequest()
     executor: Literal["auto"] | Executor = "auto"
     """slurm: arrays in its queue; local: processes on this machine, as many as processors or GPUs; debug: in this
     process; auto: what --site says, else slurm where sbatch is, else local."""
     site: Path | None = None
     """TOML file that says where jobs run: your copy of jobs/sites/slurm.toml."""
     config: Path | None = None
-    """TOML file with any of these: preset, study, seeds, arms, and tables [model], [vae], [train]."""
+    """TOML file with any of these: preset, study, seeds, root_seed, arms, and tables [model], [vae], [train]."""
     plan: Path | None = None
     """TOML file with what differs from the analysis plan, in analysis/plan.toml's tables. A study keeps its plan."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -146,12 +152,12 @@ def parsed(argv: Sequence[str]) -> Launch:
         SystemExit: with 2, after a message, where the command line is wrong.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--preset", "--config", "--data", "--celeba"):
+    for option in ("--preset", "--config", "--data", "--celeba", "--images"):
         first.add_argument(option)
     early, _ = first.parse_known_args(argv)
     from_file = _settings_of_file(Path(early.config)) if early.config else {}
     asked = early.preset or from_file.get("preset")
-    data_given = early.data or early.celeba or os.environ.get("VAEHPC_DATA")
+    data_given = early.data or early.celeba or early.images or os.environ.get("VAEHPC_DATA")
     name = asked or ("article" if data_given else "demo")
     # A wrong name given on the command line is left to the full parser, which lists the right ones.
     preset: PresetName = "article" if name == "article" else "demo"
@@ -159,27 +165,39 @@ def parsed(argv: Sequence[str]) -> Launch:
     defaults = Launch(
         preset=preset,
         study=from_file.get("study"),
-        seeds=from_file.get("seeds"),
+        seeds=from_file.get("seeds", ()),
+        root_seed=from_file.get("root_seed"),
         arms=tuple(from_file.get("arms", ())),
         data=Path(os.environ["VAEHPC_DATA"]) if os.environ.get("VAEHPC_DATA") else None,
         settings=overridden(PRESETS[preset].settings, tables, early.config or ""),
     )
-    arguments = tyro.cli(Launch, args=argv, default=defaults, prog="vaehpc launch")
+    try:
+        arguments = tyro.cli(Launch, args=argv, default=defaults, prog="vaehpc launch")
+    except pydantic.ValidationError as error:
+        raise wrong_option(error) from None
+    if arguments.request.source is None and arguments.request != DataRequest():
+        raise UserError("--first, --size and all else that makes a data set goes with --celeba, --images or --synthetic")
     if not asked and preset == "demo" and chosen_site(arguments.site, arguments.executor)[1] == "slurm":
         raise UserError(
-            "on Slurm a study needs data: give --celeba PATH or --data DIR, or take built-in faces with --preset demo"
+            "on Slurm a study needs data: give --celeba PATH, --images PATH or --data DIR, or take built-in faces with --preset demo"
         )
     return arguments
 
 
 def _settings_of_file(path: Path) -> dict[str, Any]:
     values = read_toml(path, "--config")
-    plain = {"preset": str, "study": str, "seeds": int, "arms": list}
+    plain = {"preset": str, "study": str, "seeds": int | list, "root_seed": int, "arms": list}
     for key, value in values.items():
         if key not in plain and not isinstance(value, dict):
             raise UserError(f"--config {path}: unknown setting '{key}'{nearest(key, plain)}. Known: {', '.join(plain)}")
-        if not isinstance(value, plain.get(key, dict)):
-            raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it takes a {plain[key].__name__}")
+        if not isinstance(value, plain.get(key, dict)) or isinstance(value, bool):
+            takes = getattr(plain.get(key, dict), "__name__", "number or list")
+            raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it takes a {takes}")
+    if (seeds := values.get("seeds")) is not None:
+        # Of a list a single number is itself.
+        words = [str(seeds)] if isinstance(seeds, int) else [f"{s}:{s + 1}" if type(s) is int else str(s) for s in seeds]
+        values["seeds"] = tuple(words)
+        asked_seeds(words, f"--config {path}: seeds")
     if not all(isinstance(arm, str) for arm in values.get("arms", ())):
         raise UserError(f"--config {path}: arms = {values['arms']!r} is not allowed; it takes names of arms")
     if (preset := values.get("preset", "demo")) not in PRESETS:
@@ -202,24 +220,28 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     Returns:
         The exit code.
     """
-    data_given = asked.data or asked.celeba
+    data_given = asked.data or asked.request.celeba or asked.request.images
     assert asked.preset is not None
     preset = PRESETS[asked.preset]
     site, executor = chosen_site(asked.site, asked.executor)
     if asked.preset == "article" and not data_given:
-        raise UserError("preset 'article' needs data: give --celeba PATH or --data DIR, or take --preset demo")
-    source = f"data of {data_given}" if data_given else "built-in faces, because no data are given"
+        raise UserError("preset 'article' needs data: give --celeba PATH, --images PATH or --data DIR, or take --preset demo")
+    why = "" if asked.request.synthetic else ", because no data are given"
+    source = f"data of {data_given}" if data_given else f"built-in faces{why}"
     say(console, f"Preset {asked.preset} on {source}, executor {executor}.")
     name = asked.study or asked.preset
     if not re.fullmatch(STUDY_NAME, name):
         raise UserError(f"--study '{name}': a name takes letters, digits, '.', '_' and '-'; --out says where it lies")
     study = StudyDir(asked.out / name)
-    num_seeds = _num_seeds(asked, preset)
+    seeds = asked_seeds(asked.seeds or [str(preset.num_seeds)], "--seeds")
     named = named_arms(asked.arms or preset.arms)
     arms = configured_arms(named, asked.settings)
-    present = study.config().arms if study.config_path.exists() else {}
-    every = {**present, **arms}
+    kept = study.config() if study.config_path.exists() else None
+    every = {**(kept.arms if kept else {}), **arms}
+    root_seed = asked.root_seed if asked.root_seed is not None else kept.root_seed if kept else ROOT_SEED
     require_sources(every)
+    if not 0 <= root_seed < 2**63:
+        raise UserError(f"--root-seed {root_seed}: it is a number from 0 to 2**63 - 1")
     plan = _asked_plan(asked, study, preset, every)
     if asked.dry_run and executor != "slurm":
         say(console, f"As it stands the preset is: {preset.expectation}.")
@@ -229,8 +251,8 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         show_arms(every, {arm: control_of(every[arm], every, plan.classes.control) for arm in every}, console)
         say_plan(plan, study.config_path.exists(), console)
         say_code(study, facets([made_here()]), console)
-        return _describe(study, arms, num_seeds, console)
-    data, request = _wanted_data(asked)
+        return _describe(study, arms, seeds, root_seed, console)
+    data, request = wanted_data(asked)
     if request is not None and executor == "slurm" and not data.manifest_path.exists():
         if asked.dry_run or asked.write:
             raise UserError(
@@ -240,7 +262,7 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         return queue_preparation(study, data, request, argv, site, asked.wait, console, show_results)
     if request is not None:
         _prepare(data, request, console)
-    config = planned_study(name, asked.preset, data_config(data), arms, num_seeds, plan)
+    config = planned_study(name, asked.preset, data_config(data), arms, seeds, plan, root_seed)
     if executor == "slurm":
         return _launch_on_slurm(study, config, site, asked, console)
     say_code(study, facets([made_here()]), console)
@@ -398,17 +420,13 @@ def _allowed(study: StudyDir, config: StudyConfig) -> StudyConfig:
     return config
 
 
-def _num_seeds(asked: Launch, preset: Preset) -> int:
-    num_seeds = preset.num_seeds if asked.seeds is None else asked.seeds
-    if not 1 <= num_seeds <= MAX_SEEDS:
-        raise UserError(f"--seeds {num_seeds}: 1 to {MAX_SEEDS:,} seeds are possible; 16 means the seeds 0 to 15")
-    return num_seeds
-
-
-def _describe(study: StudyDir, arms: Mapping[str, ArmConfig], num_seeds: int, console: Console) -> int:
+def _describe(
+    study: StudyDir, arms: Mapping[str, ArmConfig], seeds: Sequence[int], root_seed: int, console: Console
+) -> int:
     """What a launch would do, from the arguments and the study's directory alone."""
-    runs = [run_name(arm, seed) for seed in range(num_seeds) for arm in arms]
-    say(console, f"Study {study.path}: {len(arms)} arms x {num_seeds} seeds = {len(runs)} runs.")
+    runs = [run_name(arm, seed) for seed in seeds for arm in arms]
+    say(console, f"Study {study.path}: {len(arms)} arms x {len(seeds)} seeds = {len(runs)} runs.")
+    say(console, f"Seeds {', '.join(ranges(seeds))} of root seed {root_seed}.")
     for stage in ("train", "statistics"):
         job = job_config(stage)
         left = [name for name in runs if not (study.path / name / str(job.marker)).exists()]
@@ -418,25 +436,29 @@ def _describe(study: StudyDir, arms: Mapping[str, ArmConfig], num_seeds: int, co
     return 0
 
 
-def _wanted_data(asked: Launch) -> tuple[DataDir, dict[str, object] | None]:
+def wanted_data(asked: Launch) -> tuple[DataDir, Request | None]:
     """The data set of this launch, and what its preparation has to be asked for where this launch may make it."""
     beside = asked.out.absolute().parent / "data"
-    if asked.celeba:
-        return DataDir(asked.data or beside / "celeba-96"), {"celeba": str(asked.celeba.absolute())}
-    if asked.data:
+    request, source = asked.request, asked.request.source
+    if source is None and asked.data:
         return DataDir(asked.data), None
-    return DataDir(beside / "demo-faces"), {"synthetic": DEMO_IMAGES, "size": DEMO_IMAGE_SIZE}
+    if source is None:
+        return DataDir(beside / "demo-faces"), Request(synthetic=DEMO_IMAGES, size=DEMO_IMAGE_SIZE)
+    name = {"images": re.sub(r"[^\w.-]", "_", request.images.absolute().stem) if request.images else ""}.get(source, source)
+    return DataDir(asked.data or beside / f"{name}-{request.size}"), Request(**request.model_dump() | request.paths)
 
 
-def _prepare(data: DataDir, request: dict[str, object], console: Console) -> None:
+def _prepare(data: DataDir, request: Request, console: Console) -> None:
     """Make the data set, or check that it is what is asked for."""
     # Imported here: the launcher starts without what only the preparation needs.
-    from vaehpc.prepare import shown_progress
-    from vaehpc.tasks.prepare import Request, prepare
+    from vaehpc.prepare import notes, shown_progress
+    from vaehpc.tasks.prepare import prepare
 
     with shown_progress() as on_progress:
-        prepare(Request.model_validate(request), data.path, on_progress)
+        manifest = prepare(request, data.path, on_progress)
     say(console, f"Data: {data.path}")
+    for note in notes(manifest):
+        say(console, f"  {note}")
 
 
 def show_arms(arms: Mapping[str, ArmConfig], controls: Mapping[str, str | None], console: Console) -> None:

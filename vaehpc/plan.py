@@ -234,7 +234,7 @@ def measured(asked: Arguments, preset: PresetName, num_seeds: int, console: Cons
     assert asked.data is not None
     arms = configured_arms(named_arms(PRESETS[preset].arms), asked.settings)
     data = data_config(DataDir(asked.data))
-    config = planned_study(preset, preset, data, arms, num_seeds, preset_plan(PRESETS[preset], arms))
+    config = planned_study(preset, preset, data, arms, range(num_seeds), preset_plan(PRESETS[preset], arms))
     say(console, f"Training {', '.join(arms)} for {asked.measure_seconds:g} s each ...")
     yield from forecast(config, timed_arms(config, asked.measure_seconds))
 

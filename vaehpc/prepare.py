@@ -1,4 +1,4 @@
-"""`python -m vaehpc.prepare`: make a data set of CelebA's images, or of built-in faces."""
+"""`python -m vaehpc.prepare`: make a data set of CelebA's images, of other photographs, or of built-in faces."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from vaehpc.command import UserError, WorkerKilledError
+from vaehpc.command import UserError, WorkerKilledError, wrong_option
+from vaehpc.schema.data import Request
 from vaehpc.schema.results import Manifest
-from vaehpc.tasks.prepare import OnProgress, Request, prepare
+from vaehpc.tasks.prepare import OnProgress, prepare
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -58,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             manifest = prepare(arguments.request, arguments.out, on_progress)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        print(f"--{first['loc'][0]} {first['input']}: {first['msg']}".replace("_", "-"), file=sys.stderr)
+        print(wrong_option(error), file=sys.stderr)
         return 2
     except UserError as error:
         print(error, file=sys.stderr)
@@ -146,8 +146,9 @@ def _printed_lines() -> OnProgress:
 def _summary(manifest: Manifest, arguments: Arguments, pace: Pace) -> str:
     splits = ", ".join(f"{split.num_images:,} {name}" for name, split in manifest.splits.items())
     lines = [f"{manifest.num_images:,} images of {manifest.name}: {splits}"]
-    if arguments.request.split == "article" and arguments.request.num_train is None:
+    if manifest.preprocessing.split == "article" and arguments.request.num_train is None:
         lines.append("  the training share is the article's (170,000 of 202,599); --num-train sets another")
+    lines += [f"  {line}" for line in notes(manifest)]
     lines.append(f"  entropy floor H(x) of train: {manifest.splits['train'].entropy_floor:.2f} nats per image")
     if pace.num_images:
         speed = f"{pace.images_per_second:,.0f} images/s"
@@ -155,6 +156,16 @@ def _summary(manifest: Manifest, arguments: Arguments, pace: Pace) -> str:
     else:
         lines.append("  already prepared; every file has its checksum")
     return "\n".join([*lines, f"data set: {arguments.out.absolute()}"])
+
+
+def notes(manifest: Manifest) -> list[str]:
+    """What the data set lacks, and what follows from it."""
+    if manifest.attributes or manifest.photographs:
+        return []
+    return [
+        "no attributes: list_attr_celeba.txt or .csv lies neither in nor beside the images, so that attribute probes are"
+        " left out; --attributes FILE names it"
+    ]
 
 
 def _cpu_seconds() -> float:

@@ -40,7 +40,7 @@ def feeding_rows(jpegs: Path, scratch: Path, num_pairs: int) -> Iterator[Row]:
     pixels = rng.integers(0, 256, (NUM_IMAGES, SIZE, SIZE, 3), np.uint8)
     path = scratch / "noise.tfrecord"
     write_shard(path, pixels, np.arange(NUM_IMAGES), np.zeros((NUM_IMAGES, len(ATTRIBUTES)), np.bool_))
-    shard = memory_mapped_images(path, NUM_IMAGES, SIZE)
+    shard = memory_mapped_images(path, NUM_IMAGES, SIZE, len(ATTRIBUTES))
     num_batches = NUM_IMAGES // BATCH - 1
     order = rng.permutation(NUM_IMAGES)
 

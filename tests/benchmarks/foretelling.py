@@ -29,7 +29,7 @@ def rows(quick: bool) -> Iterator[Row]:
         folder = Path(scratch)
         prepare(Request(synthetic=num_images, size=DEMO_IMAGE_SIZE, workers=2), folder / "data")
         configured = configured_arms(named_arms(arms), PRESETS["demo"].settings)
-        config = planned_study("demo", "demo", data_config(DataDir(folder / "data")), configured, num_seeds)
+        config = planned_study("demo", "demo", data_config(DataDir(folder / "data")), configured, range(num_seeds))
         speeds = timed_arms(config, seconds)
         study = StudyDir(folder / "runs" / "demo")
         create_study(study, config)

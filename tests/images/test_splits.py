@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from vaehpc.images.splits import ShardImages, article_codes, default_num_train, split_shards
+from vaehpc.images.celeba import default_num_train
+from vaehpc.images.splits import ShardImages, first_codes, split_shards, spread_codes
 
 
 @pytest.mark.parametrize(
@@ -12,7 +14,15 @@ def test_default_is_the_articles_number_or_its_share(num_images: int, num_train:
 
 
 def test_first_images_are_trained_on() -> None:
-    assert article_codes(5, 3).tolist() == [0, 0, 0, 1, 1]
+    assert first_codes(5, 3).tolist() == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("num_train", range(1, 13))
+def test_those_held_out_lie_evenly_among_the_others(num_train: int) -> None:
+    codes = spread_codes(12, num_train)
+    gaps = np.diff(np.flatnonzero(codes))
+    assert (codes.dtype, codes.sum()) == (np.uint8, 12 - num_train)
+    assert not len(gaps) or gaps.max() - gaps.min() <= 1
 
 
 def test_no_shard_reaches_across_two_splits() -> None:

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from vaehpc.images.annotations import ATTRIBUTE_LIST, PARTITION_LIST
 from vaehpc.images.celeba import ARCHIVE, IMAGE_SHAPE
 from vaehpc.images.faces.attributes import attributes_of
 from vaehpc.images.faces.canvas import Canvas
@@ -27,6 +26,7 @@ from vaehpc.images.faces.traits import Beard, Earrings, Face, Glasses, HairShade
 from vaehpc.images.synthetic import CHUNK, partition_of, write_celeba
 from vaehpc.schema.results import ATTRIBUTES
 
+ATTRIBUTE_LIST, PARTITION_LIST = "list_attr_celeba.txt", "list_eval_partition.txt"
 ALL_THREE = {ARCHIVE, ATTRIBUTE_LIST, PARTITION_LIST}
 
 

@@ -52,7 +52,7 @@ def test_what_is_written_is_read(
 
 
 def test_images_are_where_the_map_says(shard: Path, images: npt.NDArray[np.uint8]) -> None:
-    mapped = memory_mapped_images(shard, NUM_IMAGES, SIZE)
+    mapped = memory_mapped_images(shard, NUM_IMAGES, SIZE, 40)
     np.testing.assert_array_equal(mapped, images)
     with pytest.raises(ValueError, match="read-only"):
         mapped[0] = 0
@@ -99,7 +99,7 @@ def test_flipped_length_is_found(shard: Path) -> None:
     with pytest.raises(UserError, match=r"tfrecord, record 5: damaged"):
         check_shard(shard)
     with pytest.raises(UserError, match=r"tfrecord, record 5: its length is damaged"):
-        memory_mapped_images(shard, NUM_IMAGES, SIZE)
+        memory_mapped_images(shard, NUM_IMAGES, SIZE, 40)
 
 
 def test_truncation_is_found(shard: Path) -> None:
@@ -108,7 +108,7 @@ def test_truncation_is_found(shard: Path) -> None:
     with pytest.raises(UserError, match=r"tfrecord, record 52: damaged or cut off"):
         check_shard(shard)
     with pytest.raises(UserError, match=r"bytes, 70 images of 16 x 16 take 62,300"):
-        memory_mapped_images(shard, NUM_IMAGES, SIZE)
+        memory_mapped_images(shard, NUM_IMAGES, SIZE, 40)
 
 
 def test_truncation_between_records_shows_in_their_number(shard: Path) -> None:
@@ -125,4 +125,4 @@ def test_missing_or_empty_shard(tmp_path: Path, content: bytes | None) -> None:
     with pytest.raises(UserError, match=r"some\.tfrecord is missing or empty"):
         check_shard(path)
     with pytest.raises(UserError, match=r"some\.tfrecord has 0 bytes"):
-        memory_mapped_images(path, 1, SIZE)
+        memory_mapped_images(path, 1, SIZE, 40)

@@ -109,4 +109,4 @@ def test_a_launch_warns_of_emulated_bfloat16(
 
 def in_precision(precision: str) -> StudyConfig:
     settings = Settings.model_validate({"train": {"precision": precision}})
-    return planned_study("one", "demo", data_config(), configured_arms(named_arms(["vae-tiny"]), settings), 1)
+    return planned_study("one", "demo", data_config(), configured_arms(named_arms(["vae-tiny"]), settings), range(1))

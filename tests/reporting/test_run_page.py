@@ -156,12 +156,14 @@ def rows_of(uri: str) -> list[dict[str, str]]:
 def test_maps_are_coloured_by_the_best_attribute(measured):
     study, run = measured
     run_dir = study.run("vae-tiny-seed000")
-    attributes = np.zeros((12_800, 40), bool)
+    values = np.zeros((12_800, 40), bool)
     plain = run_page(read_material(run_dir, run_dir.config(), run, None), "")
-    drawn = [run_page(read_material(run_dir, run_dir.config(), run, has), "") for has in (attributes, ~attributes)]
+    attributes = dict(zip(ATTRIBUTES, values.T, strict=True))
+    others = dict(zip(ATTRIBUTES, ~values.T, strict=True))
+    drawn = [run_page(read_material(run_dir, run_dir.config(), run, has), "") for has in (attributes, others)]
     assert len({plain, *drawn}) == 3
     for name, equals in (("Bald", drawn[0]), ("Smiling", drawn[1])):
-        attributes[:, ATTRIBUTES.index(name)] = True
+        attributes[name][:] = True
         assert run_page(read_material(run_dir, run_dir.config(), run, attributes), "") == equals
 
 

@@ -29,7 +29,7 @@ from vaehpc.study.study import (
 
 def study(*arms: str, num_seeds: int = 2, epochs: int = 2, data: DataConfig | None = None) -> StudyConfig:
     configured = {arm: arm_config(arm.split("-")[0], arm, train={"epochs": epochs}) for arm in arms}
-    return planned_study("small", "demo", data or data_config(), configured, num_seeds)
+    return planned_study("small", "demo", data or data_config(), configured, range(num_seeds))
 
 
 def test_runs_are_arms_times_seeds_with_names_from_the_settings() -> None:
@@ -147,7 +147,7 @@ def test_a_plan_may_name_a_control_that_clips() -> None:
 def warm_study(num_seeds: int = 2, **changes: object) -> StudyConfig:
     """An AE, and a VAE that starts from its trained weights."""
     arms = {"warm": changed(arm_config("vae", "warm"), start_from="ae"), "ae": changed(arm_config("ae"), **changes)}
-    return planned_study("small", "demo", data_config(), arms, num_seeds)
+    return planned_study("small", "demo", data_config(), arms, range(num_seeds))
 
 
 def test_a_source_that_cannot_be_is_refused() -> None:
@@ -175,7 +175,7 @@ def test_a_source_needs_the_same_seeds(tmp_path: Path) -> None:
 def test_a_spike_lies_within_the_training(tmp_path: Path, steps_before_end: int, possible: bool) -> None:
     spike = SpikeConfig(kind="gradient", strength=10.0, steps_before_end=steps_before_end)
     arms = {"spiked": changed(arm_config("vae", "spiked"), spike=spike)}  # 2 epochs of 3 steps
-    config, folder = planned_study("small", "demo", data_config(), arms, 1), StudyDir(tmp_path / "small")
+    config, folder = planned_study("small", "demo", data_config(), arms, range(1)), StudyDir(tmp_path / "small")
     if possible:
         create_study(folder, config)
     else:
@@ -223,7 +223,7 @@ def test_runs_that_start_from_others_wait_for_them(tmp_path: Path, monkeypatch: 
 def test_runs_share_a_gpu_of_this_machine_as_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, stage: str, num_seeds: int, slots: list[str]
 ) -> None:
-    config = planned_study("small", "demo", data_config(), {"ae": arm_config("ae")}, num_seeds)
+    config = planned_study("small", "demo", data_config(), {"ae": arm_config("ae")}, range(num_seeds))
     folder = StudyDir(tmp_path / "small")
     create_study(folder, config)
     for run in config.runs():
@@ -254,6 +254,6 @@ def test_a_fork_starts_from_a_checkpoint_whatever_its_arm_started_from(
 ) -> None:
     fork = ForkConfig(source="small/warm-seed000", seed=0, checkpoint="/nowhere", step=1, until_step=3)
     arms = {"fork": changed(arm_config("vae", "fork"), start_from="ae", fork=fork)}
-    config, folder = planned_study("small", "demo", data_config(), arms, 1), StudyDir(tmp_path / "small")
+    config, folder = planned_study("small", "demo", data_config(), arms, range(1)), StudyDir(tmp_path / "small")
     create_study(folder, config)
     assert waves(monkeypatch, folder, config) == [["fork-seed000"]]

@@ -79,7 +79,7 @@ def test_shards_hold_every_image_in_order(undisturbed: Path) -> None:
     np.testing.assert_array_equal(images, expected_images(NUMBERS))
     np.testing.assert_array_equal(numbers, NUMBERS)
     np.testing.assert_array_equal(attributes, attribute_values(NUMBERS) == 1)
-    mapped = [memory_mapped_images(shards[i], manifest.shards[i].num_images, SIZE) for i in range(len(shards))]
+    mapped = [memory_mapped_images(shards[i], manifest.shards[i].num_images, SIZE, 40) for i in range(len(shards))]
     np.testing.assert_array_equal(np.concatenate(mapped), images)
 
 

@@ -1,115 +1,137 @@
-"""The lists beside CelebA's images: 40 attributes of each, and the official partition."""
+"""CelebA's lists: 40 attributes of each image, and the official partition; as .txt or .csv, whoever wrote them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import codecs
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from vaehpc.command import UserError
-from vaehpc.images.celeba import FaceImages
+from vaehpc.images.celeba import number_of
+from vaehpc.images.places import File, kind_of
 from vaehpc.schema.results import ATTRIBUTES
 
-ATTRIBUTE_LIST = "list_attr_celeba.txt"
-PARTITION_LIST = "list_eval_partition.txt"
+MAX_BYTES = 2**28
+"""Of a list; CelebA's longest has 26 MB."""
 
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
+Line = tuple[int, list[str]]
+"""Its number and its cells."""
 
 
-def find_list(images: FaceImages, name: str, option: str) -> Path:
-    """A list beside the images, up to two folders above them, or in CelebA's own Anno/ or Eval/ folder there.
+def read_attributes(file: File, numbers: Sequence[int], complete_to: float = math.inf) -> Bool:
+    """Attributes (num_images, 40) of the images with these numbers, in the order of ATTRIBUTES.
 
-    Raises:
-        UserError: it is not there; names the option that can name it.
-    """
-    here = images.path.absolute()
-    for folder in (here, *here.parents[:2]):
-        for candidate in (folder / name, folder / "Anno" / name, folder / "Eval" / name):
-            if candidate.is_file():
-                return candidate
-    raise UserError(f"{name} does not lie beside {images.path} or in the folder above; name it with {option} FILE")
+    The list has a line with the 40 names in any order, and a line per image: its name and 40 values -1 or 1, or 0 or 1.
+    Before the names there may be a line with the number of images.
 
-
-def read_attributes(path: Path, names: Sequence[str]) -> Bool:
-    """Attributes (num_images, 40) of these images, in the order of ATTRIBUTES.
-
-    The list has a line with the number of images, a line with the 40 names in any order, and a line per image: its
-    file name and 40 values -1 or 1.
+    Args:
+        file: the list.
+        numbers: of the images, N of N.jpg.
+        complete_to: of images with greater numbers the list may have lines although they are not there.
 
     Raises:
-        UserError: the list is missing, incomplete, of another form, or is not one of exactly these images.
+        UserError: the list is incomplete, of another form, or is not one of these images.
     """
-    lines = _read_lines(path)
-    if len(lines) < 2 or not lines[0].strip().isdecimal():
-        found = _excerpt(lines[0]) if lines else "an empty file"
-        raise UserError(f"{path}, line 1: the number of images expected, found {found}")
-    header = lines[1].split()
-    if sorted(header) != sorted(ATTRIBUTES):
-        odd = sorted(set(header) ^ set(ATTRIBUTES)) or ["a name twice"]
+    lines, announced = _announced(_lines(file))
+    first, header = next(lines, (1, []))
+    names = header[-len(ATTRIBUTES) :]
+    if sorted(names) != sorted(ATTRIBUTES) or len(header) > len(ATTRIBUTES) + 1:
+        odd = sorted(set(names) ^ set(ATTRIBUTES)) or ["a name twice"]
         raise UserError(
-            f"{path}, line 2: CelebA's 40 attribute names expected, found {len(header)}; they differ in {odd[0]}"
+            f"{file}, line {first}: CelebA's 40 attribute names expected, found {_excerpt(header)}; they differ in {odd[0]}"
         )
-    if int(lines[0]) != len(lines) - 2:
-        raise UserError(
-            f"{path}, line 1: announces {int(lines[0]):,} images, {len(lines) - 2:,} follow: the file is incomplete."
-            " Download it again."
-        )
-    rows = _rows(path, lines[2:], first_line=3, num_values=len(ATTRIBUTES), codes={"-1": 0, "1": 1})
-    values = _matched(path, rows, names)
-    return values[:, [header.index(attribute) for attribute in ATTRIBUTES]].astype(np.bool_)
+    rows = _rows(file, lines, len(ATTRIBUTES), ({"-1": 0, "1": 1}, {"0": 0, "1": 1}), announced)
+    values = _matched(file, rows, numbers, complete_to)
+    return values[:, [names.index(attribute) for attribute in ATTRIBUTES]].astype(np.bool_)
 
 
-def read_partition(path: Path, names: Sequence[str]) -> UInt8:
+def read_partition(file: File, numbers: Sequence[int], complete_to: float = math.inf) -> UInt8:
     """CelebA's own split of these images, (num_images,): 0 training, 1 validation, 2 test.
 
-    Raises:
-        UserError: the list is missing, of another form, or is not one of exactly these images.
+    Args and errors: as `read_attributes`. A first line without a number of an image is a header.
     """
-    rows = _rows(path, _read_lines(path), first_line=1, num_values=1, codes={"0": 0, "1": 1, "2": 2})
-    return _matched(path, rows, names)[:, 0]
+    lines, announced = _announced(_lines(file))
+    every = (line for i, line in enumerate(lines) if i or number_of(line[1][0]) is not None)
+    rows = _rows(file, every, 1, ({"0": 0, "1": 1, "2": 2},), announced)
+    return _matched(file, rows, numbers, complete_to)[:, 0]
 
 
-def _read_lines(path: Path) -> list[str]:
+def _lines(file: File) -> Iterator[Line]:
+    """The lines that are not blank."""
+    content = file.read(MAX_BYTES)
+    if not content.strip() or b"<html" in content[:1024].lower():
+        raise UserError(f"{file}: {kind_of(content.strip())}.")
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return path.read_text(encoding="utf-8").rstrip().splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file") from None
+        raise UserError(f"{file} is not a text file, but {kind_of(content)}.") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if cells := line.replace('"', " ").replace(",", " ").replace(";", " ").split():
+            yield number, cells
+
+
+def _announced(lines: Iterator[Line]) -> tuple[Iterator[Line], int | None]:
+    """The lines without a first one that is a number of images, and that number."""
+    first = next(lines, (1, [""]))
+    if len(first[1]) == 1 and first[1][0].isdecimal():
+        return lines, int(first[1][0])
+    return _chained(first, lines), None
+
+
+def _chained(first: Line, others: Iterable[Line]) -> Iterator[Line]:
+    yield first
+    yield from others
 
 
 def _rows(
-    path: Path, lines: Sequence[str], first_line: int, num_values: int, codes: Mapping[str, int]
-) -> dict[str, bytes]:
-    """Values of each file name, one byte per value."""
-    rows: dict[str, bytes] = {}
-    for number, line in enumerate(lines, first_line):
-        name, *values = line.split() or [""]
-        if len(values) != num_values or not codes.keys() >= set(values):
-            expected = f"a file name and {num_values} value{'s' * (num_values > 1)} {' or '.join(codes)}"
-            raise UserError(f"{path}, line {number}: {expected} expected, found {len(values)} in {_excerpt(line)}")
-        if name in rows:
-            raise UserError(f"{path}, line {number}: {name} is there a second time")
-        rows[name] = bytes(codes[value] for value in values)
+    file: File, lines: Iterable[Line], num_values: int, codings: Sequence[Mapping[str, int]], announced: int | None
+) -> dict[int, bytes]:
+    """Values of each image's number, one byte per value; all lines are in one of the codings."""
+    rows: dict[int, bytes] = {}
+    possible = list(codings)
+    for line, (name, *values) in lines:
+        possible = [codes for codes in possible if codes.keys() >= set(values)]
+        if len(values) != num_values or not possible:
+            wanted = ", or ".join(" or ".join(codes) for codes in codings)
+            expected = f"a file name and {num_values} value{'s' * (num_values > 1)} {wanted}"
+            raise UserError(
+                f"{file}, line {line}: {expected} expected, found {len(values)} in {_excerpt([name, *values])}"
+            )
+        if (number := number_of(name)) is None:
+            raise UserError(f"{file}, line {line}: {_excerpt([name])} is not named like CelebA's images, 000001.jpg")
+        if number in rows:
+            raise UserError(f"{file}, line {line}: {name} is there a second time")
+        rows[number] = bytes(possible[0][value] for value in values)
+    if announced not in (None, len(rows)):
+        raise UserError(
+            f"{file}, line 1: announces {announced:,} images, {len(rows):,} follow: the file is incomplete."
+            " Download it again."
+        )
     return rows
 
 
-def _matched(path: Path, rows: Mapping[str, bytes], names: Sequence[str]) -> UInt8:
+def _matched(file: File, rows: Mapping[int, bytes], numbers: Sequence[int], complete_to: float) -> UInt8:
     """Values (num_images, num_values) of the images in their order; UserError unless rows and images are the same."""
-    if without_row := [name for name in names if name not in rows]:
+    if without_row := [number for number in numbers if number not in rows]:
         raise UserError(
-            f"{path} has no line for {len(without_row):,} of the {len(names):,} images; the first is {without_row[0]}"
+            f"{file} has no line for {len(without_row):,} of the {len(numbers):,} images; the first is"
+            f" {without_row[0]:06d}.jpg"
         )
-    if without_image := sorted(rows.keys() - set(names)):
+    if without_image := sorted(number for number in rows.keys() - set(numbers) if number <= complete_to):
         raise UserError(
-            f"{path} lists {len(without_image):,} images that are not there; the first is {without_image[0]}."
-            " The images are incomplete, or the list is another set's."
+            f"{file} lists {len(without_image):,} images that are not there; the first is {without_image[0]:06d}.jpg."
+            " The images are incomplete, or the list is another set's. Take those that are there with --only-present,"
+            " or the first with --first N."
         )
-    return np.frombuffer(b"".join(rows[name] for name in names), np.uint8).reshape(len(names), -1)
+    return np.frombuffer(b"".join(rows[number] for number in numbers), np.uint8).reshape(len(numbers), -1)
 
 
-def _excerpt(line: str) -> str:
-    return repr(line if len(line) <= 40 else line[:40] + "...")
+def _excerpt(cells: Sequence[str]) -> str:
+    line = " ".join(cells[:8])
+    return repr(line if len(line) <= 40 and len(cells) <= 8 else line[:40] + "...")

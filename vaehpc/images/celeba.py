@@ -1,194 +1,194 @@
-"""CelebA's aligned images as people have them: in a zip or in an unpacked folder.
+"""CelebA's aligned images as people have them: known by their names, numbers, and their 178 x 218 pixels.
 
-They are read straight from where they lie; nothing is unpacked to disk. Every UserError names the file and the record.
+In folders or archives, once or several times, with the lists of annotations in them, beside them or nowhere.
 """
 
 from __future__ import annotations
 
-import abc
-import hashlib
+import posixpath
 import re
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from vaehpc.command import UserError
-from vaehpc.study.files import gigabytes
+from vaehpc.images.photographs import Images, UInt8, distinct, require_size, strict_jpeg
+from vaehpc.images.places import File, Place, Zip, file_at, kind_of, places_at, tally
 
 IMAGE_SHAPE = (218, 178, 3)
 """(height, width, channels) of an aligned CelebA JPEG."""
+CROP = 178
+"""Side of the centre crop: the whole width of an aligned image, rows 20 to 197."""
+NUM_IMAGES = 202_599
+ARTICLE_NUM_TRAIN = 170_000
 
 ARCHIVE = "img_align_celeba.zip"
 FOLDER = "img_align_celeba"
+ATTRIBUTE_LIST = "list_attr_celeba"
+PARTITION_LIST = "list_eval_partition"
 
 SYNTHETIC_COMMENT = b"vaehpc built-in faces"
 """Zip comment of an archive that the built-in generator wrote."""
 
-UInt8 = npt.NDArray[np.uint8]
+EXPECTED = (
+    f"expected are CelebA's 000001.jpg ... as in the 1.34 GiB of {ARCHIVE}, its unpacked folder, or the folder around them"
+)
+ANY_IMAGES = "; --images PATH takes any photographs, without attributes"
 
 
-class FaceImages(abc.ABC):
-    """Aligned faces by file name."""
+@dataclass(frozen=True)
+class CelebA:
+    """The images, and where their lists are looked for."""
 
-    path: Path
-    """The zip or the folder."""
-    names: tuple[str, ...]
-    """000001.jpg, 000002.jpg ... in the order of the names."""
+    images: Images
     synthetic: bool
     """Whether the built-in generator drew them."""
+    places: Sequence[Place]
 
-    @abc.abstractmethod
-    def jpeg(self, name: str) -> bytes:
-        """The JPEG as it is stored; UserError where it cannot be read."""
+    def find_list(self, name: str) -> File | None:
+        """A list, NAME.txt or NAME.csv: among the images, beside them, up to two folders above, or in a zip beside.
 
-    @abc.abstractmethod
-    def fingerprints(self) -> Iterator[str]:
-        """One line per image that changes with the image and is quick to get."""
-
-    def image(self, name: str) -> UInt8:
-        """Pixels (218, 178, 3) of one image.
-
-        Raises:
-            UserError: the file is damaged (Pillow and TensorFlow would fill in grey and go on) or of another size.
+        Beside a link is also beside what it leads to; CelebA's own Anno/ and Eval/ count as the folder around them.
         """
-        import simplejpeg  # where images are decoded; a login node plans and submits without it
+        inside = (file for place in self.places for file in place.files)
+        beside = (file for folder in self._folders() for file in _files_in(folder))
+        zipped = (file for place in self._zips_beside() for file in place.files)
+        for files in (inside, beside, zipped):
+            if found := [file for file in files if _is_list(file, name)]:
+                return min(found, key=lambda file: len(file.name))  # not 'list_attr_celeba (1).txt'
+        return None
 
-        try:
-            pixels: UInt8 = simplejpeg.decode_jpeg(self.jpeg(name), colorspace="RGB", strict=True)
-        except ValueError as error:
-            raise UserError(
-                f"{self.path}, {name}: damaged JPEG ({error}). Restore this file from the original archive."
-            ) from None
-        if pixels.shape != IMAGE_SHAPE:
-            raise UserError(
-                f"{self.path}, {name}: {pixels.shape[1]} x {pixels.shape[0]} pixels found, 178 x 218 expected."
-                " These are not the aligned images: take img_align_celeba, not img_celeba."
-            )
-        return pixels
+    def _folders(self) -> list[Path]:
+        path = self.images.path
+        above = [folder for here in (path.absolute(), path.resolve()) for folder in here.parents[:2]]
+        return [Path(folder, sub) for folder in dict.fromkeys(above) for sub in ("", "Anno", "Eval")]
 
-    def numbers(self) -> npt.NDArray[np.int32]:
-        """N of each file name N.jpg, (num_images,)."""
-        stems = [name.rpartition(".")[0] for name in self.names]
-        for name, stem in zip(self.names, stems, strict=True):
-            if not re.fullmatch("[0-9]{1,9}", stem):
-                raise UserError(f"{self.path}, {name}: not named like CelebA's images, 000001.jpg ...")
-        return np.array([int(stem) for stem in stems], np.int32)
-
-    def sha256(self) -> str:
-        """Identity of the images without reading them: hash of the names, sizes and (in a zip) checksums."""
-        return hashlib.sha256("\n".join(self.fingerprints()).encode()).hexdigest()
+    def _zips_beside(self) -> list[Place]:
+        found = list[Place]()
+        for file in _files_in(self.images.path.absolute().parent):
+            if file.suffix == ".zip":
+                try:
+                    found.append(Zip(file.place.path / file.member))
+                except UserError:  # of no concern
+                    continue
+        return found
 
 
-class ZippedImages(FaceImages):
-    """The images of img_align_celeba.zip, wherever they lie in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._archive = _opened_zip(path)
-        members = [(member.filename.rpartition("/")[2], member) for member in self._archive.infolist()]
-        images = [(name, member) for name, member in members if _is_image(name)]
-        _require_distinct(path, [name for name, _ in images])
-        self._members = dict(images)
-        self.names = tuple(sorted(self._members))
-        self.synthetic = self._archive.comment == SYNTHETIC_COMMENT
-
-    def jpeg(self, name: str) -> bytes:
-        """The JPEG as it is stored."""
-        try:
-            return self._archive.read(self._members[name])
-        # RuntimeError: encrypted, or packed by a method that Python does not know.
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"{self.path}, {name}: cannot be unpacked ({error}). The archive is damaged: download it again."
-            ) from None
-
-    def fingerprints(self) -> Iterator[str]:
-        """Name, size and CRC-32 of each image."""
-        for name in self.names:
-            yield f"{name} {self._members[name].file_size} {self._members[name].CRC:08x}"
-
-
-class UnpackedImages(FaceImages):
-    """The images of an unpacked folder."""
-
-    synthetic = False
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.names = tuple(sorted(entry.name for entry in path.iterdir() if _is_image(entry.name)))
-
-    def jpeg(self, name: str) -> bytes:
-        """The JPEG as it is stored."""
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise UserError(f"{self.path / name} cannot be read: {error.strerror}") from None
-
-    def fingerprints(self) -> Iterator[str]:
-        """Name and size of each image."""
-        for name in self.names:
-            yield f"{name} {(self.path / name).stat().st_size}"
-
-
-def open_images(path: Path) -> FaceImages:
-    """The images of a zip, of an unpacked folder, or of a folder that holds either.
+def open_celeba(path: Path) -> CelebA:
+    """CelebA's images in a folder or an archive of any name, also in archives in it.
 
     Raises:
-        UserError: there is no such thing, it is not a zip, or it has no images; says what was found instead.
+        UserError: there is no such thing, or it does not hold them; says what was found instead.
     """
-    found = _find_images(path)
     try:
-        images = UnpackedImages(found) if found.is_dir() else ZippedImages(found)
-    except OSError as error:
-        raise UserError(f"{found} cannot be read: {error.strerror}") from None
-    if not images.names:
-        raise UserError(f"{found} holds no .jpg file; expected are CelebA's 000001.jpg ... as in {ARCHIVE}")
-    return images
+        places, failures = places_at(path)
+    except UserError as error:
+        raise _with_expected(error) from None
+    faces = [file for place in places for file in place.files if _number(file) is not None]
+    if not faces:
+        raise _nothing_found(path, places, failures)
+    files = distinct(_aligned(faces), _known_number)
+    used = {file.place for file in files}
+    synthetic = any(isinstance(place, Zip) and place.comment == SYNTHETIC_COMMENT for place in used)
+    images = Images(
+        path=path,
+        name="built-in faces (synthetic)" if synthetic else "CelebA",
+        files=files,
+        numbers=np.array([_known_number(file) for file in files], np.int32),
+        decode=face,
+    )
+    return CelebA(images, synthetic, places)
 
 
-def _find_images(path: Path) -> Path:
-    if not path.exists():
-        raise UserError(f"{path} does not exist; expected is {ARCHIVE}, its unpacked folder, or the folder around them")
-    if path.is_file():
-        return path
-    # As unpacked by hand, by Kaggle's tools (a folder twice), and as CelebA's own drive is laid out.
-    for folder in (path, path / FOLDER, path / FOLDER / FOLDER, path / "Img" / FOLDER):
-        if folder.is_dir() and any(_is_image(entry.name) for entry in folder.iterdir()):
-            return folder
-    for archive in (path / ARCHIVE, path / "Img" / ARCHIVE):
-        if archive.is_file():
-            return archive
-    raise UserError(f"{path} holds neither .jpg files nor {ARCHIVE}, also not in {FOLDER}/ or Img/")
+def face(file: File) -> UInt8:
+    """Pixels (218, 178, 3) of one image; UserError where it is damaged or, by its header, of another size."""
+    content = file.read()
+    width, height = _pixels(file, content)
+    if (height, width) != IMAGE_SHAPE[:2]:
+        require_size(file, width, height)
+        raise UserError(
+            f"{file}: {width} x {height} pixels found, 178 x 218 expected. These are not the aligned images: take"
+            f" {FOLDER}, not img_celeba{ANY_IMAGES}."
+        )
+    return strict_jpeg(file, content)
 
 
-def _is_image(name: str) -> bool:
-    """Whether a file is a JPEG, and none of the ._000001.jpg that macOS puts into __MACOSX or beside the images."""
-    return name.lower().endswith((".jpg", ".jpeg")) and not name.startswith("._")
+def default_num_train(num_images: int) -> int:
+    """The article's 170,000 where there are more images than that, else the same share of CelebA's 202,599."""
+    if num_images > ARTICLE_NUM_TRAIN:
+        return ARTICLE_NUM_TRAIN
+    return num_images * ARTICLE_NUM_TRAIN // NUM_IMAGES
 
 
-def _require_distinct(path: Path, names: Sequence[str]) -> None:
-    name, times = max(Counter(names).items(), key=lambda counted: counted[1], default=("", 0))
-    if times > 1:
-        raise UserError(f"{path} holds {name} {times} times; expected is each image once, as in CelebA's {ARCHIVE}")
+def number_of(name: str) -> int | None:
+    """N of N.jpg or N, however many zeros it begins with; None of any other name."""
+    found = re.fullmatch(r"0*([0-9]{1,9})(\.\w+)?", posixpath.basename(name.replace("\\", "/")))
+    return int(found[1]) if found else None
 
 
-def _opened_zip(path: Path) -> zipfile.ZipFile:
+def _number(file: File) -> int | None:
+    return number_of(file.name) if file.suffix in (".jpg", ".jpeg") else None
+
+
+def _known_number(file: File) -> int:
+    number = number_of(file.name)
+    assert number is not None
+    return number
+
+
+def _aligned(faces: Sequence[File]) -> list[File]:
+    """Of several folders those that hold aligned images, known by their first one; of one folder, all."""
+    folders = dict[tuple[Place, str], list[File]]()
+    for file in faces:
+        folders.setdefault((file.place, posixpath.dirname(file.name)), []).append(file)
+    if len(folders) == 1:
+        return list(faces)
+    sizes = {where: _pixels(files[0], files[0].read()) for where, files in folders.items()}
+    aligned = [file for where, files in folders.items() if sizes[where] == IMAGE_SHAPE[1::-1] for file in files]
+    if not aligned:
+        found = ", ".join(f"{width} x {height} of {folders[where][0]}" for where, (width, height) in sizes.items())
+        raise UserError(f"no images of 178 x 218 pixels: {found}{ANY_IMAGES}")
+    return aligned
+
+
+def _pixels(file: File, content: bytes) -> tuple[int, int]:
+    """(width, height) by the header."""
+    import simplejpeg  # where images are decoded; a login node plans and submits without it
+
     try:
-        return zipfile.ZipFile(path)
-    # The latter two: a flipped bit in the version or the encoding of an entry.
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-        size = gigabytes(path.stat().st_size)
-        with path.open("rb") as file:
-            beginning = file.read(1024).lower()
-        if b"<html" in beginning or b"<!doctype" in beginning:
-            found = f"{size} web page, not the 1.34 GiB archive: the server answered with a page instead"
-        elif beginning.startswith(b"pk\x03\x04"):
-            found = f"{size} of a zip archive that is incomplete or damaged ({error}); the whole one has 1.34 GiB"
-        else:
-            found = f"{size} that are not a zip archive; the 1.34 GiB {ARCHIVE} or its unpacked folder is expected"
-        raise UserError(f"{path}: {found}. Download it again.") from None
+        height, width, *_ = simplejpeg.decode_jpeg_header(content)
+    except ValueError as error:
+        what = f"damaged JPEG ({error})" if content.startswith(b"\xff\xd8") else f"no JPEG, but {kind_of(content)}"
+        raise UserError(f"{file}: {what}. Restore this file from the original archive.") from None
+    return width, height
+
+
+def _nothing_found(path: Path, places: Sequence[Place], failures: Sequence[UserError]) -> UserError:
+    """Why there are no images, as far as can be seen."""
+    files = [file for place in places for file in place.files if file.suffix not in (".zip", ".txt", ".csv")]
+    pictures = [file for file in files if file.suffix in (".jpg", ".jpeg")]
+    if failures and not files:
+        return _with_expected(failures[0])
+    if pictures:
+        odd = f"{pictures[0].member} is not named like CelebA's images, 000001.jpg ..."
+        return UserError(f"{path}: {tally(pictures)}, but {odd}{ANY_IMAGES}")
+    found = tally(files or (file for place in places for file in place.files))
+    return UserError(f"{path}: {found}, no .jpg; {EXPECTED}{ANY_IMAGES * bool(files)}")
+
+
+def _with_expected(error: UserError) -> UserError:
+    return UserError(f"{str(error).rstrip('.')}; {EXPECTED}")
+
+
+def _is_list(file: File, name: str) -> bool:
+    return file.suffix in (".txt", ".csv") and posixpath.basename(file.name).lower().startswith(name)
+
+
+def _files_in(folder: Path) -> list[File]:
+    """The files of a folder itself; none of one that is not there or may not be read."""
+    try:
+        return [file_at(path) for path in sorted(folder.iterdir()) if path.is_file()]
+    except OSError:
+        return []

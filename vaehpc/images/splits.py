@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-ARTICLE_NUM_TRAIN = 170_000
-CELEBA_NUM_IMAGES = 202_599
-
-ARTICLE_SPLITS = ("train", "heldout")
+HELD_OUT_SPLITS = ("train", "heldout")
 OFFICIAL_SPLITS = ("train", "validation", "test")
-"""In the order of CelebA's partition codes 0, 1, 2."""
+"""In the order of a partition's codes 0, 1, 2."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +23,15 @@ class ShardImages:
     num_images: int
 
 
-def default_num_train(num_images: int) -> int:
-    """The article's 170,000 where there are more images than that, else the same share of CelebA's 202,599."""
-    if num_images > ARTICLE_NUM_TRAIN:
-        return ARTICLE_NUM_TRAIN
-    return num_images * ARTICLE_NUM_TRAIN // CELEBA_NUM_IMAGES
-
-
-def article_codes(num_images: int, num_train: int) -> npt.NDArray[np.uint8]:
-    """Index into ARTICLE_SPLITS of each image in the order of the names: the first `num_train` are trained on."""
+def first_codes(num_images: int, num_train: int) -> npt.NDArray[np.uint8]:
+    """Index into HELD_OUT_SPLITS of each image in the order of the names: the first `num_train` are trained on."""
     return (np.arange(num_images) >= num_train).astype(np.uint8)
+
+
+def spread_codes(num_images: int, num_train: int) -> npt.NDArray[np.uint8]:
+    """As `first_codes`, but those held out lie evenly among the others: names may begin with what is shown."""
+    held_out = np.arange(num_images + 1) * (num_images - num_train) // num_images
+    return np.diff(held_out).astype(np.uint8)
 
 
 def split_shards(num_images: Mapping[str, int], images_per_shard: int) -> tuple[ShardImages, ...]:

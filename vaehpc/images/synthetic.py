@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vaehpc.images.annotations import ATTRIBUTE_LIST, PARTITION_LIST
-from vaehpc.images.celeba import ARCHIVE, FOLDER, SYNTHETIC_COMMENT
+from vaehpc.images.celeba import ARCHIVE, ATTRIBUTE_LIST, FOLDER, PARTITION_LIST, SYNTHETIC_COMMENT
 from vaehpc.images.faces.attributes import attributes_of
 from vaehpc.images.faces.drawing import draw_face
 from vaehpc.images.faces.population import sample_face
@@ -70,8 +69,8 @@ def write_celeba(
     # The names appear from the last to the first: the zip when both lists are there.
     with (
         written_aside(target) as archive,
-        written_aside(directory / PARTITION_LIST) as partition,
-        written_aside(directory / ATTRIBUTE_LIST) as attributes,
+        written_aside(directory / f"{PARTITION_LIST}.txt") as partition,
+        written_aside(directory / f"{ATTRIBUTE_LIST}.txt") as attributes,
     ):
         with closing(_pictures(num_images, seed, workers)) as pictures:
             _write_pictures(pictures, num_images, archive, attributes, on_progress)

@@ -2,7 +2,7 @@
 
 Because the length is fixed, image i of a shard lies at a known offset: readers map the file into memory and take any
 image in any order without an index. Features: `image` (3 * size**2 uint8), `number` (8 bytes, little-endian; a varint
-would change its length), `attributes` (40 bytes, 0 or 1).
+would change its length), `attributes` (a byte for each, 0 or 1; of most data sets none).
 
 TensorFlow is imported with this module; commands that must start fast import it only where a shard is written.
 """
@@ -22,7 +22,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from vaehpc.command import UserError
-from vaehpc.schema.results import ATTRIBUTES
 from vaehpc.study.files import written_aside
 
 # A TFRecord is: length (8 bytes), CRC32C of the length (4), the record, CRC32C of the record (4).
@@ -41,8 +40,8 @@ def write_shard(path: Path, images: UInt8, numbers: npt.NDArray[np.integer], att
     Args:
         path: the TFRecord file.
         images: (num_images, size, size, 3).
-        numbers: (num_images,), N of CelebA's file name N.jpg.
-        attributes: (num_images, 40), in the order of ATTRIBUTES.
+        numbers: (num_images,), by which reports name the images.
+        attributes: (num_images, num_attributes).
 
     Raises:
         UserError: the disk is full or the folder may not be written.
@@ -63,7 +62,7 @@ def check_shard(path: Path) -> int:
     return sum(len(records) for records in _batches(path))
 
 
-def memory_mapped_images(path: Path, num_images: int, size: int) -> UInt8:
+def memory_mapped_images(path: Path, num_images: int, size: int, num_attributes: int) -> UInt8:
     """The images of a shard as a read-only view (num_images, size, size, 3) of the file; nothing is read yet.
 
     Pixels are not compared with their checksums here: see `check_shard`.
@@ -71,7 +70,7 @@ def memory_mapped_images(path: Path, num_images: int, size: int) -> UInt8:
     Raises:
         UserError: the file is missing, or does not consist of `num_images` records of such images.
     """
-    record_bytes, image_offset = _layout(size)
+    record_bytes, image_offset = _layout(size, num_attributes)
     stride = _BYTES_BEFORE_RECORD + record_bytes + _BYTES_AFTER_RECORD
     found = path.stat().st_size if path.exists() else 0
     if found != num_images * stride:
@@ -125,10 +124,10 @@ def _num_whole(records: tf.data.Dataset) -> int:
 
 
 @functools.cache
-def _layout(size: int) -> tuple[int, int]:
+def _layout(size: int, num_attributes: int) -> tuple[int, int]:
     """Bytes of a record, and offset of the pixels in it."""
     pixels = np.full((size, size, 3), 255, np.uint8)
-    record = _serialised(pixels, 0, np.zeros(len(ATTRIBUTES), np.bool_))
+    record = _serialised(pixels, 0, np.zeros(num_attributes, np.bool_))
     # The byte before the pixels ends a length and is below 128, so the first match is where they begin.
     return len(record), record.index(pixels.tobytes())
 

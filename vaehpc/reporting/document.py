@@ -110,7 +110,8 @@ def final_radii(runs: Sequence[EndedRun]) -> str:
 def is_comparable(config: StudyConfig, arm: ArmConfig) -> bool:
     """Whether the article's radii mean anything for this arm: real images of its size, and its latent dimension."""
     data, z_dim = config.data, ModelConfig().z_dim
-    return not data.synthetic and data.image_size == config.plan.classes.article_image_size and arm.model.z_dim == z_dim
+    is_celeba = not (data.synthetic or data.photographs)
+    return is_celeba and data.image_size == config.plan.classes.article_image_size and arm.model.z_dim == z_dim
 
 
 def contents(

@@ -554,6 +554,10 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
     found = []
     if summary.data.synthetic:
         found.append("Built-in synthetic faces: the study shows the machinery and says nothing about CelebA.")
+    if config.data.photographs:
+        found.append("These images are not CelebA's: nothing is compared with what the article says of those.")
+    if not config.data.has_attributes:
+        found.append("The data set has no attributes: their linear probes are left out.")
     if config.preset == "demo":
         found.append("The demo preset shows the machinery, not science: a small net, few and small images, few steps.")
     found += too_short(config)

@@ -15,7 +15,7 @@ from vaehpc.reporting.explanation import Explained, event_words, overview_figure
 from vaehpc.reporting.figures import EndedRun
 from vaehpc.reporting.page import Drawing, data_uri, inline, rendered
 from vaehpc.schema.config import RunConfig
-from vaehpc.schema.results import ATTRIBUTES, AttributeProbe, EpochRecord, LatentStatistics, RunSummary, TrainedRecord
+from vaehpc.schema.results import AttributeProbe, EpochRecord, LatentStatistics, RunSummary, TrainedRecord
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.quantities import best_probe
 
@@ -51,8 +51,8 @@ class RunMaterial:
     """None: no step of the flight recorder is there."""
     arrays: Mapping[str, npt.NDArray[Any]]
     """Of statistics/, by name without '.npy'."""
-    attributes: npt.NDArray[np.bool_] | None
-    """Of the training images, (num_train, 40)."""
+    attributes: Mapping[str, npt.NDArray[np.bool_]] | None
+    """Of the training images, (num_train,), by name."""
     images: Mapping[str, bytes] = field(default_factory=dict)
     """PNG files by name, in the order of SAMPLE_IMAGES."""
 
@@ -179,7 +179,7 @@ def _of_the_cloud(run: RunMaterial, statistics: LatentStatistics) -> dict[str, D
         best = best_attribute(statistics)
         has_best = None
         if run.attributes is not None and best is not None and positions is not None:
-            has_best = run.attributes[positions, ATTRIBUTES.index(best)]
+            has_best = run.attributes[best][positions]
         for result in statistics.tsne:
             coordinates = run.arrays.get(f"tsne_{size}_{result.settings}")
             if result.num_images == size and coordinates is not None:

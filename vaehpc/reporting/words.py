@@ -351,10 +351,8 @@ def times(count: int) -> str:
 
 
 def seeds(found: Sequence[int]) -> str:
-    """'0 to 15', '0, 3 and 7', 'none'."""
-    if len(found) > 2 and list(found) == list(range(found[0], found[-1] + 1)):
-        return f"{found[0]} to {found[-1]}"
-    return enumeration([str(seed) for seed in found]) if found else "none"
+    """'0 to 15', '5, 9 and 20 to 29', 'none'."""
+    return enumeration(ranges(found)) if found else "none"
 
 
 def plan_defaults(summary: StudySummary) -> str:

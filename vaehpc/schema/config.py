@@ -240,6 +240,10 @@ class DataConfig(Frozen):
     num_train: PositiveInt
     entropy_floor: float
     """H(x) of the training split in nats per pixel x pixels, the least reconstruction loss possible."""
+    has_attributes: bool = True
+    """Without them there are no attribute probes."""
+    photographs: bool = False
+    """Whether it is neither CelebA nor built-in faces."""
 
 
 class ImageRecord(Result):

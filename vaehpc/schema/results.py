@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from vaehpc.schema.config import Provenance, ReplayConfig
+from vaehpc.schema.data import Resize, SplitName
 from vaehpc.schema.frozen import Result
 from vaehpc.schema.plan import Alternative, Endpoint
 
@@ -26,7 +27,7 @@ ATTRIBUTES = (
     "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick",
     "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
-"""CelebA's 40 attributes: the columns of attributes.npy, in the order of list_attr_celeba.txt."""
+"""CelebA's 40 attributes, in the order of list_attr_celeba.txt; those of every data set made before 0.3.0."""
 
 
 class Shard(Result):
@@ -52,16 +53,16 @@ class Preprocessing(Result):
 
     version: int
     size: int
-    crop: int
-    """Side of the centre crop before the resize; 0: none."""
-    resize: Literal["area", "distort"]
-    split: Literal["article", "official"]
+    crop: int | None
+    """Side of the centre crop before the resize; 0: none; None: each image's shorter side."""
+    resize: Resize
+    split: SplitName
     num_train: int
     images_per_shard: int
 
 
 class Manifest(Result):
-    """manifest.json of a data set, written last. `sha256` covers everything in it but `name` and `source`."""
+    """manifest.json of a data set, written last. `sha256` covers all that the data are: not name, source and attributes' names."""
 
     name: str
     synthetic: bool
@@ -70,10 +71,14 @@ class Manifest(Result):
     splits: dict[str, Split]
     shards: tuple[Shard, ...]
     sidecars: dict[str, str]
-    """SHA-256 of attributes.npy and image_numbers.npy."""
+    """SHA-256 of attributes.npy and image_numbers.npy, and of photographs of image_names.json."""
     sha256: str
     source: str | None = None
     """What `prepare` read: hash of the images' names, sizes and checksums, or which faces were drawn."""
+    attributes: tuple[str, ...] = ATTRIBUTES
+    """The columns of attributes.npy, by name."""
+    photographs: bool = False
+    """Whether it is neither CelebA nor built-in faces."""
 
 
 # One run

@@ -15,6 +15,7 @@ from rich.console import Console
 from vaehpc import __version__
 from vaehpc.command import UserError, say
 from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.data import Request
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.arrays import (
     Batch,
@@ -31,7 +32,7 @@ from vaehpc.slurm.arrays import (
 )
 from vaehpc.slurm.client import SlurmError, associations, configuration, of_account, queued, submit_limit
 from vaehpc.slurm.images import STAGES, ImageError, can_look, examined
-from vaehpc.study.files import DataDir, StudyDir, write_text
+from vaehpc.study.files import DataDir, StudyDir, write_model, write_text
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site, resolved
 from vaehpc.study.study import create_study
@@ -206,7 +207,7 @@ def _status_line(study: StudyDir) -> str:
 def queue_preparation(
     study: StudyDir,
     data: DataDir,
-    request: dict[str, object],
+    request: Request,
     argv: Sequence[str],
     chosen: SiteConfig,
     wait: bool,
@@ -231,11 +232,12 @@ def queue_preparation(
     Raises:
         UserError: Slurm refuses, or does not answer.
     """
-    celeba = Path(str(request["celeba"])) if "celeba" in request else None
-    lists_too = celeba and (celeba if celeba.is_dir() else celeba.parent)
-    if celeba and not celeba.exists():
-        raise UserError(f"--celeba {celeba} does not exist. Nothing was submitted.")
-    site = resolved(chosen, lists_too, study.path, data.path, Path.cwd())
+    for option, path in request.paths.items():
+        if not path.exists():
+            raise UserError(f"--{option} {path} does not exist. Nothing was submitted.")
+    # With what lies beside a file, or beside what a link leads to.
+    read = {path if path.is_dir() else path.parent for of in request.paths.values() for path in (of, of.resolve())}
+    site = resolved(chosen, *sorted(read), study.path, data.path, Path.cwd())
     require_package(site)
     queue, _ = _asked_of_slurm(study, site)
     if queue.of_stage("prepare") or queue.of_stage("launch"):
@@ -243,7 +245,7 @@ def queue_preparation(
         say(console, "The data are being prepared; the arrays are submitted after it.")
         return _waited(study, study.report, console, show) if wait else 0
     data.progress.mkdir(parents=True, exist_ok=True)
-    write_text(data.request_path, json.dumps(request | {"workers": site.jobs["prepare"].cpus}) + "\n")
+    write_model(data.request_path, request.model_copy(update={"workers": site.jobs["prepare"].cpus}))
     study.jobs.mkdir(parents=True, exist_ok=True)
     batches = preparation(study, data)
     again = [argument for argument in argv if argument != "--wait"]

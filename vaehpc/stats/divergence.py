@@ -84,7 +84,7 @@ def article_scale(arm: ArmConfig, data: DataConfig, plan: ClassPlan) -> ControlS
     """
     articles, own = TrainConfig(), arm.train
     is_the_articles = (
-        not data.synthetic
+        not (data.synthetic or data.photographs)
         and data.image_size == plan.article_image_size
         and data.num_train == plan.article_num_train
         and arm.model == ModelConfig()

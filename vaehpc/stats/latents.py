@@ -16,7 +16,6 @@ from scipy import stats
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.plan import TsneSettings
 from vaehpc.schema.results import (
-    ATTRIBUTES,
     AttributeProbe,
     DimensionStatistics,
     GaussianStatistics,
@@ -178,10 +177,13 @@ def _embedded(
     return result, embedding.coordinates
 
 
-def probes(points: FloatArray, attributes: npt.NDArray[np.bool_], config: RunConfig) -> dict[str, AttributeProbe]:
-    """Linear probes of the attributes (num_images, 40): fitted on one random part of a sample, judged on the other."""
+def probes(
+    points: FloatArray, attributes: Mapping[str, npt.NDArray[np.bool_]], config: RunConfig
+) -> dict[str, AttributeProbe]:
+    """Linear probes of attributes (num_images,): fitted on one random part of a sample, judged on the other."""
     plan = config.plan.attributes
     images = np.random.default_rng(config.key("probes")).permutation(len(points))[: plan.num_images]
     test, train = np.split(images, [max(1, round(plan.test_share * len(images)))])
-    fitted, judging = (points[train], attributes[train]), (points[test], attributes[test])
-    return attribute_probes(fitted, judging, ATTRIBUTES, plan.penalty)
+    values = np.column_stack(list(attributes.values()))
+    fitted, judging = (points[train], values[train]), (points[test], values[test])
+    return attribute_probes(fitted, judging, list(attributes), plan.penalty)

@@ -71,7 +71,9 @@ def summarise(
         control={name: control.name for name, control in controls.items()},
         plan_sha256=config.plan_sha256,
         provenance=config.provenance,
-        comparison=compare(reference, config.data, config.arms, measured, summaries, rates),
+        comparison=None
+        if config.data.photographs
+        else compare(reference, config.data, config.arms, measured, summaries, rates),
         contrasts=tuple(contrasts(config, arms, summaries, look, is_as_planned=not not_as_planned)),
         look=look,
         events={name: curve for name, curve in curves.items() if curve is not None},

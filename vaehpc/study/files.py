@@ -186,6 +186,8 @@ class DataDir:
         self.manifest_path = self.path / "manifest.json"
         self.attributes = self.path / "attributes.npy"
         self.image_numbers = self.path / "image_numbers.npy"
+        self.image_names = self.path / "image_names.json"
+        """Of photographs that are not CelebA's: their paths, in the order of the numbers' array."""
         self.progress = self.path / ".prepare"
         """Request, settings and records of finished shards, until the manifest is written."""
         self.request_path = self.progress / "request.json"

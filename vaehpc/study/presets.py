@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from vaehpc.command import UserError, nearest
-from vaehpc.schema.config import ArmConfig, ArmKind, ModelConfig, SpikeConfig, TrainConfig, VaeConfig
+from vaehpc.schema.config import MAX_SEEDS, ArmConfig, ArmKind, ModelConfig, SpikeConfig, TrainConfig, VaeConfig
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.study.files import declaration
@@ -188,6 +190,28 @@ def preset_plan(preset: Preset, arms: Mapping[str, ArmConfig]) -> PlanConfig:
 def controlled_by(control: str, arms: Mapping[str, ArmConfig]) -> list[str]:
     """The other arms of which this one can be the control; none if it is not among them."""
     return [name for name, arm in arms.items() if control in arms.keys() - {name} and arms[control].is_control_of(arm)]
+
+
+def asked_seeds(asked: Sequence[str], origin: str) -> tuple[int, ...]:
+    """Seeds in words: one number N is 0 to N - 1, several are themselves, 'A:B' is A to B - 1.
+
+    Raises:
+        UserError: something is no such word, a seed is there twice, or there are none or too many.
+    """
+    found: list[int] = []
+    for word in asked:
+        if not re.fullmatch(r"[0-9]{1,7}(:[0-9]{1,7})?", word):
+            raise UserError(f"{origin} {word}: seeds are numbers or ranges A:B, which is A to B - 1")
+        first, *end = map(int, word.split(":"))
+        found += range(first, *end) if end else range(first) if len(asked) == 1 else (first,)
+    if not found or max(found) >= MAX_SEEDS:
+        raise UserError(
+            f"{origin} {' '.join(asked)}: 1 to {MAX_SEEDS:,} seeds are possible, 0 to {MAX_SEEDS - 1:,}; 16 means the"
+            " seeds 0 to 15, and 5 9 20:30 the seeds 5, 9 and 20 to 29"
+        )
+    if twice := [seed for seed, count in Counter(found).items() if count > 1]:
+        raise UserError(f"{origin} {' '.join(asked)}: seed {twice[0]} is there twice")
+    return tuple(sorted(found))
 
 
 def named_arms(asked: Sequence[str]) -> dict[str, Arm]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,23 +54,25 @@ def planned_study(
     preset: str,
     data: DataConfig,
     arms: Mapping[str, ArmConfig],
-    num_seeds: int,
+    seeds: Iterable[int],
     plan: PlanConfig | None = None,
+    root_seed: int = ROOT_SEED,
 ) -> StudyConfig:
-    """Arms x seeds 0 ... num_seeds - 1 under a plan; None: analysis/plan.toml, whose text the study then keeps."""
+    """Arms x seeds under a plan; None: analysis/plan.toml, whose text the study then keeps."""
+    of_each = tuple(sorted(seeds))
     usual = analysis_plan()
     text = plan_text() if plan in (None, usual) else plan.text
     return StudyConfig(
         name=name,
         preset=preset,
-        root_seed=ROOT_SEED,
+        root_seed=root_seed,
         data=data,
         plan=plan or usual,
         plan_text=text,
         plan_sha256=text_sha256(text),
         arms=dict(arms),
-        seeds={arm: tuple(range(num_seeds)) for arm in arms},
-        first_seeds={arm: tuple(range(num_seeds)) for arm in arms},
+        seeds=dict.fromkeys(arms, of_each),
+        first_seeds=dict.fromkeys(arms, of_each),
         provenance=provenance(),
     )
 
@@ -100,6 +102,8 @@ def data_config(data: DataDir) -> DataConfig:
         image_size=manifest.preprocessing.size,
         num_train=train.num_images,
         entropy_floor=train.entropy_floor,
+        has_attributes=bool(manifest.attributes),
+        photographs=manifest.photographs,
     )
 
 

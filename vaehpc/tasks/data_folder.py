@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import Literal
 
 from vaehpc.command import UserError
+from vaehpc.images.celeba import CROP
+from vaehpc.schema.data import Resize, SplitName
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Manifest
 from vaehpc.study.files import DataDir, read_model, sha256_of_file, write_model
@@ -18,10 +19,12 @@ class Settings(Frozen):
 
     version: int
     size: int
-    resize: Literal["area", "distort"]
-    split: Literal["article", "official"]
+    resize: Resize
+    split: SplitName
     num_train: int | None
     """None: as the official partition has it."""
+    crop: int | None = CROP
+    """As in the manifest; of a release before 0.3.0, CelebA's."""
     images_per_shard: int
     source: str
     """Identity of the images and their lists, or which faces are drawn."""
@@ -86,7 +89,8 @@ def _settings_of(manifest: Manifest) -> Settings:
         size=made.size,
         resize=made.resize,
         split=made.split,
-        num_train=made.num_train if made.split == "article" else None,
+        num_train=None if made.split == "official" else made.num_train,
+        crop=made.crop,
         images_per_shard=made.images_per_shard,
         source=manifest.source or "unknown images",
     )
@@ -100,7 +104,7 @@ def _require_equal(data: DataDir, found: Settings, asked: Settings) -> None:
         if value != asked_values[name]
     ]
     if differences:
-        remedy = "Ask for the same, choose another --out, or remove the folder."
+        remedy = "Ask for the same, choose another folder (--out; of a launch --data), or remove this one."
         raise UserError("\n".join([f"{data.path} was made with other settings:", *differences, remedy]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import multiprocessing
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -75,8 +76,8 @@ def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool) -> str
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
-def attributes_of(config: StudyConfig | RunConfig) -> npt.NDArray[np.bool_] | None:
-    """Attributes (num_train, 40) of the training images; None where the data set is gone or another one."""
+def attributes_of(config: StudyConfig | RunConfig) -> Mapping[str, npt.NDArray[np.bool_]] | None:
+    """Attributes (num_train,) of the training images by name; None where the data set has none, or is gone or another."""
     try:
         return load_attributes(config)
     except UserError as error:
@@ -88,7 +89,10 @@ def attributes_of(config: StudyConfig | RunConfig) -> npt.NDArray[np.bool_] | No
 
 
 def read_material(
-    run_dir: RunDir, config: RunConfig, summary: RunSummary, attributes: npt.NDArray[np.bool_] | None
+    run_dir: RunDir,
+    config: RunConfig,
+    summary: RunSummary,
+    attributes: Mapping[str, npt.NDArray[np.bool_]] | None,
 ) -> RunMaterial:
     """What a run has left. Of one that is missing nothing is believed but its probe and its recorder."""
     is_missing = summary.run_class is None

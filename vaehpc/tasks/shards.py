@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vaehpc.command import WorkerKilledError
-from vaehpc.images.celeba import FaceImages, open_images
+from vaehpc.command import UserError, WorkerKilledError
+from vaehpc.images.photographs import Decoder
+from vaehpc.images.places import File
 from vaehpc.images.preprocess import preprocess
 from vaehpc.images.splits import ShardImages
 from vaehpc.images.workers import run_in_workers
+from vaehpc.schema.data import Resize
 from vaehpc.schema.frozen import Result
 from vaehpc.schema.results import Shard
 from vaehpc.study.files import read_model, sha256_of_file, write_model
@@ -26,18 +26,19 @@ from vaehpc.study.files import read_model, sha256_of_file, write_model
 class ShardJob:
     """What a worker needs to make one shard."""
 
-    images_path: Path
-    """The zip or folder that the images are read from."""
+    files: Sequence[File]
+    """Of its images."""
+    decode: Decoder
     path: Path
     """The shard."""
     record_path: Path
     """The record, written when the shard is in its place."""
     shard: ShardImages
-    names: tuple[str, ...]
     numbers: npt.NDArray[np.int32]
     attributes: npt.NDArray[np.bool_]
     size: int
-    resize: Literal["area", "distort"]
+    resize: Resize
+    crop: int | None
 
 
 class ShardRecord(Result):
@@ -91,11 +92,13 @@ def _finished(job: ShardJob) -> ShardRecord | None:
 
 
 def _make_shard(job: ShardJob) -> tuple[Path, ShardRecord]:
-    source = _opened(job.images_path)
-    images = np.empty((len(job.names), job.size, job.size, 3), np.uint8)
+    images = np.empty((len(job.files), job.size, job.size, 3), np.uint8)
     pixel_counts = np.zeros(256, np.int64)
-    for image, name in zip(images, job.names, strict=True):
-        image[:] = preprocess(source.image(name), job.size, job.resize)
+    for image, file in zip(images, job.files, strict=True):
+        try:
+            image[:] = preprocess(job.decode(file), job.size, job.resize, job.crop)
+        except ValueError as error:
+            raise UserError(f"{file}: {error}.") from None
         pixel_counts += np.bincount(image.reshape(-1), minlength=256)
     from vaehpc.images.tfrecord import (
         write_shard,
@@ -112,9 +115,3 @@ def _make_shard(job: ShardJob) -> tuple[Path, ShardRecord]:
     record = ShardRecord(shard=shard, pixel_counts=tuple(pixel_counts.tolist()))
     write_model(job.record_path, record)
     return job.path, record
-
-
-@functools.cache
-def _opened(path: Path) -> FaceImages:
-    """Once per worker: the directory of CelebA's zip takes a second to read."""
-    return open_images(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from vaehpc.command import UserError, explained
 from vaehpc.schema.config import RunConfig, StudyConfig
-from vaehpc.schema.results import ATTRIBUTES, Head, HeadNorms, LatentStatistics
+from vaehpc.schema.results import Head, HeadNorms, LatentStatistics
 from vaehpc.stats import latents
 from vaehpc.stats.gaussian import fitted_normal, mean_and_covariance
 from vaehpc.stats.heads import head_norms
@@ -26,6 +27,7 @@ from vaehpc.study.files import DataDir, RunDir
 
 logger = logging.getLogger(__name__)
 
+Bool = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.floating[Any]]
 
 LARGEST_RADIUS = 1e15
@@ -83,8 +85,8 @@ def load_latents(path: Path, config: RunConfig) -> npt.NDArray[np.float32]:
     return latents
 
 
-def load_attributes(config: RunConfig | StudyConfig) -> npt.NDArray[np.bool_] | None:
-    """Attributes (num_train, 40) of the training images; None if the data set is not there any more.
+def load_attributes(config: RunConfig | StudyConfig) -> Mapping[str, Bool] | None:
+    """Attributes (num_train,) of the training images by name; None if the data set has none, or is not there any more.
 
     Raises:
         UserError: another data set lies there, or the array is damaged.
@@ -101,15 +103,15 @@ def load_attributes(config: RunConfig | StudyConfig) -> npt.NDArray[np.bool_] | 
         )
     first = manifest.splits["train"].first_image
     try:
-        attributes: npt.NDArray[np.bool_] = np.load(data.attributes)[first : first + config.data.num_train]
+        attributes: Bool = np.load(data.attributes)[first : first + config.data.num_train]
     except (OSError, ValueError) as error:
         raise UserError(f"{data.attributes} cannot be read: {error}. Prepare the data set again.") from error
-    if attributes.shape != (config.data.num_train, len(ATTRIBUTES)):
+    if attributes.shape != (config.data.num_train, len(manifest.attributes)):
         raise UserError(
             f"{data.attributes} holds {attributes.shape} for the training images, not"
-            f" {(config.data.num_train, len(ATTRIBUTES))}. Prepare the data set again."
+            f" {(config.data.num_train, len(manifest.attributes))}. Prepare the data set again."
         )
-    return attributes
+    return dict(zip(manifest.attributes, attributes.T, strict=True)) or None
 
 
 def load_heads(run_dir: RunDir, config: RunConfig) -> dict[Head, HeadNorms] | None:
@@ -138,7 +140,7 @@ def latent_statistics(
     mu: FloatArray,
     log_var: FloatArray | None,
     z: FloatArray,
-    attributes: npt.NDArray[np.bool_] | None,
+    attributes: Mapping[str, Bool] | None,
     heads: dict[Head, HeadNorms] | None,
     met_nonfinite: bool = False,
 ) -> tuple[LatentStatistics, dict[str, npt.NDArray[Any]]]:
@@ -177,7 +179,7 @@ def latent_statistics(
         logger.warning("%s: its latents are not finite, or all the same: there is no cloud to measure", config.name)
         return statistics, arrays
     points = mu if len(measurable) == len(mu) else mu[measurable]
-    of_points = None if attributes is None else attributes[measurable]
+    of_points = attributes and {name: values[measurable] for name, values in attributes.items()}
     with threadpool_limits(1, user_api="blas"):  # its threads would wait for each other wherever a processor is busy
         of_cloud, cloud_arrays = cloud_statistics(config, points, of_points, num_threads(), is_compared)
     for name in cloud_arrays:
@@ -189,7 +191,7 @@ def latent_statistics(
 def cloud_statistics(
     config: RunConfig,
     points: FloatArray,
-    attributes: npt.NDArray[np.bool_] | None,
+    attributes: Mapping[str, Bool] | None,
     threads: int,
     is_compared: bool = True,
 ) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

@@ -17,7 +17,6 @@ import tensorflow as tf
 from PIL import Image
 
 from vaehpc.schema.config import RunConfig
-from vaehpc.schema.results import ATTRIBUTES
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import DataDir
 from vaehpc.training.checkpoint import Progress
@@ -185,11 +184,13 @@ def _event(step: int, **what: Any) -> bytes:
 
 
 def _write_attributes(path: Path, data: DataDir, count: int) -> None:
-    """A line per image: its number and CelebA's 40 attributes as 0 or 1."""
-    first = data.manifest().splits["train"].first_image
+    """A line per image: its number and its attributes as 0 or 1."""
+    manifest = data.manifest()
+    first = manifest.splits["train"].first_image
     shown = slice(first, first + count)
     columns = [np.load(file, mmap_mode="r")[shown] for file in (data.image_numbers, data.attributes)]
-    header = "\t".join(("image", *ATTRIBUTES))
+    # TensorBoard takes the header of a single column for a label.
+    header = "\t".join(("image", *manifest.attributes)) if manifest.attributes else ""
     np.savetxt(path, np.column_stack(columns), fmt="%d", delimiter="\t", header=header, comments="")
 
 

@@ -16,7 +16,7 @@ from vaehpc.command import UserError
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images
 from vaehpc.machine.hardware import gpu_memory
 from vaehpc.schema.config import RunConfig
-from vaehpc.schema.results import Shard
+from vaehpc.schema.results import Manifest, Shard
 from vaehpc.study.files import DataDir
 from vaehpc.training.staging import staged
 
@@ -89,12 +89,13 @@ def load_training_images(run: RunConfig) -> Images:
         )
     shards = [shard for shard in manifest.shards if shard.split == "train"]
     folder = staged(data, manifest.sha256, shards)
-    return ShardedImages([_checked_and_mapped(folder, shard, manifest.preprocessing.size) for shard in shards])
+    return ShardedImages([_checked_and_mapped(folder, shard, manifest) for shard in shards])
 
 
-def _checked_and_mapped(folder: Path, shard: Shard, size: int) -> UInt8:
+def _checked_and_mapped(folder: Path, shard: Shard, manifest: Manifest) -> UInt8:
     check_shard(folder / shard.file)
-    return memory_mapped_images(folder / shard.file, shard.num_images, size)
+    size, num_attributes = manifest.preprocessing.size, len(manifest.attributes)
+    return memory_mapped_images(folder / shard.file, shard.num_images, size, num_attributes)
 
 
 def epoch_order(run: RunConfig, epoch: int) -> npt.NDArray[np.int64]:
