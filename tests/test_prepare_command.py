@@ -99,7 +99,9 @@ def test_kaggles_archive_is_the_same_data_set(whole: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("inline")
-def test_images_without_lists_have_no_attributes(celeba: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_without_lists_have_no_attributes(
+    celeba: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (celeba / "list_attr_celeba.txt").unlink()
     assert main(command(celeba, tmp_path / "out")) == 0
     said = capsys.readouterr().out
@@ -193,7 +195,11 @@ def untouched(celeba: Path) -> None:
         (untouched, ["--num-train", "13"], "13 training images are not possible with 12 images"),
         (untouched, ["--split", "official", "--num-train", "5"], "--num-train goes with the other splits"),
         (untouched, ["--workers", "0"], "--workers 0: Input should be greater than 0"),
-        (untouched, ["--crop", "179"], "--crop 179: at least 16 are needed, and CelebA's aligned images are 178 pixels wide"),
+        (
+            untouched,
+            ["--crop", "179"],
+            "--crop 179: at least 16 are needed, and CelebA's aligned images are 178 pixels wide",
+        ),
         (untouched, ["--crop", "8"], "--crop 8: at least 16 are needed"),
         (untouched, ["--size", "112", "--crop", "100"], "--size 112: a multiple of 16 from 16 to 96 is needed"),
         (untouched, ["--synthetic", "5"], "--celeba and --synthetic given: give one of --celeba PATH"),

@@ -100,7 +100,7 @@ class Launch:
     data: Path | None = None
     """Prepared data set (also $VAEHPC_DATA); where images are given, the folder that they are prepared into first, by
     default one in the folder 'data' beside --out."""
-    request: Annotated[DataRequest, tyro.conf.arg(name="")] = DataRequest()
+    request: Annotated[DataRequest, tyro.conf.arg(name="")] = field(default_factory=DataRequest)
     executor: Literal["auto"] | Executor = "auto"
     """slurm: arrays in its queue; local: processes on this machine, as many as processors or GPUs; debug: in this
     process; auto: what --site says, else slurm where sbatch is, else local."""
@@ -176,10 +176,13 @@ def parsed(argv: Sequence[str]) -> Launch:
     except pydantic.ValidationError as error:
         raise wrong_option(error) from None
     if arguments.request.source is None and arguments.request != DataRequest():
-        raise UserError("--first, --size and all else that makes a data set goes with --celeba, --images or --synthetic")
+        raise UserError(
+            "--first, --size and all else that makes a data set goes with --celeba, --images or --synthetic"
+        )
     if not asked and preset == "demo" and chosen_site(arguments.site, arguments.executor)[1] == "slurm":
         raise UserError(
-            "on Slurm a study needs data: give --celeba PATH, --images PATH or --data DIR, or take built-in faces with --preset demo"
+            "on Slurm a study needs data: give --celeba PATH, --images PATH or --data DIR, or take built-in faces with"
+            " --preset demo"
         )
     return arguments
 
@@ -194,10 +197,11 @@ def _settings_of_file(path: Path) -> dict[str, Any]:
             takes = getattr(plain.get(key, dict), "__name__", "number or list")
             raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it takes a {takes}")
     if (seeds := values.get("seeds")) is not None:
+        several = seeds if isinstance(seeds, list) else []
         # Of a list a single number is itself.
-        words = [str(seeds)] if isinstance(seeds, int) else [f"{s}:{s + 1}" if type(s) is int else str(s) for s in seeds]
-        values["seeds"] = tuple(words)
+        words = [f"{seed}:{seed + 1}" if type(seed) is int else str(seed) for seed in several] or [str(seeds)]
         asked_seeds(words, f"--config {path}: seeds")
+        values["seeds"] = tuple(words)
     if not all(isinstance(arm, str) for arm in values.get("arms", ())):
         raise UserError(f"--config {path}: arms = {values['arms']!r} is not allowed; it takes names of arms")
     if (preset := values.get("preset", "demo")) not in PRESETS:
@@ -225,7 +229,9 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     preset = PRESETS[asked.preset]
     site, executor = chosen_site(asked.site, asked.executor)
     if asked.preset == "article" and not data_given:
-        raise UserError("preset 'article' needs data: give --celeba PATH, --images PATH or --data DIR, or take --preset demo")
+        raise UserError(
+            "preset 'article' needs data: give --celeba PATH, --images PATH or --data DIR, or take --preset demo"
+        )
     why = "" if asked.request.synthetic else ", because no data are given"
     source = f"data of {data_given}" if data_given else f"built-in faces{why}"
     say(console, f"Preset {asked.preset} on {source}, executor {executor}.")
@@ -444,7 +450,7 @@ def wanted_data(asked: Launch) -> tuple[DataDir, Request | None]:
         return DataDir(asked.data), None
     if source is None:
         return DataDir(beside / "demo-faces"), Request(synthetic=DEMO_IMAGES, size=DEMO_IMAGE_SIZE)
-    name = {"images": re.sub(r"[^\w.-]", "_", request.images.absolute().stem) if request.images else ""}.get(source, source)
+    name = source if request.images is None else re.sub(r"[^\w.-]", "_", request.images.absolute().stem)
     return DataDir(asked.data or beside / f"{name}-{request.size}"), Request(**request.model_dump() | request.paths)
 
 

@@ -163,8 +163,8 @@ def notes(manifest: Manifest) -> list[str]:
     if manifest.attributes or manifest.photographs:
         return []
     return [
-        "no attributes: list_attr_celeba.txt or .csv lies neither in nor beside the images, so that attribute probes are"
-        " left out; --attributes FILE names it"
+        "no attributes: list_attr_celeba.txt or .csv lies neither in nor beside the images, so that attribute probes"
+        " are left out; --attributes FILE names it"
     ]
 
 

@@ -1,4 +1,4 @@
-"""CelebA and other images in the shapes in which people have them: read as the plain one, or refused by a text that helps."""
+"""CelebA and other images in the shapes that people have: read as the plain one, or refused by a text that helps."""
 
 import io
 import os
@@ -192,42 +192,71 @@ SAME: dict[str, Shape] = {
     "a list downloaded twice": folder_of([*entries(), *TXT, ("list_attr_celeba (1).txt", b"half")]),
     "lists in the archive": with_archive([*entries(), *TXT]),
     "lists zipped one by one": folder_of(
-        [("faces.zip", zipped(entries())), *((f"{member}.zip", zipped([(member, content)])) for member, content in CSV)],
+        [
+            ("faces.zip", zipped(entries())),
+            *((f"{member}.zip", zipped([(member, content)])) for member, content in CSV),
+        ],
         "faces.zip",
     ),
     "lists beside the link": linked(beside_link=True),
     "lists beside what the link leads to": linked(beside_link=False),
     "lists named": named_lists(packed=False),
     "lists named, each in a zip": named_lists(packed=True),
-    "torchvision": folder_of((f"celeba/{member}", content) for member, content in [("img_align_celeba.zip", zipped(entries())), *TXT]),
-    "torchvision unpacked": folder_of(
-        [(f"celeba/{member}", content) for member, content in [("img_align_celeba.zip", zipped(entries())), *entries(), *TXT]]
+    "torchvision": folder_of(
+        (f"celeba/{member}", content) for member, content in [("img_align_celeba.zip", zipped(entries())), *TXT]
     ),
-    "torchvision's folder": folder_of(((f"celeba/{member}", content) for member, content in [*entries(), *TXT]), "celeba"),
+    "torchvision unpacked": folder_of(
+        [
+            (f"celeba/{member}", content)
+            for member, content in [("img_align_celeba.zip", zipped(entries())), *entries(), *TXT]
+        ]
+    ),
+    "torchvision's folder": folder_of(
+        ((f"celeba/{member}", content) for member, content in [*entries(), *TXT]), "celeba"
+    ),
     "CelebA's own drive": folder_of(
-        [("Img/img_align_celeba.zip", zipped(entries())), ("Anno/list_attr_celeba.txt", ATTR_TXT.encode()),
-         ("Eval/list_eval_partition.txt", PART_TXT.encode())]
+        [
+            ("Img/img_align_celeba.zip", zipped(entries())),
+            ("Anno/list_attr_celeba.txt", ATTR_TXT.encode()),
+            ("Eval/list_eval_partition.txt", PART_TXT.encode()),
+        ]
     ),
     "CelebA's own drive, its zip": folder_of(
-        [("Img/img_align_celeba.zip", zipped(entries())), ("Anno/list_attr_celeba.txt", ATTR_TXT.encode()),
-         ("Eval/list_eval_partition.txt", PART_TXT.encode())], "Img/img_align_celeba.zip"
+        [
+            ("Img/img_align_celeba.zip", zipped(entries())),
+            ("Anno/list_attr_celeba.txt", ATTR_TXT.encode()),
+            ("Eval/list_eval_partition.txt", PART_TXT.encode()),
+        ],
+        "Img/img_align_celeba.zip",
     ),
     "a download of that drive, a zip in a zip": with_archive(
-        [("CelebA/Img/img_align_celeba.zip", zipped(entries())),
-         *((f"CelebA/Anno/{member}", content) for member, content in TXT)], "drive-download-001.zip"
+        [
+            ("CelebA/Img/img_align_celeba.zip", zipped(entries())),
+            *((f"CelebA/Anno/{member}", content) for member, content in TXT),
+        ],
+        "drive-download-001.zip",
     ),
     "archive of any name": with_archive(entries("some/where"), "faces"),
     "archive without folder": with_archive(entries("")),
     "archive with backslashes": with_archive((member.replace("/", "\\"), content) for member, content in entries()),
-    "folder with backslashes": folder_of([*((member.replace("/", "\\"), content) for member, content in entries()), *TXT]),
+    "folder with backslashes": folder_of(
+        [*((member.replace("/", "\\"), content) for member, content in entries()), *TXT]
+    ),
     "archive with ./": with_archive((f"./{member}", content) for member, content in entries()),
     "capital .JPG": folder_of([*((member.replace(".jpg", ".JPG"), content) for member, content in entries()), *TXT]),
     ".jpeg without zeros": folder_of([*((f"{number}.jpeg", FACES[number]) for number in NUMBERS), *TXT]),
     "archive of a Mac": with_archive(
-        [("img_align_celeba/", b""), ("__MACOSX/img_align_celeba/._000001.jpg", b"Mac OS X"),
-         ("img_align_celeba/._000002.jpg", b"Mac"), ("img_align_celeba/.DS_Store", b"\0\0\0\1Bud1"), *entries()]
+        [
+            ("img_align_celeba/", b""),
+            ("__MACOSX/img_align_celeba/._000001.jpg", b"Mac OS X"),
+            ("img_align_celeba/._000002.jpg", b"Mac"),
+            ("img_align_celeba/.DS_Store", b"\0\0\0\1Bud1"),
+            *entries(),
+        ]
     ),
-    "folder of Windows": folder_of([*entries(), *TXT, ("img_align_celeba/Thumbs.db", b"\xd0\xcf"), ("cover.jpg", FACES[1])]),
+    "folder of Windows": folder_of(
+        [*entries(), *TXT, ("img_align_celeba/Thumbs.db", b"\xd0\xcf"), ("cover.jpg", FACES[1])]
+    ),
     "images in several folders": folder_of([*entries("a", (2, 5)), *entries("b", (1, 3, 4)), *TXT]),
     "in several archives": folder_of(
         [("1.zip", zipped(entries("a", (2, 5)))), ("2.zip", zipped(entries("b", (1, 3, 4)))), *TXT]
@@ -237,14 +266,16 @@ SAME: dict[str, Shape] = {
     "links to blobs": linked_blobs,
     "Parquet": parquet,
     "the first of more": folder_of([*entries(), *TXT], first=5),
-}  # fmt: skip
+}
 
 
 def pixels(request: dict[str, Any], size: int = 16) -> tuple[Any, np.ndarray]:
     source = asked_source(Request.model_validate({"size": size} | request))
     assert source is not None
     decode = source.images.decode
-    return source, np.stack([preprocess(decode(file), size, "area", request.get("crop")) for file in source.images.files])
+    return source, np.stack(
+        [preprocess(decode(file), size, "area", request.get("crop")) for file in source.images.files]
+    )
 
 
 def assert_is_plain(request: dict[str, Any], numbers: Iterable[int] = NUMBERS) -> None:
@@ -353,9 +384,7 @@ def test_celebas_images_as_photographs_are_the_same_pixels(tmp_path: Path) -> No
     ],
     ids=["grey", "grey and alpha", "palette", "alpha", "transparent palette", "grey JPEG", "CMYK", "progressive"],
 )
-def test_colours_of_any_kind(
-    tmp_path: Path, content: bytes, left: tuple[int, ...], right: tuple[int, ...]
-) -> None:
+def test_colours_of_any_kind(tmp_path: Path, content: bytes, left: tuple[int, ...], right: tuple[int, ...]) -> None:
     put(tmp_path, [("a.png", content)])  # a wrong ending does not matter
     _, images = pixels({"images": tmp_path})
     np.testing.assert_allclose(images[0, 8, [2, -2]], [left, right], atol=5)
@@ -370,7 +399,10 @@ def test_photographs_are_turned_as_the_camera_was_held(tmp_path: Path) -> None:
 def test_crop_is_the_square_in_the_centre(tmp_path: Path) -> None:
     put(tmp_path, [("a.png", encoded("PNG", size=(200, 100)))])
     _, images = pixels({"images": tmp_path, "crop": 16})
-    np.testing.assert_array_equal(images[0, :, [0, 7, 8, 15]], np.array([[[200, 30, 30]], [[200, 30, 30]], [[30, 30, 200]], [[30, 30, 200]]]).repeat(16, 1))
+    np.testing.assert_array_equal(
+        images[0, :, [0, 7, 8, 15]],
+        np.array([[[200, 30, 30]], [[200, 30, 30]], [[30, 30, 200]], [[30, 30, 200]]]).repeat(16, 1),
+    )
 
 
 # Refused
@@ -385,7 +417,9 @@ def of_header(width: int, height: int) -> bytes:
 
 def png_of_header(width: int, height: int) -> bytes:
     header = b"IHDR" + struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\4IDAT"
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\4IDAT"
+    )
 
 
 def patched_zip(flags: int = 0, method: int | None = None, size: int | None = None) -> bytes:
@@ -417,70 +451,161 @@ def archive(content: bytes) -> Shape:
 
 PNGS = [(f"img_align_celeba_png/{number:06d}.png", b"\x89PNG") for number in range(24)]
 REFUSED: dict[str, tuple[Shape, str]] = {
-    "nothing": (lambda folder: {"celeba": folder / "none.zip"}, r"none\.zip does not exist; expected are CelebA's 000001"),
+    "nothing": (
+        lambda folder: {"celeba": folder / "none.zip"},
+        r"none\.zip does not exist; expected are CelebA's 000001",
+    ),
     "an empty folder": (folder_of([]), r": no file, no \.jpg; expected are CelebA's 000001\.jpg"),
     "a FIFO": (fifo, r"faces\.zip is neither a file nor a folder"),
-    "PNGs": (folder_of(PNGS), r"24 \.png files in img_align_celeba_png, no \.jpg; .*--images PATH takes any photographs"),
+    "PNGs": (
+        folder_of(PNGS),
+        r"24 \.png files in img_align_celeba_png, no \.jpg; .*--images PATH takes any photographs",
+    ),
     "lists alone": (folder_of(CSV), r"2 \.csv files, no \.jpg; expected are"),
     "a list": (folder_of(CSV, "list_attr_celeba.csv"), r"list_attr_celeba\.csv: 1 KB, a text file; expected are"),
-    "a web page": (archive(b"<!DOCTYPE html><html>" + bytes(89_000)), r"celeba\.zip: 89 KB, a web page: .*img_align_celeba"),
-    "half an archive": (archive(zipped(entries())[:-400]), r"KB, a zip archive that is incomplete .* Download it again"),
+    "a web page": (
+        archive(b"<!DOCTYPE html><html>" + bytes(89_000)),
+        r"celeba\.zip: 89 KB, a web page: .*img_align_celeba",
+    ),
+    "half an archive": (
+        archive(zipped(entries())[:-400]),
+        r"KB, a zip archive that is incomplete .* Download it again",
+    ),
     "half an archive in a folder": (
-        folder_of([("faces.zip", zipped(entries())[:-400]), *TXT]), r"faces\.zip: \d+ KB, a zip archive that is incomplete"
+        folder_of([("faces.zip", zipped(entries())[:-400]), *TXT]),
+        r"faces\.zip: \d+ KB, a zip archive that is incomplete",
     ),
     "7z": (archive(b"7z\xbc\xaf\x27\x1c" + bytes(99)), r"a 7z archive: unpack it, and give the folder"),
     "tar.gz": (archive(b"\x1f\x8b\x08" + bytes(99)), r"a gzip archive: unpack it with `tar xzf`"),
     "tar": (archive(bytes(257) + b"ustar" + bytes(99)), r"a tar archive: unpack it with `tar xf`"),
     "a pointer of Git LFS": (archive(b"version https://git-lfs.github.com/spec/v1\n"), r"fetch it with `git lfs pull`"),
-    "an encrypted archive": (archive(patched_zip(flags=1)), r"000001\.jpg is encrypted\. Unpack the archive with its pass"),
-    "Deflate64": (archive(patched_zip(method=9)), r"000001\.jpg: That compression .*Unpack the archive, and give the fold"),
+    "an encrypted archive": (
+        archive(patched_zip(flags=1)),
+        r"000001\.jpg is encrypted\. Unpack the archive with its pass",
+    ),
+    "Deflate64": (
+        archive(patched_zip(method=9)),
+        r"000001\.jpg: That compression .*Unpack the archive, and give the fold",
+    ),
     "a compressed zip in a zip": (
         archive(zipped([("CelebA/faces.zip", zipped(entries()))], zipfile.ZIP_DEFLATED)),
         r"celeba\.zip, CelebA/faces\.zip is a compressed zip in a zip.*: unpack the outer one",
     ),
-    "images in the wild": (folder_of(wild("img_celeba")), r"178 x 101 pixels found, 178 x 218 expected\. .*not img_celeba"),
-    "other names": (archive(zipped([("beach.jpg", FACES[1])])), r"1 \.jpg file, but beach\.jpg is not named like .*--images"),
+    "images in the wild": (
+        folder_of(wild("img_celeba")),
+        r"178 x 101 pixels found, 178 x 218 expected\. .*not img_celeba",
+    ),
+    "other names": (
+        archive(zipped([("beach.jpg", FACES[1])])),
+        r"1 \.jpg file, but beach\.jpg is not named like .*--images",
+    ),
     "two that differ": (
-        folder_of([*entries("a"), ("b/000002.jpg", FACES[1])]), r"/a/000002\.jpg \([\d,]+ bytes\) and .*/b/000002\.jpg .*differ"
+        folder_of([*entries("a"), ("b/000002.jpg", FACES[1])]),
+        r"/a/000002\.jpg \([\d,]+ bytes\) and .*/b/000002\.jpg .*differ",
     ),
     "an entry of 3 GB": (archive(patched_zip(size=3_000_000_000)), r"000001\.jpg has 3\.0 GB, more than the 0\.1 GB"),
-    "an entry that is longer than it says": (archive(patched_zip(size=1000)), r"000001\.jpg: cannot be unpacked \(Bad CRC"),
-    "65,500 x 65,500": (folder_of([("000001.jpg", of_header(65_500, 65_500))]), r"65,500 x 65,500 pixels, more than the"),
-    "a PNG named .jpg": (folder_of([("000001.jpg", png_of_header(9, 9))]), r"000001\.jpg: no JPEG, but a single PNG image"),
+    "an entry that is longer than it says": (
+        archive(patched_zip(size=1000)),
+        r"000001\.jpg: cannot be unpacked \(Bad CRC",
+    ),
+    "65,500 x 65,500": (
+        folder_of([("000001.jpg", of_header(65_500, 65_500))]),
+        r"65,500 x 65,500 pixels, more than the",
+    ),
+    "a PNG named .jpg": (
+        folder_of([("000001.jpg", png_of_header(9, 9))]),
+        r"000001\.jpg: no JPEG, but a single PNG image",
+    ),
     "fewer than --first": (only((1, 2), first=3), r"--first 3: .* holds 2 images"),
-    "one missing among --first": (only((1, 2, 4), first=3), r"lists 1 images that are not there; the first is 000003\.jpg"),
-    "images missing": (only((1, 2)), r"lists 3 images that are not there; .* Take those that are there with --only-present"),
-    "lines missing": (with_lists(attribute_list([1, 2, 3]), PART_TXT), r"no line for 2 of the 5 images; .* 000004\.jpg"),
-    "lines cut off": (with_lists(ATTR_TXT[:-300], PART_TXT), r"line 5: a file name and 40 values .* expected, found \d+ in"),
+    "one missing among --first": (
+        only((1, 2, 4), first=3),
+        r"lists 1 images that are not there; the first is 000003\.jpg",
+    ),
+    "images missing": (
+        only((1, 2)),
+        r"lists 3 images that are not there; .* Take those that are there with --only-present",
+    ),
+    "lines missing": (
+        with_lists(attribute_list([1, 2, 3]), PART_TXT),
+        r"no line for 2 of the 5 images; .* 000004\.jpg",
+    ),
+    "lines cut off": (
+        with_lists(ATTR_TXT[:-300], PART_TXT),
+        r"line 5: a file name and 40 values .* expected, found \d+ in",
+    ),
     "fewer lines than announced": (
-        with_lists("202599" + ATTR_TXT[1:], PART_TXT), r"line 1: announces 202,599 images, 5 follow: the file is incomplete"
+        with_lists("202599" + ATTR_TXT[1:], PART_TXT),
+        r"line 1: announces 202,599 images, 5 follow: the file is incomplete",
     ),
     "no names of attributes": (
-        with_lists(ATTR_TXT.split("\n", 2)[2], PART_TXT), r"line 1: CelebA's 40 attribute names expected, found '000001\.jpg"
+        with_lists(ATTR_TXT.split("\n", 2)[2], PART_TXT),
+        r"line 1: CelebA's 40 attribute names expected, found '000001\.jpg",
     ),
     "0 beside -1": (with_lists(ATTR_TXT.replace(" 1 ", " 0 "), PART_TXT), r"40 values -1 or 1, or 0 or 1 expected"),
-    "a partition of 3": (with_lists(ATTR_TXT, PART_TXT.replace(" 2", " 3")), r"line 2: a file name and 1 value 0 or 1 or 2"),
-    "an image twice in a list": (with_lists(ATTR_TXT, PART_TXT + "1.jpg 0\n"), r"line 6: 1\.jpg is there a second time"),
-    "names of others in a list": (with_lists(ATTR_TXT, "a b\nc.jpg 0\n"), r"line 2: 'c\.jpg' is not named like CelebA's"),
-    "a web page for a list": (with_lists("<html>Sign in", PART_TXT), r"list_attr_celeba\.txt: a web page: the server answered"),
+    "a partition of 3": (
+        with_lists(ATTR_TXT, PART_TXT.replace(" 2", " 3")),
+        r"line 2: a file name and 1 value 0 or 1 or 2",
+    ),
+    "an image twice in a list": (
+        with_lists(ATTR_TXT, PART_TXT + "1.jpg 0\n"),
+        r"line 6: 1\.jpg is there a second time",
+    ),
+    "names of others in a list": (
+        with_lists(ATTR_TXT, "a b\nc.jpg 0\n"),
+        r"line 2: 'c\.jpg' is not named like CelebA's",
+    ),
+    "a web page for a list": (
+        with_lists("<html>Sign in", PART_TXT),
+        r"list_attr_celeba\.txt: a web page: the server answered",
+    ),
     "an empty list": (with_lists("\n \n", PART_TXT), r"list_attr_celeba\.txt: an empty file"),
-    "a list that is no text": (with_lists(FACES[1], PART_TXT), r"list_attr_celeba\.txt is not a text file, but a single JPEG"),
-    "no partition": (folder_of(entries(), split="official"), r"list_eval_partition\.txt or \.csv, which --split official takes.* --partition FILE"),
-    "a list that is not there": (only((1,), attributes=Path("none.csv")), r"--attributes none\.csv cannot be read: No such"),
+    "a list that is no text": (
+        with_lists(FACES[1], PART_TXT),
+        r"list_attr_celeba\.txt is not a text file, but a single JPEG",
+    ),
+    "no partition": (
+        folder_of(entries(), split="official"),
+        r"list_eval_partition\.txt or \.csv, which --split official takes.* --partition FILE",
+    ),
+    "a list that is not there": (
+        only((1,), attributes=Path("none.csv")),
+        r"--attributes none\.csv cannot be read: No such",
+    ),
     "Parquet without images": (parquet_of_text, r"a\.parquet has no column of images, .* found: text"),
     "both": (only((1,), images=Path()), r"--celeba and --images given: give one of --celeba PATH"),
     "lists of photographs": (photographs(("a.png", b""), attributes=Path("a")), r"--attributes goes with --celeba"),
-    "no photographs": (photographs(("a.gif", b"GIF89a"), ("b.heic", b"")), r"1 \.gif file, 1 \.heic file, and no \.jpg, \.png"),
+    "no photographs": (
+        photographs(("a.gif", b"GIF89a"), ("b.heic", b"")),
+        r"1 \.gif file, 1 \.heic file, and no \.jpg, \.png",
+    ),
     "photographs that are nowhere": (lambda folder: {"images": folder / "none"}, r"none does not exist"),
     "a GIF named .png": (photographs(("a.png", b"GIF89a")), r"a\.png: no JPEG, PNG or WebP, but a GIF image"),
-    "a small photograph": (photographs(("a.png", encoded("PNG", size=(9, 99)))), r"9 x 99 pixels found, at least 16 x 16 expec"),
-    "half a PNG": (photographs(("a.png", encoded("PNG", size=(999, 99))[:-300])), r"a\.png: damaged \(.*Restore this file"),
-    "half a JPEG": (photographs(("a.jpg", encoded("JPEG", size=(999, 99))[:-300])), r"a\.jpg: damaged JPEG \(.*Restore this"),
-    "half a WebP": (photographs(("a.webp", encoded("WEBP", size=(999, 99))[:-30])), r"a\.webp: (damaged|no JPEG, PNG or WebP)"),
-    "16 bits a pixel": (photographs(("a.png", encoded("PNG", "I;16"))), r"a\.png: I;16 pixels, where 8 bits a channel are"),
-    "a PNG of 65,500 x 65,500": (photographs(("a.png", png_of_header(65_500, 65_500))), r"65,500 x 65,500 pixels, more than"),
+    "a small photograph": (
+        photographs(("a.png", encoded("PNG", size=(9, 99)))),
+        r"9 x 99 pixels found, at least 16 x 16 expec",
+    ),
+    "half a PNG": (
+        photographs(("a.png", encoded("PNG", size=(999, 99))[:-300])),
+        r"a\.png: damaged \(.*Restore this file",
+    ),
+    "half a JPEG": (
+        photographs(("a.jpg", encoded("JPEG", size=(999, 99))[:-300])),
+        r"a\.jpg: damaged JPEG \(.*Restore this",
+    ),
+    "half a WebP": (
+        photographs(("a.webp", encoded("WEBP", size=(999, 99))[:-30])),
+        r"a\.webp: (damaged|no JPEG, PNG or WebP)",
+    ),
+    "16 bits a pixel": (
+        photographs(("a.png", encoded("PNG", "I;16"))),
+        r"a\.png: I;16 pixels, where 8 bits a channel are",
+    ),
+    "a PNG of 65,500 x 65,500": (
+        photographs(("a.png", png_of_header(65_500, 65_500))),
+        r"65,500 x 65,500 pixels, more than",
+    ),
     "a partition of photographs": (photographs(("a.png", b""), split="official"), r"--split official is CelebA's own"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("shape", "message"), REFUSED.values(), ids=REFUSED)

@@ -43,7 +43,8 @@ def read_attributes(file: File, numbers: Sequence[int], complete_to: float = mat
     if sorted(names) != sorted(ATTRIBUTES) or len(header) > len(ATTRIBUTES) + 1:
         odd = sorted(set(names) ^ set(ATTRIBUTES)) or ["a name twice"]
         raise UserError(
-            f"{file}, line {first}: CelebA's 40 attribute names expected, found {_excerpt(header)}; they differ in {odd[0]}"
+            f"{file}, line {first}: CelebA's 40 attribute names expected, found {_excerpt(header)}; they differ in"
+            f" {odd[0]}"
         )
     rows = _rows(file, lines, len(ATTRIBUTES), ({"-1": 0, "1": 1}, {"0": 0, "1": 1}), announced)
     values = _matched(file, rows, numbers, complete_to)

@@ -33,7 +33,8 @@ SYNTHETIC_COMMENT = b"vaehpc built-in faces"
 """Zip comment of an archive that the built-in generator wrote."""
 
 EXPECTED = (
-    f"expected are CelebA's 000001.jpg ... as in the 1.34 GiB of {ARCHIVE}, its unpacked folder, or the folder around them"
+    f"expected are CelebA's 000001.jpg ... as in the 1.34 GiB of {ARCHIVE}, its unpacked folder, or the folder around"
+    " them"
 )
 ANY_IMAGES = "; --images PATH takes any photographs, without attributes"
 

@@ -184,7 +184,9 @@ class Parquet:
             schema = self._table.schema_arrow
             columns = [field.name for field in schema if pa.types.is_struct(field.type) and "bytes" in _fields(field)]
             if not columns:
-                raise UserError(f"{path} has no column of images, structs with 'bytes'; found: {', '.join(schema.names)}")
+                raise UserError(
+                    f"{path} has no column of images, structs with 'bytes'; found: {', '.join(schema.names)}"
+                )
             self._column = columns[0]
             rows, self._where = 0, dict[str, tuple[int, int]]()
             for group in range(self._table.num_row_groups):
@@ -275,7 +277,9 @@ def kind_of(content: bytes) -> str:
         return "a web page: the server answered with it instead of the file. Download it again"
     if content[257:262] == b"ustar":
         return "a tar archive: unpack it with `tar xf`, and give the folder"
-    text = "a text file" if content[:1024].isascii() and b"\0" not in content[:1024] else "no kind of file that is known"
+    text = (
+        "a text file" if content[:1024].isascii() and b"\0" not in content[:1024] else "no kind of file that is known"
+    )
     return next((kind for magic, kind in KINDS.items() if content.startswith(magic)), text)
 
 

@@ -64,7 +64,8 @@ def area_resize(image: UInt8, size: int) -> UInt8:
     columns = rows.reshape(size, width, channels).transpose(1, 0, 2).reshape(width, size * channels)
     sums = (across @ columns).reshape(size, size, channels).transpose(1, 0, 2).astype(np.int64)
     area = height * width
-    return ((sums + area // 2) // area).astype(np.uint8)
+    mean: UInt8 = ((sums + area // 2) // area).astype(np.uint8)
+    return mean
 
 
 @functools.lru_cache(maxsize=16)  # photographs have many sizes

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from vaehpc.command import ranges
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.plan import PlanConfig, RadiusPlan
 from vaehpc.schema.results import (

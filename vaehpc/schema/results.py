@@ -62,7 +62,7 @@ class Preprocessing(Result):
 
 
 class Manifest(Result):
-    """manifest.json of a data set, written last. `sha256` covers all that the data are: not name, source and attributes' names."""
+    """manifest.json of a data set, written last. `sha256` covers all but `name`, `source`, `attributes`."""
 
     name: str
     synthetic: bool

@@ -77,7 +77,7 @@ def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool) -> str
 
 
 def attributes_of(config: StudyConfig | RunConfig) -> Mapping[str, npt.NDArray[np.bool_]] | None:
-    """Attributes (num_train,) of the training images by name; None where the data set has none, or is gone or another."""
+    """Attributes (num_train,) of the training images by name; None where the data set has none, is gone or another."""
     try:
         return load_attributes(config)
     except UserError as error:

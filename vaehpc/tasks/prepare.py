@@ -126,8 +126,8 @@ def asked_source(request: Request) -> Source | None:
     asked = [name for name in ("celeba", "images", "synthetic") if getattr(request, name) is not None]
     if len(asked) != 1:
         raise UserError(
-            f"{' and '.join(f'--{name}' for name in asked) or 'no images'} given: give one of --celeba PATH (CelebA's zip"
-            " or folder), --images PATH (any other photographs) and --synthetic N"
+            f"{' and '.join(f'--{name}' for name in asked) or 'no images'} given: give one of --celeba PATH (CelebA's"
+            " zip or folder), --images PATH (any other photographs) and --synthetic N"
         )
     of_celeba = {"--attributes": request.attributes, "--partition": request.partition}
     of_celeba["--only-present"] = Path() if request.only_present else None
@@ -155,8 +155,8 @@ def _celeba(request: Request, path: Path) -> Source:
     if request.split == "official":
         if (file := _list(request.partition, "--partition") or found.find_list(PARTITION_LIST)) is None:
             raise UserError(
-                f"{PARTITION_LIST}.txt or .csv, which --split official takes, lies neither in {path} nor beside it or in"
-                " the folder above; name it with --partition FILE"
+                f"{PARTITION_LIST}.txt or .csv, which --split official takes, lies neither in {path} nor beside it or"
+                " in the folder above; name it with --partition FILE"
             )
         partition = read_partition(file, numbers, complete_to)
     return Source(images, names, attributes, partition, found.synthetic)
