@@ -313,6 +313,8 @@ def test_the_articles_radius_is_comparable(synthetic, image_size, z_dim, compara
     config = config.model_copy(update={"data": config.data.model_copy(update={"image_size": image_size})})
     arm = config.arms["ae"].model_copy(update={"model": ModelConfig(z_dim=z_dim)})
     assert document.is_comparable(config, arm) is comparable
+    of_others = config.data.model_copy(update={"photographs": True})
+    assert not document.is_comparable(config.model_copy(update={"data": of_others}), arm)
 
 
 def test_a_study_of_which_nothing_ended_claims_nothing(tmp_path):

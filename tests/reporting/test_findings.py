@@ -580,6 +580,11 @@ def test_a_study_of_the_articles_data_with_enough_controls_has_no_caveat(tmp_pat
     classes = {"ae": ["regular"] * 8, "vae-tiny": ["regular", "diverged"]}
     study, summary = plant.classed(tmp_path / "full", classes, synthetic=False, preset="article")
     assert findings.caveats(study.config(), summary) == []
+    flowers = study.config().data.model_copy(update={"photographs": True, "has_attributes": False})
+    assert findings.caveats(study.config().model_copy(update={"data": flowers}), summary) == [
+        "These images are not CelebA's: nothing is compared with what the article says of those.",
+        "The data set has no attributes: their linear probes are left out.",
+    ]
 
 
 def test_rates_that_were_not_tested_are_not_compared(mixed):

@@ -88,6 +88,14 @@ def test_without_a_control_other_data_are_unclassified(plan):
     assert summary.control == {"vae-tiny": None}
 
 
+def test_photographs_are_not_compared_with_the_article(plan):
+    compared = [
+        summarise(study(plan, VAE, **data), [measured(VAE, 0, plan)], NO_REFERENCE).comparison is not None
+        for data in ({}, {"synthetic": True}, {"photographs": True})
+    ]
+    assert compared == [True, True, False]
+
+
 def test_a_missing_run_is_never_regular(plan):
     config = study(plan, AE, VAE, num_seeds=1)
     _, vae = config.runs()
