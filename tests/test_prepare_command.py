@@ -195,6 +195,7 @@ def untouched(celeba: Path) -> None:
         (untouched, ["--num-train", "13"], "13 training images are not possible with 12 images"),
         (untouched, ["--split", "official", "--num-train", "5"], "--num-train goes with the other splits"),
         (untouched, ["--workers", "0"], "--workers 0: Input should be greater than 0"),
+        (untouched, ["--attributes", os.fsdecode(b"\xff.csv")], "its bytes are no UTF-8: give the path of a link"),
         (
             untouched,
             ["--crop", "179"],

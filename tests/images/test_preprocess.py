@@ -36,6 +36,13 @@ def test_area_is_exact(image: npt.NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(preprocess(image, size, "area")[..., 1], expected)
 
 
+def test_area_of_a_photograph_is_exact() -> None:
+    """Its sums are too large for float32, and it is more than is summed at once."""
+    image = np.random.default_rng(0).integers(0, 256, (1600, 3200, 3), dtype=np.uint8)
+    sums = image.reshape(16, 100, 16, 200, 3).sum(axis=(1, 3), dtype=np.int64)
+    np.testing.assert_array_equal(area_resize(image, 16), (2 * sums + 20_000) // 40_000)
+
+
 @pytest.mark.parametrize("size", [16, 96, 176])
 @pytest.mark.parametrize("resize", ["area", "distort"])
 def test_agrees_with_tensorflow(image: npt.NDArray[np.uint8], size: int, resize: str) -> None:

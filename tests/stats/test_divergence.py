@@ -84,7 +84,9 @@ def test_the_articles_radius_serves_its_own_data_and_net(plan):
     assert article_scale(VAE, CELEBA, plan.classes) == SCALE
 
 
-@pytest.mark.parametrize("changes", [{"synthetic": True}, {"photographs": True}, {"image_size": 64}, {"num_train": 20_000}])
+@pytest.mark.parametrize(
+    "changes", [{"synthetic": True}, {"photographs": True}, {"image_size": 64}, {"num_train": 20_000}]
+)
 def test_the_articles_radius_serves_no_other_data(changes, plan):
     assert article_scale(VAE, CELEBA.model_copy(update=changes), plan.classes) is None
 

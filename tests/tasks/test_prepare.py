@@ -18,8 +18,9 @@ from tests.shard_reader import read_shard
 from vaehpc.command import UserError
 from vaehpc.images.preprocess import preprocess
 from vaehpc.images.tfrecord import check_shard, memory_mapped_images
+from vaehpc.schema.results import Manifest, Preprocessing, Shard, Split
 from vaehpc.study.files import DataDir, sha256_of_file
-from vaehpc.tasks.prepare import Request, prepare, run
+from vaehpc.tasks.prepare import Request, identity, prepare, run
 
 NUM_IMAGES = 300
 NUM_TRAIN = 251
@@ -107,6 +108,25 @@ def test_manifest_lists_every_file(undisturbed: Path) -> None:
     found = contents(undisturbed)
     del found["manifest.json"]
     assert found == listed
+
+
+def test_identity_is_that_of_earlier_releases() -> None:
+    """Else CelebA, prepared anew, would be other data than the studies of 0.2.0 were trained on."""
+    manifest = Manifest(
+        name="CelebA",
+        synthetic=False,
+        num_images=3,
+        preprocessing=Preprocessing(
+            version=1, size=16, crop=178, resize="area", split="article", num_train=2, images_per_shard=2048
+        ),
+        splits={"train": Split(first_image=0, num_images=2, entropy_floor=1.5)},
+        shards=(Shard(file="train-00000-of-00001.tfrecord", split="train", first_image=0, num_images=2, sha256="ab"),),
+        sidecars={"attributes.npy": "cd"},
+        sha256="",
+    )
+    assert identity(manifest) == "727a343499cb812f29c6e5709f57a909b72cdc539b722b73b689b87954da8b64"
+    assert identity(manifest.model_copy(update={"attributes": ("Bald",)})) == identity(manifest)
+    assert identity(manifest.model_copy(update={"photographs": True})) != identity(manifest)
 
 
 def test_entropy_floor_is_that_of_each_split(undisturbed: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from vaehpc.schema.frozen import Frozen
 
@@ -43,6 +43,15 @@ class DataRequest(Frozen):
     """CelebA's list of attributes, if it does not lie with the images."""
     partition: Path | None = None
     """CelebA's official partition, if it does not lie with the images; only that split needs it."""
+
+    @field_validator("celeba", "images", "attributes", "partition")
+    @classmethod
+    def _can_be_written(cls, path: Path | None) -> Path | None:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ValueError("its bytes are no UTF-8: give the path of a link that leads there") from None
+        return path
 
     @property
     def source(self) -> str | None:

@@ -356,7 +356,7 @@ def _finish(
         attributes=source.attribute_names,
         photographs=photographs,
     )
-    manifest = manifest.model_copy(update={"sha256": _identity(manifest)})
+    manifest = manifest.model_copy(update={"sha256": identity(manifest)})
     write_model(data.manifest_path, manifest)
     return manifest
 
@@ -372,7 +372,7 @@ def _splits(layout: Layout, records: Sequence[ShardRecord]) -> dict[str, Split]:
     return splits
 
 
-def _identity(manifest: Manifest) -> str:
+def identity(manifest: Manifest) -> str:
     """SHA-256 of the manifest but for what does not change the data: names, and where the images came from."""
     content = manifest.model_dump(mode="json", exclude={"name", "source", "sha256", "attributes"})
     if not manifest.photographs:
