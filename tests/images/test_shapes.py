@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -293,6 +294,14 @@ def assert_is_plain(request: dict[str, Any], numbers: Iterable[int] = NUMBERS) -
 @pytest.mark.parametrize("shape", SAME.values(), ids=SAME)
 def test_the_same_images_are_the_same_data(tmp_path: Path, shape: Shape) -> None:
     assert_is_plain({"split": "official"} | shape(tmp_path))
+
+
+def test_a_login_node_finds_them_without_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for decoder in ("simplejpeg", "PIL"):
+        monkeypatch.setitem(sys.modules, decoder, None)
+    source = asked_source(Request.model_validate(SAME["images twice"](tmp_path)))
+    assert source is not None
+    assert source.images.numbers.tolist() == list(NUMBERS)
 
 
 # A part of the images, or images alone

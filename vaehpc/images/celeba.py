@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ PARTITION_LIST = "list_eval_partition"
 
 SYNTHETIC_COMMENT = b"vaehpc built-in faces"
 """Zip comment of an archive that the built-in generator wrote."""
+
+START_OF_FRAME = bytes(marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
+"""Markers of a JPEG's segment that holds height and width (ITU-T T.81, table B.1)."""
 
 EXPECTED = (
     f"expected are CelebA's 000001.jpg ... as in the 1.34 GiB of {ARCHIVE}, its unpacked folder, or the folder around"
@@ -155,15 +159,16 @@ def _aligned(faces: Sequence[File]) -> list[File]:
 
 
 def _pixels(file: File, content: bytes) -> tuple[int, int]:
-    """(width, height) by the header."""
-    import simplejpeg  # where images are decoded; a login node plans and submits without it
-
-    try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(content)
-    except ValueError as error:
-        what = f"damaged JPEG ({error})" if content.startswith(b"\xff\xd8") else f"no JPEG, but {kind_of(content)}"
-        raise UserError(f"{file}: {what}. Restore this file from the original archive.") from None
-    return width, height
+    """(width, height) by the header; read here, because a login node plans and submits without a decoder."""
+    position = 2 if content.startswith(b"\xff\xd8") else len(content)
+    while content[position : position + 1] == b"\xff":
+        marker, length = content[position + 1 : position + 2], int.from_bytes(content[position + 2 : position + 4])
+        if marker and marker in START_OF_FRAME:
+            height, width = struct.unpack_from(">HH", content.ljust(position + 9, b"\0"), position + 5)
+            return width, height
+        position += 1 if marker == b"\xff" else 2 + length  # 0xff may be repeated before a marker
+    what = "damaged JPEG (no header)" if content.startswith(b"\xff\xd8") else f"no JPEG, but {kind_of(content)}"
+    raise UserError(f"{file}: {what}. Restore this file from the original archive.")
 
 
 def _nothing_found(path: Path, places: Sequence[Place], failures: Sequence[UserError]) -> UserError:
