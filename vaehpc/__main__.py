@@ -17,7 +17,7 @@ VERBS = {
     "doctor": "check site, Slurm, folder, Python, GPU and data before anything is queued; with --here this image alone",
     "replay": "fork a run before it jumped, and say what made it jump",
     "explain": "say what happened around each trigger of a run",
-    "prepare": "make a data set of CelebA's images, or of built-in faces",
+    "prepare": "make a data set of CelebA's images, of other photographs, or of built-in faces",
 }
 
 

@@ -256,7 +256,13 @@ SAME: dict[str, Shape] = {
         ]
     ),
     "folder of Windows": folder_of(
-        [*entries(), *TXT, ("img_align_celeba/Thumbs.db", b"\xd0\xcf"), ("cover.jpg", FACES[1])]
+        [
+            *entries(),
+            *TXT,
+            ("img_align_celeba/Thumbs.db", b"\xd0\xcf"),
+            ("$RECYCLE.BIN/000001.jpg", b""),
+            ("cover.jpg", FACES[1]),
+        ]
     ),
     "images in several folders": folder_of([*entries("a", (2, 5)), *entries("b", (1, 3, 4)), *TXT]),
     "in several archives": folder_of(
@@ -465,6 +471,7 @@ REFUSED: dict[str, tuple[Shape, str]] = {
         r"none\.zip does not exist; expected are CelebA's 000001",
     ),
     "an empty folder": (folder_of([]), r": no file, no \.jpg; expected are CelebA's 000001\.jpg"),
+    "a prepared data set": (folder_of([("manifest.json", b"{}")]), r"was prepared: launch with --data"),
     "a FIFO": (fifo, r"faces\.zip is neither a file nor a folder"),
     "PNGs": (
         folder_of(PNGS),

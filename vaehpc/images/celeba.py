@@ -175,6 +175,8 @@ def _nothing_found(path: Path, places: Sequence[Place], failures: Sequence[UserE
     """Why there are no images, as far as can be seen."""
     files = [file for place in places for file in place.files if file.suffix not in (".zip", ".txt", ".csv")]
     pictures = [file for file in files if file.suffix in (".jpg", ".jpeg")]
+    if any(file.name == "manifest.json" for file in files):
+        return UserError(f"{path} is a data set that was prepared: launch with --data {path}")
     if failures and not files:
         return _with_expected(failures[0])
     if pictures:

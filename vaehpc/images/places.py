@@ -24,6 +24,8 @@ from vaehpc.study.files import gigabytes
 MAX_BYTES = 2**27
 """Of one file: far more than any photograph has."""
 ARCHIVES = (".zip", ".parquet")
+SYSTEMS = ("__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+"""Folders that hold nothing of a user's, but copies, thumbnails and what may not be read."""
 KINDS = {
     b"PK\x03\x04": "a zip archive that is incomplete or damaged",
     b"PK\x05\x06": "an empty zip archive",
@@ -288,7 +290,7 @@ def _raised(error: OSError) -> None:
 
 
 def _is_systems(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in SYSTEMS
 
 
 def _fields(field: Any) -> list[str]:
