@@ -341,7 +341,7 @@ def test_where_the_settings_do_not_fit_each_arm_says_what_is_special() -> None:
     assert " vae-tiny ae \n" in said
     assert " vae-eps5 ae vae.epsilon_limit 5 \n" in said
     assert " clipnorm ae train.clipnorm 2000 \n" in said
-    assert " spike-logvar ae spike log_var + 30, 150 steps before the end \n" in said
+    assert " spike-logvar ae spike log_var + 100, 150 steps before the end \n" in said
     assert " vae-from-ae ae start_from ae \n" in said
     assert "Without control" not in said
 

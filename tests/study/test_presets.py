@@ -71,7 +71,7 @@ def test_an_arm_differs_from_its_base_in_what_it_says_only(name: str) -> None:
         ("ae-float16", {"train.precision": "mixed_float16"}),
         ("ae-z512", {"model.z_dim": 512}),
         ("vae-fact-1e-3", {"vae.kl_weight": 0.001}),
-        ("spike-logvar", {"spike": SpikeConfig(kind="log_var", strength=30.0, steps_before_end=150)}),
+        ("spike-logvar", {"spike": SpikeConfig(kind="log_var", strength=100.0, steps_before_end=150)}),
         ("spike-gradient", {"spike": SpikeConfig(kind="gradient", strength=1000.0, steps_before_end=150)}),
         ("vae-from-ae", {"start_from": "ae"}),
     ],

@@ -116,8 +116,8 @@ ARMS: Mapping[str, Arm] = {
     ),
     "spike-logvar": Arm(
         "vae",
-        "positive control: 30 added to one component of one image's log_var; the detector must fire",
-        spike={"kind": "log_var", "strength": 30.0, "steps_before_end": 150},
+        "positive control: 100 added to one component of one image's log_var: an overflow; the detector must fire",
+        spike={"kind": "log_var", "strength": 100.0, "steps_before_end": 150},
     ),
     "vae-from-ae": Arm("vae", "a VAE that starts from the trained weights of `ae`", start_from="ae"),
 }
