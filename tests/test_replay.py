@@ -134,14 +134,6 @@ def test_the_jump_is_taken_from_the_source_run() -> None:
     assert found.deterministic
 
 
-def test_a_trigger_that_shifted_the_radius_is_replayed_as_such(source: StudyDir) -> None:
-    assert (jump := plan("--trigger", "1").replay) is not None
-    assert jump.shift_factor is None
-    plant.probe(source.run("vae-tiny-seed000").probe, {step: 16.0 if step <= JUMP else 12.0 for step in PROBE})
-    assert (found := plan("--trigger", "1").replay) is not None
-    assert (found.shift_factor, found.event_step, found.jumped_radius) == (1.14, 1050, 12.0)
-
-
 def test_an_epoch_is_followed_to_the_first_event() -> None:
     config = plan("--epoch", "120")
     assert config.replay is not None
@@ -270,6 +262,20 @@ def test_an_ae_has_no_variants_of_noise() -> None:
     assert renewed == {"shuffling"}
 
 
+def test_a_vae_whose_epsilon_is_0_is_forked_with_other_batches(
+    capsys: pytest.CaptureFixture[str], source: StudyDir
+) -> None:
+    run = source.run("vae-tiny-seed000")
+    silent = VAE.model_copy(update={"vae": VaeConfig(epsilon_factor=0.0)})
+    write_model(run.config_path, run.config().model_copy(update={"arm": silent}))
+    arms = plan("--trigger", "1").arms
+    assert list(arms) == [
+        "identical", "batches", "log-var-clamp", "clipped", "without-image", "fresh-moments", "null",
+    ]  # fmt: skip
+    assert {arm.fork.renewed for name, arm in arms.items() if arm.fork and name != "identical"} == {"shuffling"}
+    assert "arm vae-tiny has no noise" in refused(capsys, "--trigger", "1", "--variants", "noise")
+
+
 def test_a_limit_of_the_arm_is_never_widened(source: StudyDir) -> None:
     run = source.run("vae-tiny-seed000")
     vae = VaeConfig(epsilon_limit=2.0, log_var_limit=3.0)
@@ -312,7 +318,8 @@ def test_wrong_arguments_name_what_is_right(capsys: pytest.CaptureFixture[str]) 
     assert "was the run calm for as long as 650 steps" in refused(capsys, "--epoch", "120", "--variants", "null")
     assert "say which with --image" in refused(capsys, "--epoch", "120", "--variants", "without-image")
     of_ae = ("planted", "--run", "ae-seed000")
-    assert "is an AE" in refused(capsys, "--trigger", "1", "--variants", "noise", command=of_ae)
+    assert "arm ae has no noise" in refused(capsys, "--trigger", "1", "--variants", "noise", command=of_ae)
+    assert "is an AE" in refused(capsys, "--trigger", "1", "--variants", "log-var-clamp", command=of_ae)
 
 
 def test_where_nothing_happened_nothing_is_replayed(capsys: pytest.CaptureFixture[str], source: StudyDir) -> None:
@@ -320,8 +327,9 @@ def test_where_nothing_happened_nothing_is_replayed(capsys: pytest.CaptureFixtur
     assert "neither jumped nor became NaN after epoch 240; it had a jump at step 1,050" in found
     assert "the triggers 1 at step 1010" in found
     run = source.run("vae-tiny-seed000")
-    plant.probe(run.probe, dict.fromkeys(PROBE, 16.0))
-    assert "within 200 steps after trigger 1; it had no event" in refused(capsys, "--trigger", "1")
+    for later in (16.0, 12.0, 23.0):
+        plant.probe(run.probe, {step: 16.0 if step <= JUMP else later for step in PROBE})
+        assert "within 200 steps after trigger 1; it had no event" in refused(capsys, "--trigger", "1")
     assert "neither jumped nor became NaN after its burn-in" in refused(capsys)
 
 

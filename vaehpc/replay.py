@@ -19,7 +19,7 @@ from rich.table import Table
 from vaehpc.command import UserError, exit_code, say
 from vaehpc.local.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
-from vaehpc.schema.results import NEEDS_VAE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
+from vaehpc.schema.results import NEEDS_NOISE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
 from vaehpc.slurm.queueing import queue_study, require_package
 from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model
 from vaehpc.study.provenance import provenance
@@ -180,7 +180,7 @@ def _kept_steps(run: RunDir) -> list[int]:
     return [int(found.name.removeprefix("step-")) for found in run.checkpoint_dirs()]
 
 
-def found_events(run: RunDir, shift_factor: float | None = None) -> list[RunEvent]:
+def found_events(run: RunDir) -> list[RunEvent]:
     """What the run did, as vaehpc.stats.replay.run_events defines it.
 
     Raises:
@@ -192,7 +192,7 @@ def found_events(run: RunDir, shift_factor: float | None = None) -> list[RunEven
 
     config = run.config()
     lost = _ended(run).nonfinite_step
-    return run_events(read_probe(run.probe), lost, config.burn_in, config.plan, shift_factor)
+    return run_events(read_probe(run.probe), lost, config.burn_in, config.plan)
 
 
 def _events_in_words(events: Sequence[RunEvent]) -> str:
@@ -284,15 +284,8 @@ def observed_event(run: RunDir, config: RunConfig, start: Start, trained: Traine
     since, to = start.step, math.inf
     if trigger is not None:
         since, to = max(trigger.step, start.step), trigger.step + plan.recorder.ring_steps
-
-    def after_start(found: Sequence[RunEvent]) -> list[RunEvent]:
-        # A jump is seen after so many steps, NaN is in a step.
-        return [event for event in found if since < event.step + (event.kind == "nonfinite") and event.step <= to]
-
-    after, shift_factor = after_start(events), None
-    if not after and trigger is not None:
-        shift_factor = plan.replay.calm_factor
-        after = after_start(found_events(run, shift_factor))
+    # A jump is seen after so many steps, NaN is in a step.
+    after = [event for event in events if since < event.step + (event.kind == "nonfinite") and event.step <= to]
     if not after:
         within = "" if math.isinf(to) else f" within {plan.recorder.ring_steps} steps"
         raise UserError(
@@ -318,7 +311,6 @@ def observed_event(run: RunDir, config: RunConfig, start: Start, trained: Traine
         deterministic=trained.threads == 1 and trained.device_kind == "cpu",
         event_step=event.step,
         epsilon_max=largest_epsilon(run, start.step, event.step),
-        shift_factor=shift_factor,
         null=null_window(curve, _kept_steps(run), length, before, plan),
     )
 
@@ -351,8 +343,10 @@ def chosen_variants(asked: Sequence[Variant], arm: ArmConfig, image: int | None,
     from vaehpc.tasks.verdict import applicable_variants
 
     for variant in asked:
-        if variant in NEEDS_VAE and arm.vae is None:
-            raise UserError(f"--variants {variant}: arm {arm.name} is an AE and has neither noise nor log_var")
+        if variant in NEEDS_NOISE and not arm.has_noise:
+            raise UserError(f"--variants {variant}: arm {arm.name} has no noise")
+        if variant == "log-var-clamp" and arm.vae is None:
+            raise UserError(f"--variants {variant}: arm {arm.name} is an AE and has no log_var")
         if variant == "without-image" and image is None:
             raise UserError(
                 "--variants without-image: say which with --image N, or take --trigger N, which recorded one"
@@ -400,7 +394,7 @@ def forked_arm(
     image: int | None,
     null: ForkConfig | None,
 ) -> ArmConfig:
-    """The arm as the forks of a variant train it: with new noise, of an AE new batches, and one thing changed.
+    """The arm as the forks of a variant train it: with new noise, without any new batches, and one thing changed.
 
     A limit that the arm has is never widened.
 
@@ -415,7 +409,7 @@ def forked_arm(
     from vaehpc.stats.replay import LIMIT
 
     drawn: Mapping[Variant, str | None] = {"identical": None, "batches": "shuffling"}
-    renewed = drawn.get(variant, "noise" if arm.vae is not None else "shuffling")
+    renewed = drawn.get(variant, "noise" if arm.has_noise else "shuffling")
     of_variant = null if variant == "null" and null is not None else fork
     renewing = of_variant.model_copy(update={"renewed": renewed})
     forked = arm.model_copy(update={"name": variant, "start_from": None, "fork": renewing})

@@ -11,6 +11,7 @@ from vaehpc.schema.results import VARIANTS, Interval, ReplayResult, VariantResul
 from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.intervals import clopper_pearson
 from vaehpc.stats.replay import (
+    NO_FORKS,
     RunEvent,
     Tally,
     decide,
@@ -21,8 +22,8 @@ from vaehpc.stats.replay import (
     outcome_of_equals,
     outcome_of_treated,
     outcome_of_untreated,
-    repeats_to_decide,
     run_events,
+    times_to_decide,
     until_step,
     verdict_line,
 )
@@ -64,12 +65,18 @@ def test_a_step_that_is_not_finite_is_an_event_with_and_without_a_probe_before(p
     assert both == [RunEvent("jump", 1000, 950), RunEvent("nonfinite", 1060, 1000)]
 
 
-@pytest.mark.parametrize(("to", "found"), [(19.0, True), (13.0, True), (17.5, False), (14.5, False)])
-def test_a_trigger_that_did_less_shifts_the_radius_up_or_down(plan, to, found):
-    assert bool(run_events(curve(1000, to=to), None, BURN_IN, plan, shift_factor=1.14)) is found
-    shifted = WINDOW.model_copy(update={"shift_factor": 1.14})
-    assert ending(curve(1050, to=to, until=1250), plan=plan, replay=shifted) == ("jump" if found else "stayed")
+def test_a_run_was_calm_before_it_left_though_that_was_in_the_burn_in(plan):
+    assert run_events(curve(250), None, 250, plan) == [RunEvent("jump", 300, 200)]
+
+
+@pytest.mark.parametrize("to", [4.0, 13.0, 19.0, 23.9])
+def test_a_fork_whose_radius_moves_by_less_than_a_jump_stayed(plan, to):
     assert ending(curve(1050, to=to, until=1250), plan=plan) == "stayed"
+
+
+def test_a_fork_that_grows_on_as_the_run_grew_stayed(plan):
+    growing = probe_curve({step: 5.0 * 1.08 ** (step / 50) for step in range(50, 1251, 50)})
+    assert ending(growing, plan=plan) == "stayed"
 
 
 def test_a_probe_that_is_not_finite_or_0_hides_no_event(plan):
@@ -126,7 +133,8 @@ def test_a_fork_stays_jumps_or_is_not_finite(plan):
     assert ending(curve(until=1250), plan=plan) == "stayed"
     assert ending(curve(1050, until=1250), plan=plan) == "jump"
     assert ending(curve(until=1050), 1060, plan=plan) == "nonfinite"
-    assert ending(curve(1050, until=1100), 1110, plan=plan) == "jump"  # what came first
+    assert ending(curve(1050, until=1100), 1110, plan=plan) == "nonfinite"  # what it came to
+    assert ending(curve(1000, until=1100), 1110, plan=plan) == "thrown"  # by what came first
 
 
 def test_a_fork_is_compared_with_itself_and_not_with_the_run_that_dipped(plan):
@@ -170,7 +178,7 @@ def test_null_forks_are_followed_over_their_own_window(plan):
 
 
 def untreated(events, compared, null=None, missing=0, null_missing=0):
-    of_null = None if null is None else Tally(*null, null_missing)
+    of_null = NO_FORKS if null is None else Tally(*null, null_missing)
     return outcome_of_untreated(Tally(events, compared, missing), of_null, LEVEL, PLAN)
 
 
@@ -214,7 +222,9 @@ def treated(events, compared, of_untreated, missing=0, num_treatments=5):
         (0, (12, 12), "gone"),
         (0, (6, 12), "gone"),  # p = 0.005
         (0, (4, 12), "undecided"),  # p = 0.03, of five
+        (5, (12, 12), "gone"),  # though their interval holds a half
         (6, (12, 12), "undecided"),  # fewer, but half of them
+        (2, (7, 12), "undecided"),  # p = 0.02, of five
         (11, (12, 12), "persists"),
         (10, (12, 12), "persists"),
         (6, (6, 12), "undecided"),
@@ -224,9 +234,9 @@ def test_a_treatment_removes_what_untreated_forks_do(events, of_untreated, expec
     assert treated(events, 12, of_untreated) == expected
 
 
-@pytest.mark.parametrize("repeats", [6, 12])
+@pytest.mark.parametrize("repeats", [6, 8, 16])
 def test_a_treatment_that_does_nothing_is_rarely_a_cause(repeats):
-    num_treatments, few = 5, range(3)  # events of a treatment that may be gone
+    num_treatments, few = 5, range(repeats // 2)  # events of a treatment that may be gone
     is_gone = [[treated(x, repeats, (y, repeats)) == "gone" for x in few] for y in range(repeats + 1)]
     for rate in np.linspace(0.05, 0.95, 19):
         weights = stats.binom.pmf(range(repeats + 1), repeats, rate)
@@ -244,7 +254,7 @@ def test_missing_forks_count_where_they_could_change_the_outcome():
     assert untreated(12, 12, (0, 10), null_missing=2) == "persists"
     assert untreated(5, 12, (0, 6), null_missing=6) == "missing"
     assert treated(0, 11, (12, 12), missing=1) == "gone"
-    assert treated(2, 11, (12, 12), missing=1) == "missing"
+    assert treated(5, 11, (12, 12), missing=1) == "missing"
     assert treated(0, 12, (6, 6, 6)) == "gone"
     assert treated(0, 12, (3, 6, 6)) == "missing"
     assert treated(0, 0, (12, 12), missing=12) == "missing"
@@ -275,12 +285,18 @@ def test_three_identical_forks_must_all_have_the_event():
     assert outcome_of_equals(1, 3, num_missing=1) == "gone"
 
 
-@pytest.mark.parametrize(("events", "compared"), [(3, 6), (2, 6), (6, 20), (8, 16), (14, 20), (1, 7)])
-def test_so_many_repeats_would_decide_and_no_fewer(events, compared):
-    total = repeats_to_decide(events, compared, LEVEL)
-    added = 1 if 2 * events >= compared else 0
-    assert untreated(events + added * (total - compared), total) == ("persists" if added else "gone")
-    assert untreated(events + added * (total - 1 - compared), total - 1) == "undecided"
+@pytest.mark.parametrize(("events", "compared", "times"), [(2, 8, 3), (10, 16, 5), (1, 8, 2), (6, 8, 3), (4, 8, None)])
+def test_so_many_times_as_many_forks_would_decide_and_no_fewer(events, compared, times):
+    found = times_to_decide(lambda forks, _: untreated(*forks[:2]), Tally(events, compared), NO_FORKS)
+    assert found == times
+    decided = [n for n in range(1, 9) if untreated(events * n, compared * n) != "undecided"]
+    assert min(decided, default=None) == times
+
+
+def test_forks_of_a_treatment_and_those_that_it_is_compared_with_grow_together():
+    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1]), Tally(3, 12), Tally(7, 12)) == 3
+    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1]), Tally(2, 8), Tally(14, 24)) == 4
+    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1]), Tally(6, 12), Tally(12, 12)) is None
 
 
 # The verdict
@@ -305,6 +321,7 @@ def outcomes(**changed):
         ({"fresh_moments": "gone"}, "optimizer state"),
         ({"without_image": "not run", "clipped": "gone"}, "gradient spike"),
         ({"log_var_clamp": "undecided", "clipped": "gone"}, "gradient spike"),
+        ({"epsilon5": "not run", "batches": "not run", "clipped": "gone"}, "gradient spike"),
         ({}, "the weights themselves"),
     ],
 )
@@ -329,9 +346,6 @@ def test_without_null_forks_an_undecided_frequency_stops_no_treatment():
     [
         ({"identical": "?"}, "identical"),
         ({"noise": "?", "clipped": "gone"}, "noise"),
-        ({"epsilon5": "?", "clipped": "gone"}, "epsilon5"),
-        ({"batches": "?", "clipped": "gone"}, "batches"),
-        ({"log_var_clamp": "?", "clipped": "gone"}, "log-var-clamp"),
         ({"clipped": "?"}, "clipped"),
         ({"fresh_moments": "?"}, "fresh-moments"),
     ],
@@ -340,6 +354,17 @@ def test_without_null_forks_an_undecided_frequency_stops_no_treatment():
 def test_an_open_outcome_on_the_way_leaves_it_undecided(changed, at, open_):
     found = decide(outcomes(**{name: open_ if of == "?" else of for name, of in changed.items()}), has_null=True)
     assert (found.verdict, found.asked[-1]) == ("not decided", at)
+
+
+@pytest.mark.parametrize("at", ["epsilon5", "batches", "log-var-clamp"])
+def test_missing_forks_can_hide_an_earlier_cause(at):
+    found = decide(outcomes(clipped="gone") | {at: "missing"}, has_null=True)
+    assert (found.verdict, found.asked[-1]) == ("not decided", at)
+
+
+def test_what_is_not_decided_rests_on_forks_rather_than_on_what_was_not_run():
+    found = decide(outcomes(epsilon5="not run", clipped="undecided"), has_null=False)
+    assert (found.verdict, found.asked[-1]) == ("not decided", "clipped")
 
 
 @pytest.mark.parametrize("variant", ["noise", "epsilon5", "clipped"])
@@ -368,7 +393,7 @@ def result(verdict, rests_on, of_run=64.0, **counts):
         study="forks",
         replay=REPLAY.model_copy(update={"jumped_radius": of_run}),
         level=LEVEL,
-        variants=(found,),
+        variants=(found.model_copy(update={"variant": "noise", "num_jumps": 9, "num_nonfinite": 2}), found),
         repeats_source=True,
         verdict=verdict,
         rests_on=rests_on,
@@ -380,17 +405,21 @@ def result(verdict, rests_on, of_run=64.0, **counts):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "(gradient spike; clipped: 0 of 12 jump)"),
-        ({"of_run": None}, "(gradient spike; clipped: 0 of 12 become NaN)"),
+        ({}, "(gradient spike; clipped: 0 of 12 jump, noise: 11 of 12)"),
+        ({"of_run": None}, "(gradient spike; clipped: 0 of 12 become NaN, noise: 11 of 12)"),
         (
             {"num_jumps": 1, "num_nonfinite": 1, "num_thrown": 2},
-            "(gradient spike; clipped: 1 of 10 jump, 1 become NaN)",
+            "(gradient spike; clipped: 1 of 10 jump, 1 become NaN, noise: 11 of 10)",
         ),
-        ({"num_nonfinite": 2}, "(gradient spike; clipped: 2 of 12 become NaN)"),
+        ({"num_nonfinite": 2}, "(gradient spike; clipped: 2 of 12 become NaN, noise: 11 of 12)"),
     ],
 )
 def test_a_verdict_in_one_line(given, expected):
     assert verdict_line(result("gradient spike", "clipped", **given)) == expected
+
+
+def test_a_verdict_on_the_untreated_forks_names_them_alone():
+    assert verdict_line(result("noise", "noise")) == "(noise; noise: 9 of 12 jump, 2 become NaN)"
 
 
 def test_a_verdict_of_an_older_release_rests_on_no_variant_that_is_known():

@@ -156,7 +156,7 @@ def test_the_null_is_said_or_why_there_is_none(forks, tmp_path):
 def test_an_untreated_fork_that_leaves_no_more_often_than_null_forks_decides_nothing(forks):
     found = forks.judged(jumps={"null": 4, "clipped": 0})
     assert (outcomes(found)["noise"], found.verdict, found.rests_on) == ("undecided", "not decided", "noise")
-    assert "no more often than null forks" in found.explanation
+    assert "forks decide nothing, of noise: null forks do it, too." in found.explanation
 
 
 def test_a_fork_that_the_treatment_threw_is_told_apart(forks):
@@ -169,6 +169,15 @@ def test_a_fork_that_the_treatment_threw_is_told_apart(forks):
     assert (fresh.num_jumps, fresh.num_thrown, fresh.num_compared) == (6, 2, 6)
     assert "2 thrown |" in verdict.page(found)
     assert "One that a treatment had thrown by step 950 is not compared." in verdict.page(found)
+
+
+def test_a_treatment_that_threw_all_its_forks_decides_nothing(forks):
+    study = forks.plant(replay=REPLAY.model_copy(update={"calm_step": 950}))
+    for seed in range(8):
+        end(study.run(f"fresh-moments-seed{seed:03d}"), JUMPED | {950: 40.0})
+    found = verdict.judged(study)
+    assert (found.verdict, found.rests_on) == ("not decided", "fresh-moments")
+    assert "8 times as many forks decide nothing, of fresh-moments: none can be compared." in found.explanation
 
 
 def test_identical_forks_with_other_bits_are_not_reproducible(forks):
@@ -226,12 +235,12 @@ def test_a_run_that_was_not_finite_is_repeated_by_forks_that_end_at_the_same_ste
 
 
 def test_missing_forks_are_shown_and_leave_open_what_they_could_change(forks):
-    found = forks.judged(missing=("noise-seed000", "clipped-seed000"), jumps={"clipped": 0})
+    found = forks.judged(missing=("noise-seed000", *(f"clipped-seed{n:03d}" for n in range(6))), jumps={"clipped": 0})
     assert outcomes(found)["clipped"] == "missing"
     noise = next(of for of in found.variants if of.variant == "noise")
     assert (noise.num_missing, noise.num_jumps) == (1, 7)
     assert found.verdict == "not decided"
-    assert found.explanation.endswith("give the same line again; missing of clipped: 1.")
+    assert found.explanation.endswith("give the same line again; missing of clipped: 6.")
     assert "1 missing" in verdict.page(found)
 
 
@@ -257,7 +266,46 @@ def test_an_undecided_frequency_says_how_many_repeats_could_decide(forks):
     seeds = {name: ALL[name] for name in ALL if name != "null"}
     found = forks.judged(jumps={"noise": 1}, seeds=seeds)
     assert "noise (new noise): 1 of 8 jump (0.3% to 52.7%), undecided." in found.explanation
-    assert "--repeats 9 or more" in found.explanation
+    assert found.explanation.endswith("give the same line with --repeats 16: enough of noise if the shares stay.")
+
+
+@pytest.mark.parametrize(
+    ("jumps", "has_null", "variant", "why"),
+    [
+        ({"noise": 4}, False, "noise", "about as many do it as not, by what is drawn"),
+        ({"noise": 5, "null": 5}, True, "noise", "null forks do it, too"),
+        ({"clipped": 4}, True, "clipped", "it makes the event rarer at most"),
+    ],
+)
+def test_where_more_repeats_would_not_decide_it_is_said_why(forks, jumps, has_null, variant, why):
+    seeds = {name: ALL[name] for name in ALL if name != "null"}
+    found = forks.judged(jumps=jumps, seeds=ALL if has_null else seeds)
+    assert f"8 times as many forks decide nothing, of {variant}: {why}." in found.explanation
+
+
+def test_what_is_open_is_run_next_and_what_needs_least_is_repeated(forks):
+    seeds = dict.fromkeys(("noise", "log-var-clamp", "clipped"), 16) | {"identical": 3}
+    found = forks.judged(jumps={"noise": 10, "log-var-clamp": 8, "clipped": 5}, seeds=seeds)
+    ways = "run batches, epsilon5, fresh-moments too, or give the same line with --repeats 32: enough of clipped"
+    assert found.explanation.endswith(f"To decide, {ways} if the shares stay.")
+
+
+def test_a_cause_is_named_though_an_earlier_variant_was_not_run(forks):
+    seeds = {name: ALL[name] for name in ("identical", "noise", "log-var-clamp", "clipped", "null")}
+    found = forks.judged(jumps={"clipped": 2}, seeds=seeds)
+    assert (found.verdict, found.rests_on) == ("gradient spike", "clipped")
+    assert "epsilon5: not run." in found.explanation
+    assert found.explanation.endswith("The first cause in a step may come before it: epsilon5, batches were not run.")
+
+
+def test_a_run_without_noise_is_judged_by_its_batches(forks):
+    names = ("identical", "batches", "log-var-clamp", "clipped", "without-image", "fresh-moments", "null")
+    silent = {
+        name: ARMS[name].model_copy(update={"vae": ARMS[name].vae.model_copy(update={"epsilon_factor": 0.0})})
+        for name in names
+    }
+    found = forks.judged(jumps={"batches": 0}, seeds={name: ALL[name] for name in names}, arms=silent)
+    assert (found.verdict, set(outcomes(found))) == ("batch content", set(names))
 
 
 def test_a_variant_that_was_not_run_is_named(forks):
@@ -266,7 +314,7 @@ def test_a_variant_that_was_not_run_is_named(forks):
     assert outcomes(found)["log-var-clamp"] == "not run"
     assert found.verdict == "not decided"
     assert "log-var-clamp: not run." in found.explanation
-    assert found.explanation.endswith("To decide, run the variant log-var-clamp too.")
+    assert found.explanation.endswith("To decide, run log-var-clamp, clipped, fresh-moments too.")
 
 
 def test_an_ae_is_judged_by_what_it_has(forks):
@@ -294,7 +342,7 @@ def test_the_replays_beside_a_study_give_its_runs_their_verdicts(forks, tmp_path
         record["replay"] |= {"step": start, "source": REPLAY.source if name == "later" else "other/vae-tiny-seed007"}
         (tmp_path / name).mkdir()
         (tmp_path / name / "replay.json").write_text(json.dumps(record))
-    line = "(gradient spike; clipped: 0 of 8 jump)"
+    line = "(gradient spike; clipped: 0 of 8 jump, noise: 8 of 8)"
     found = verdict.verdicts_of(StudyDir(tmp_path / "demo"), "demo")
     assert found == {"vae-tiny-seed007": f"{line} {line}"}
     (tmp_path / "later" / "replay.json").write_text("{}")

@@ -166,8 +166,6 @@ class ReplayConfig(Frozen):
     planned by a release before 0.3.0."""
     epsilon_max: float | None = None
     """Largest |epsilon| from the start of the forks to the event; None: not recorded, or an AE."""
-    shift_factor: float | None = None
-    """Of a trigger without jump and NaN: R that lies beyond its base by this, above or below, counts as a jump."""
     null: NullWindow | None = None
     """None: the run was calm nowhere before for so long."""
 
@@ -192,6 +190,11 @@ class ArmConfig(Frozen):
     def kind(self) -> ArmKind:
         """Whether this arm is an AE or a VAE."""
         return "ae" if self.vae is None else "vae"
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether what is drawn for z changes anything."""
+        return self.vae is not None and self.vae.epsilon_factor > 0
 
     @property
     def settings(self) -> dict[str, Any]:

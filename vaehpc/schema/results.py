@@ -483,7 +483,7 @@ class RunSummary(Result):
     """Of the first jump or growth, as the next."""
     onset_kind: Literal["jump", "growth"] | None
     verdict: str | None = None
-    """'(gradient spike; clipped: 0 of 12 jump)', of the replays that lie beside the study."""
+    """'(gradient spike; clipped: 0 of 12 jump, noise: 11 of 12)', of the replays that lie beside the study."""
     ever_diverged: bool | None
     """Whether it jumped, grew, or ended beyond the limit; None: no control, or its arm lies elsewhere."""
     state_sha256: str | None = None
@@ -917,8 +917,8 @@ VARIANTS: tuple[Variant, ...] = (
     "null",
 )
 """What the forks of a replay do otherwise; each is an arm of the replay's study. null: nothing, over a calm window."""
-NEEDS_VAE: tuple[Variant, ...] = ("noise", "epsilon5", "log-var-clamp")
-"""An AE has neither noise nor log_var."""
+NEEDS_NOISE: tuple[Variant, ...] = ("noise", "epsilon5")
+"""An AE has none, nor a VAE whose epsilon is multiplied by 0."""
 
 Outcome = Literal["persists", "gone", "undecided", "missing", "not run"]
 """Whether a variant's forks show the event; missing: those that have not ended could change it."""

@@ -2,11 +2,11 @@
 
 An event is a jump of R, the probe's median ||mu||_2, by the course's rule (vaehpc.stats.course, with nothing taken
 away: forks have no control), or a loss that is not finite. A fork has an event if it shows either kind between its
-start and its end; the two are counted apart. It is compared with itself: its base b_t is made of its own probes since
-it started, and of the source run's before. A treated fork that left before the run was calm for the last time was
-thrown by the treatment and is not counted.
+start and its end; the two are counted apart, one that shows both as not finite. It is compared with itself: its base
+b_t is made of its own probes since it started, and of the source run's before. A treated fork that left before the run
+was calm for the last time was thrown by the treatment and is not counted.
 
-Every variant has K forks, each with new noise, or of an AE new batches; `batches` of a VAE has new batches and the
+Every variant has K forks, each with new noise, or without any new batches; `batches` of a VAE has new batches and the
 run's own noise. Those with nothing else changed are the untreated ones. Fork k has the same new noise in every
 variant. Two comparisons are asked in this order:
 
@@ -15,13 +15,13 @@ variant. Two comparisons are asked in this order:
    often than the null forks (Boschloo, one-sided, p < alpha), whose interval lies under a half; without null forks,
    their interval lies above a half. Otherwise nothing is known of the state that they start from: with null forks no
    treatment is judged then, for it could only remove what happens anywhere.
-2. *Each treatment against the untreated forks.* Event gone: fewer (Boschloo, one-sided, p < alpha over the number of
-   treatments), and the interval of their share lies under a half: what merely makes events rarer is not the cause. Of
-   five treatments that do nothing one is so called a cause with a chance of 3.5 % at most; with alpha itself it were
-   17 %. Persists: the interval lies above a half.
+2. *Each treatment against the untreated forks*, whatever their own share. Event gone: fewer (Boschloo, one-sided, p <
+   alpha over the number of treatments), and fewer than half of the treated forks have it: what merely makes events
+   rarer is not the cause. Of treatments that do nothing one is so called a cause with a chance of alpha at most.
+   Persists: the interval lies above a half.
 
 The first cause in the order of a step's computation whose treatment removes the event is the verdict. A treatment that
-is undecided hides no later one that is decided, but one that was not run or has missing forks does.
+is undecided or was not run hides no later one that is decided, but one with missing forks does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import numpy as np
 
 from vaehpc.schema.config import NullWindow, ReplayConfig
 from vaehpc.schema.plan import PlanConfig, ReplayPlan
-from vaehpc.schema.results import Ending, Outcome, ReplayResult, Variant, VariantResult, Verdict
+from vaehpc.schema.results import CourseMark, Ending, Outcome, ReplayResult, Variant, VariantResult, Verdict
 from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.course import ProbeCurve, departures
 from vaehpc.stats.intervals import clopper_pearson
@@ -60,30 +60,27 @@ class RunEvent:
     step: int
     """Steps done at the first probe that saw the jump; the first step, counted from 0, that was not finite."""
     after: int
-    """Steps done at the last probe before, of nonfinite BUILD_UP steps before at the latest; 0: there was none."""
+    """Steps done at the last probe before that is not beyond the jump's limit; of nonfinite, at the last BUILD_UP steps
+    before; 0: there was none."""
 
 
-def run_events(
-    curve: ProbeCurve, nonfinite_step: int | None, burn_in: int, plan: PlanConfig, shift_factor: float | None = None
-) -> list[RunEvent]:
-    """Jumps after the burn-in, one that the last probe alone saw among them, and the step that was not finite.
-
-    With a `shift_factor`, R beyond its base by that, above or below, counts as a jump: what a trigger did to a run that
-    did not leave, as a spike of log_var that is put in may, is by chance the one or the other.
-    """
+def run_events(curve: ProbeCurve, nonfinite_step: int | None, burn_in: int, plan: PlanConfig) -> list[RunEvent]:
+    """Jumps after the burn-in, one that the last probe alone saw among them, and the step that was not finite."""
     usable = np.isfinite(curve.radius_medians) & (curve.radius_medians > 0)
     usual = ProbeCurve(curve.steps[usable], curve.radius_medians[usable])
-    log_radii, searched = np.log(usual.radius_medians), usual.steps > burn_in
-    if shift_factor is None:
-        marks = departures(usual.steps, log_radii, searched, plan)
-    else:
-        course = plan.course.model_copy(update={"jump_factor": shift_factor})
-        shifts = plan.model_copy(update={"course": course})
-        marks = [mark for d in (log_radii, -log_radii) for mark in departures(usual.steps, d, searched, shifts)]
-    found = [RunEvent("jump", mark.step, mark.after) for mark in marks if mark.kind in ("jump", "unconfirmed")]
+    marks = departures(usual.steps, np.log(usual.radius_medians), usual.steps > burn_in, plan)
+    jumps = [mark for mark in marks if mark.kind in ("jump", "unconfirmed")]
+    found = [RunEvent("jump", mark.step, _last_within(usual, mark, plan)) for mark in jumps]
     if nonfinite_step is not None:
         found.append(RunEvent("nonfinite", nonfinite_step, last_probe(usual, nonfinite_step - BUILD_UP)))
     return sorted(found, key=lambda event: event.step)
+
+
+def _last_within(curve: ProbeCurve, jump: CourseMark, plan: PlanConfig) -> int:
+    """Steps done at the last probe before whose R is no jump from the same base: a run may have left in the burn-in."""
+    limit = curve.radius_medians[curve.steps == jump.step][0] / jump.factor * plan.course.jump_factor
+    within = (curve.steps < jump.step) & (curve.radius_medians <= limit)
+    return int(curve.steps[within].max())
 
 
 def last_probe(curve: ProbeCurve, step: int) -> int:
@@ -153,14 +150,14 @@ def fork_ending(
         plan: the analysis plan.
     """
     window = replay if variant != "null" or replay.null is None else replay.null
-    events = run_events(curve, nonfinite_step, burn_in, plan, replay.shift_factor)
-    event = next((event for event in events if window.step < event.step + (event.kind == "nonfinite")), None)
+    events = run_events(curve, nonfinite_step, burn_in, plan)
+    after = [event for event in events if window.step < event.step + (event.kind == "nonfinite")]
     calm = None if variant == "null" or (replay.calm_step or 0) <= replay.step else replay.calm_step
-    if event is None:
+    if not after:
         return "stayed" if calm is None or calm in curve.steps else "not comparable"
-    if calm is not None and variant not in UNTREATED and event.step <= calm:
+    if calm is not None and variant not in UNTREATED and after[0].step <= calm:
         return "thrown"
-    return event.kind
+    return "jump" if nonfinite_step is None else "nonfinite"
 
 
 # Outcomes
@@ -178,17 +175,20 @@ class Tally(NamedTuple):
     missing: int = 0
 
 
+NO_FORKS = Tally(0, 0)
+
+
 def least_repeats(level: float) -> int:
     """Fewest repeats that can decide: 0 of n lies below 0.5 if 1 - (alpha / 2)^(1 / n) < 0.5."""
     return math.floor(math.log2(2 / (1 - level))) + 1
 
 
-def outcome_of_untreated(forks: Tally, null: Tally | None, level: float, plan: ReplayPlan) -> Outcome:
+def outcome_of_untreated(forks: Tally, null: Tally, level: float, plan: ReplayPlan) -> Outcome:
     """Whether the run leaves whatever is drawn, and more often from there than from where it was calm."""
 
-    def outcome(of: Tally, of_null: Tally | None) -> Outcome:
+    def outcome(of: Tally, of_null: Tally) -> Outcome:
         share = share_outcome(of, level)
-        if share == "gone" or of_null is None:
+        if share == "gone" or not of_null.compared:
             return share
         return "persists" if is_specific(of, of_null, level, plan) else "undecided"
 
@@ -205,13 +205,11 @@ def outcome_of_treated(forks: Tally, untreated: Tally, num_treatments: int, leve
     """Whether a treatment, one of so many, removes the event that untreated forks have."""
     alpha = plan.alpha / num_treatments
 
-    def outcome(of: Tally, of_untreated: Tally | None) -> Outcome:
-        assert of_untreated is not None
-        share = share_outcome(of, level)
-        if share == "persists":
-            return share
+    def outcome(of: Tally, of_untreated: Tally) -> Outcome:
+        if share_outcome(of, level) == "persists":
+            return "persists"
         fewer = of_untreated.compared > 0 and boschloo(*of[:2], *of_untreated[:2], "less") < alpha
-        return "gone" if share == "gone" and fewer else "undecided"
+        return "gone" if fewer and 2 * of.events < of.compared else "undecided"
 
     return _wherever_missing(outcome, forks, untreated)
 
@@ -226,10 +224,9 @@ def share_outcome(forks: Tally, level: float) -> Outcome:
     return "gone" if interval.high < 0.5 else "undecided"
 
 
-def _wherever_missing(outcome: Callable[[Tally, Tally | None], Outcome], forks: Tally, others: Tally | None) -> Outcome:
+def _wherever_missing(outcome: Callable[[Tally, Tally], Outcome], forks: Tally, others: Tally) -> Outcome:
     """The outcome if it is the same whether none or all of the missing forks have the event; else 'missing'."""
-    of_others = [None] if others is None else _corners(others)
-    possible = {outcome(*corner) for corner in product(_corners(forks), of_others)}
+    possible = {outcome(*corner) for corner in product(_corners(forks), _corners(others))}
     return possible.pop() if len(possible) == 1 else "missing"
 
 
@@ -245,13 +242,26 @@ def outcome_of_equals(num_events: int, num_repeats: int, num_missing: int) -> Ou
     return "missing" if num_missing else "persists"
 
 
-def repeats_to_decide(num_events: int, num_compared: int, level: float) -> int:
-    """Fewest repeats in all whose interval does not hold a half, if every further fork does as most did."""
-    mostly = 2 * num_events >= num_compared
-    total = num_compared
-    while share_outcome(Tally(num_events + (total - num_compared if mostly else 0), total), level) == "undecided":
-        total += 1
-    return total
+MOST_TIMES = 8
+"""As many forks as there are: beyond it, more of them are no advice."""
+
+
+def times_to_decide(outcome: Callable[[Tally, Tally], Outcome], forks: Tally, others: Tally) -> int | None:
+    """How many times as many forks decide if the shares stay as they are; None: MOST_TIMES do not.
+
+    Those that they are compared with are as many then, or as many as there are.
+    """
+
+    def grown(tally: Tally, total: int) -> Tally:
+        if tally.compared >= total or not tally.compared:
+            return tally
+        return Tally(round(tally.events * total / tally.compared), total)
+
+    for times in range(2, MOST_TIMES + 1):
+        total = times * forks.compared
+        if outcome(grown(forks, total), grown(others, total)) != "undecided":
+            return times
+    return None
 
 
 # The verdict
@@ -278,7 +288,7 @@ class Decision:
 
 
 def untreated_variant(variants: Collection[Variant]) -> Variant:
-    """The variant in which only what is drawn is new: noise, of an AE batches."""
+    """The variant in which only what is drawn is new: noise, without any batches."""
     return "noise" if "noise" in variants else "batches"
 
 
@@ -302,7 +312,7 @@ def decide(outcomes: Mapping[Variant, Outcome], has_null: bool, epsilon_max: flo
         return Decision("noise, not its extremes" if within else "noise", tuple(asked))
     if outcomes[untreated] in OPEN or (has_null and outcomes[untreated] == "undecided"):
         return Decision("not decided", tuple(asked))
-    undecided = [untreated] if outcomes[untreated] == "undecided" else []
+    open_ = [untreated] if outcomes[untreated] == "undecided" else []
     for variant, verdict in CAUSES:
         outcome = outcomes.get(variant)
         # Of some events nobody knows an image to leave out.
@@ -311,12 +321,13 @@ def decide(outcomes: Mapping[Variant, Outcome], has_null: bool, epsilon_max: flo
         asked.append(variant)
         if outcome == "gone":
             return Decision(verdict, tuple(asked))
-        if outcome in OPEN:
+        if outcome == "missing":
             return Decision("not decided", tuple(asked))
-        if outcome == "undecided":
-            undecided.append(variant)
-    if undecided:
-        return Decision("not decided", (*(variant for variant in asked if variant != undecided[0]), undecided[0]))
+        if outcome in ("undecided", "not run"):
+            open_.append(variant)
+    if open_:
+        last = min(open_, key=lambda variant: outcomes[variant] == "not run")
+        return Decision("not decided", (*(variant for variant in asked if variant != last), last))
     return Decision("the weights themselves", tuple(asked))
 
 
@@ -335,8 +346,13 @@ def event_counts(of: VariantResult, was_nonfinite: bool) -> str:
 
 
 def verdict_line(result: ReplayResult) -> str:
-    """'(gradient spike; clipped: 0 of 12 jump)'."""
-    found = next((of for of in result.variants if of.variant == result.rests_on and of.num_repeats), None)
-    if found is None:
+    """'(gradient spike; clipped: 0 of 12 jump, noise: 11 of 12)'; the second are the untreated forks with an event."""
+    by_name = {of.variant: of for of in result.variants}
+    found = by_name.get(result.rests_on) if result.rests_on else None
+    if found is None or not found.num_repeats:
         return f"({result.verdict})"
-    return f"({result.verdict}; {found.variant}: {event_counts(found, result.replay.jumped_radius is None)})"
+    said = f"{result.verdict}; {found.variant}: {event_counts(found, result.replay.jumped_radius is None)}"
+    untreated = by_name.get(untreated_variant(by_name))
+    if untreated is not None and untreated.num_repeats and found.variant not in ("identical", untreated.variant):
+        said += f", {untreated.variant}: {untreated.num_events} of {untreated.num_compared}"
+    return f"({said})"

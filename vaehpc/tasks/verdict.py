@@ -9,12 +9,14 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from vaehpc.command import UserError
 from vaehpc.schema.config import ArmConfig, ReplayConfig, RunConfig, StudyConfig
+from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import (
-    NEEDS_VAE,
+    NEEDS_NOISE,
     VARIANTS,
     ForkResult,
     Outcome,
@@ -27,6 +29,8 @@ from vaehpc.stats.contrasts import boschloo
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.intervals import clopper_pearson
 from vaehpc.stats.replay import (
+    MOST_TIMES,
+    NO_FORKS,
     Decision,
     Tally,
     decide,
@@ -35,8 +39,8 @@ from vaehpc.stats.replay import (
     outcome_of_equals,
     outcome_of_treated,
     outcome_of_untreated,
-    repeats_to_decide,
     share_outcome,
+    times_to_decide,
     untreated_variant,
     verdict_line,
 )
@@ -54,15 +58,15 @@ SAME_RADIUS = 2e-7
 
 MEANING: Mapping[Verdict, str] = {
     "not reproducible": "The same again does not do the same: no variant can tell why.",
-    "extreme epsilon": "Limited noise removes the event.",
+    "extreme epsilon": "Limited noise keeps most forks from it.",
     "noise": "Most forks with other noise do not do it: it took the noise that the run had.",
     "noise, not its extremes": "Most forks with other noise do not do it: it took the noise that the run had, which had"
     " no extremes.",
-    "batch content, image ID": "Without that image the event is gone.",
+    "batch content, image ID": "Most forks without that image do not do it.",
     "batch content": "Most forks with other batches do not do it: it took the batches that the run had.",
-    "logvar explosion": "A limit of log_var removes the event.",
-    "gradient spike": "A limit of the gradient's norm removes the event.",
-    "optimizer state": "Fresh moments of Adam remove the event.",
+    "logvar explosion": "A limit of log_var keeps most forks from it.",
+    "gradient spike": "A limit of the gradient's norm keeps most forks from it.",
+    "optimizer state": "Fresh moments of Adam keep most forks from it.",
     "the weights themselves": "The forks do it whatever is changed: its cause is in the weights that they start from.",
     "not decided": "An outcome on the way to a verdict is open.",
 }
@@ -104,14 +108,15 @@ def judged(study: StudyDir) -> ReplayResult:
         repeats_source=repeats_source,
         verdict=decision.verdict,
         rests_on=decision.asked[-1],
-        explanation=explanation(decision, variants, replay, repeats_source, config.plan.level),
+        explanation=explanation(decision, variants, replay, repeats_source, config.plan),
         provenance=provenance(),
     )
 
 
 def applicable_variants(arm: ArmConfig, replay: ReplayConfig) -> list[Variant]:
     """What the forks of such a run can do otherwise: at its start Adam's moments are fresh in any case."""
-    absent: set[Variant] = set(NEEDS_VAE) if arm.vae is None else set()
+    absent: set[Variant] = set() if arm.has_noise else set(NEEDS_NOISE)
+    absent |= {"log-var-clamp"} if arm.vae is None else set()
     absent |= {"fresh-moments"} if replay.step == 0 else set()
     absent |= {"null"} if replay.null is None else set()
     return [variant for variant in VARIANTS if variant not in absent]
@@ -184,14 +189,13 @@ def variant_results(
     """Counts and outcome of each variant; `repeats_source`: whether the identical forks are the source run again."""
     tallies = {variant: tally_of(of, len(config.seeds.get(variant, ()))) for variant, of in forks.items()}
     untreated = untreated_variant(forks)
-    num_treatments = sum(variant not in (*UNDRAWN, untreated) and variant in config.seeds for variant in forks)
+    num_treatments = len(forks.keys() & config.seeds.keys() - {*UNDRAWN, untreated})
     found = []
     for variant, of in forks.items():
         num_repeats, tally = len(config.seeds.get(variant, ())), tallies[variant]
-        against = tallies.get("null") if variant == untreated else tallies[untreated]
-        against = None if against is None or not against.compared + against.missing else against
+        against = tallies.get("null", NO_FORKS) if variant == untreated else tallies[untreated]
         is_share = variant != "identical" and tally.compared > 0
-        is_tested = is_share and against is not None and against.compared > 0 and variant != "null"
+        is_tested = is_share and against.compared > 0 and variant != "null"
         kinds = Counter(fork.ending for fork in of)
         outcome: Outcome = "not run"
         if num_repeats and variant == "identical":
@@ -202,9 +206,7 @@ def variant_results(
         elif num_repeats and variant == untreated:
             outcome = outcome_of_untreated(tally, against, config.plan.level, config.plan.replay)
         elif num_repeats:
-            outcome = outcome_of_treated(
-                tally, against or Tally(0, 0), num_treatments, config.plan.level, config.plan.replay
-            )
+            outcome = outcome_of_treated(tally, against, num_treatments, config.plan.level, config.plan.replay)
         found.append(
             VariantResult(
                 variant=variant,
@@ -217,7 +219,7 @@ def variant_results(
                 num_incomparable=kinds["not comparable"],
                 interval=clopper_pearson(tally.events, tally.compared, config.plan.level) if is_share else None,
                 p=boschloo(*tally[:2], *against[:2], "greater" if variant == untreated else "less")
-                if is_tested and against is not None
+                if is_tested
                 else None,
                 outcome=outcome,
                 forks=tuple(of),
@@ -300,7 +302,7 @@ def explanation(
     variants: Sequence[VariantResult],
     replay: ReplayConfig,
     repeats_source: bool | None,
-    level: float,
+    plan: PlanConfig,
 ) -> str:
     """The outcomes that the verdict rests on, what it means, and what would decide an open one."""
     by_name = {result.variant: result for result in variants}
@@ -313,7 +315,9 @@ def explanation(
         sentences.append("The identical forks are not bitwise the run: another machine, other threads or other code?")
     sentences.append(MEANING[decision.verdict])
     if decision.verdict == "not decided":
-        sentences.append(what_would_decide(asked[-1], asked[-1] is untreated and has_null(variants), level))
+        sentences.append(what_would_decide(asked, variants, plan))
+    elif unasked := [of.variant for of in asked if not of.num_repeats]:
+        sentences.append(f"The first cause in a step may come before it: {', '.join(unasked)} were not run.")
     return " ".join(sentences)
 
 
@@ -335,24 +339,41 @@ def null_words(null: VariantResult | None, replay: ReplayConfig) -> str:
     return f"Without a null: null forks {why}."
 
 
-def what_would_decide(of: VariantResult, is_against_null: bool, level: float) -> str:
-    """How an open outcome can be closed."""
-    if of.outcome == "not run":
-        return f"To decide, run the variant {of.variant} too."
-    if of.num_missing:
-        return f"To decide, give the same line again; missing of {of.variant}: {of.num_missing}."
-    if is_against_null:
-        return (
-            f"The forks of {of.variant} do it no more often than null forks, as far as so few can tell: give the same"
-            " line with more --repeats, or start later."
-        )
-    if share_outcome(Tally(of.num_events, of.num_compared), level) != "undecided":
-        return "To decide, give the same line with more --repeats: so few forks do not differ from the untreated ones."
-    least = repeats_to_decide(of.num_events, of.num_compared, level) + of.num_repeats - of.num_compared
-    return (
-        f"To decide, give the same line with --repeats {least} or more: so many are enough if every further fork of"
-        f" {of.variant} does as most did."
-    )
+def what_would_decide(asked: Sequence[VariantResult], variants: Sequence[VariantResult], plan: PlanConfig) -> str:
+    """How an open outcome can be closed, or why more forks would not."""
+    if asked[-1].num_missing:
+        return f"To decide, give the same line again; missing of {asked[-1].variant}: {asked[-1].num_missing}."
+    ways = []
+    if unasked := [of.variant for of in variants if of in asked and not of.num_repeats]:
+        ways.append(f"run {', '.join(unasked)} too")
+    tallies = {of.variant: Tally(of.num_events, of.num_compared) for of in variants if of.num_repeats}
+    untreated = untreated_variant([of.variant for of in variants])
+    num_treatments = len(tallies.keys() - {*UNDRAWN, untreated})
+    enough: list[tuple[int, Variant]] = []
+    futile = []
+    for of in asked:
+        if of.outcome != "undecided":
+            continue
+        if of.variant == untreated:
+            outcome = partial(outcome_of_untreated, level=plan.level, plan=plan.replay)
+            against = tallies.get("null", NO_FORKS)
+            why = "null forks do it, too" if against.compared else "about as many do it as not, by what is drawn"
+        else:
+            outcome = partial(outcome_of_treated, num_treatments=num_treatments, level=plan.level, plan=plan.replay)
+            against = tallies[untreated]
+            why = "it makes the event rarer at most" if of.num_compared else "none can be compared"
+        if times := times_to_decide(outcome, tallies[of.variant], against):
+            enough.append((times * of.num_repeats, of.variant))
+        else:
+            futile.append(f"of {of.variant}: {why}")
+    if enough:
+        repeats, variant = min(enough, key=lambda found: found[0])
+        ways.append(f"give the same line with --repeats {repeats}: enough of {variant} if the shares stay")
+    said = f"To decide, {', or '.join(ways)}." if ways else ""
+    if futile and not enough:
+        said += f" If the shares stay, even {MOST_TIMES} times as many forks decide nothing, {'; '.join(futile)}."
+        said += " Start them later, with another --trigger or --epoch."
+    return said.strip()
 
 
 def page(result: ReplayResult) -> str:
@@ -371,10 +392,10 @@ def page(result: ReplayResult) -> str:
 {rows}
 
 Intervals are Clopper and Pearson's at {result.level:.0%}. p is Boschloo's, one-sided: of {untreated}, that it has no
-more events than null; of the others, that they have no fewer than {untreated}. An event is gone if the interval lies
-under a half and, but for {untreated}, if p lies under the plan's alpha over the number of treatments. It persists if
-the interval lies above a half; of {untreated}, where there are null forks, if it has more events than they (p under
-alpha), of which fewer than half have one.
+more events than null; of the others, that they have no fewer than {untreated}. An event is gone from {untreated} if the
+interval lies under a half; from the others if p lies under the plan's alpha over the number of treatments, and fewer
+than half have it. It persists if the interval lies above a half; of {untreated}, where there are null forks, if it has
+more events than they (p under alpha), of which fewer than half have one.
 """
 
 
@@ -408,15 +429,11 @@ def fork_words(result: ReplayResult) -> str:
     """What its forks are, and what counts as an event."""
     replay = result.replay
     same = {True: "are bitwise the run again", False: "are not bitwise the run again", None: "have not ended"}
-    jumps = "jumps by the course's rule, against its own base"
-    if replay.shift_factor is not None:
-        way = f"by a factor of {replay.shift_factor:g}, above or below (the run did no more)"
-        jumps = f"stays beyond its own base {way}"
     thrown = ""
     if replay.calm_step is not None and replay.calm_step > replay.step:
         thrown = f" One that a treatment had thrown by step {replay.calm_step} is not compared."
     return (
         f"Its forks start at step {replay.step} and end at step {replay.until_step}. One has the event if its R"
-        f" {jumps}, or if its loss is not finite; the two kinds are counted apart."
-        f"{thrown} The identical forks {same[result.repeats_source]}."
+        " jumps by the course's rule, against its own base, or if its loss is not finite; the two kinds are counted"
+        f" apart.{thrown} The identical forks {same[result.repeats_source]}."
     )
