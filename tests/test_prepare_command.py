@@ -185,7 +185,7 @@ def untouched(celeba: Path) -> None:
         (no_images, [], "celeba does not exist; expected are CelebA's 000001.jpg"),
         (web_page, [], "img_align_celeba.zip: 89 KB, a web page: the server answered with it"),
         (truncated_zip, [], "img_align_celeba.zip: 20 KB, a zip archive that is incomplete"),
-        (untouched, ["--attributes", "nowhere.txt"], "--attributes nowhere.txt cannot be read: No such file"),
+        (untouched, ["--attributes", "nowhere.txt"], "--attributes nowhere.txt does not exist"),
         (short_attribute_list, [], "list_attr_celeba.txt, line 1: announces 12 images, 9 follow"),
         (attribute_list_cut_in_a_line, [], "list_attr_celeba.txt, line 14: a file name and 40 values"),
         (missing_images, [], "lists 5 images that are not there; the first is 000008.jpg"),

@@ -456,6 +456,12 @@ def fifo(folder: Path) -> dict[str, Any]:
     return {"celeba": folder / "faces.zip"}
 
 
+def fifo_for_a_list(folder: Path) -> dict[str, Any]:
+    put(folder, entries())
+    os.mkfifo(folder / "list.txt")
+    return {"celeba": folder, "attributes": folder / "list.txt"}
+
+
 def photographs(*files: tuple[str, bytes], **request: Any) -> Shape:
     return lambda folder: {"images": put(folder, files), **request}
 
@@ -585,8 +591,9 @@ REFUSED: dict[str, tuple[Shape, str]] = {
     ),
     "a list that is not there": (
         only((1,), attributes=Path("none.csv")),
-        r"--attributes none\.csv cannot be read: No such",
+        r"--attributes none\.csv does not exist",
     ),
+    "a FIFO for a list": (fifo_for_a_list, r"--attributes .*/list\.txt is no file"),
     "Parquet without images": (parquet_of_text, r"a\.parquet has no column of images, .* found: text"),
     "both": (only((1,), images=Path()), r"--celeba and --images given: give one of --celeba PATH"),
     "lists of photographs": (photographs(("a.png", b""), attributes=Path("a")), r"--attributes goes with --celeba"),

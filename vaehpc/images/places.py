@@ -195,7 +195,7 @@ class Parquet:
                 names = [None] * self._table.metadata.row_group(group).num_rows
                 if "path" in _fields(schema.field(self._column)):
                     table = self._table.read_row_group(group, columns=[f"{self._column}.path"])
-                    names = [image["path"] for image in table.column(0).to_pylist()]
+                    names = [(image or {}).get("path") for image in table.column(0).to_pylist()]
                 for row, name in enumerate(names):
                     self._where[name or f"{path.stem}-{rows + row:08d}.jpg"] = (group, row)
                 rows += len(names)
@@ -215,12 +215,17 @@ class Parquet:
 
     def read(self, member: str, limit: int) -> bytes:
         """An image's bytes; the rows that are stored with it stay in memory until others are asked for."""
+        import pyarrow as pa
+
         group, row = self._where[member]
         if group != self._group[0]:
             if (size := self._table.metadata.row_group(group).total_byte_size) > 8 * MAX_BYTES:
                 raise UserError(f"{self.path}: group {group} of its rows takes {gigabytes(size)}; write smaller ones")
-            self._group = group, self._table.read_row_group(group, columns=[f"{self._column}.bytes"]).column(0)
-        content: bytes = self._group[1][row].as_py()["bytes"] or b""
+            try:
+                self._group = group, self._table.read_row_group(group, columns=[f"{self._column}.bytes"]).column(0)
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(f"{self.path}: group {group} of its rows is damaged ({error})") from None
+        content: bytes = (self._group[1][row].as_py() or {}).get("bytes") or b""
         return content[: limit + 1]
 
     def __str__(self) -> str:

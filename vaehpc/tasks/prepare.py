@@ -180,11 +180,10 @@ def _list(path: Path | None, option: str) -> File | None:
     """A list that was named: a text file, or the only text file of a zip."""
     if path is None:
         return None
-    try:
-        if not zipfile.is_zipfile(path):
-            return file_at(path)
-    except OSError as error:
-        raise UserError(f"{option} {path} cannot be read: {error.strerror}") from None
+    if not path.is_file():
+        raise UserError(f"{option} {path} {'is no file' if path.exists() else 'does not exist'}")
+    if not zipfile.is_zipfile(path):
+        return file_at(path)
     files = [file for file in Zip(path).files if file.suffix in (".txt", ".csv")]
     if len(files) != 1:
         raise UserError(f"{option} {path}: {tally(files)}, where one list is expected; unpack it, and name the list")
