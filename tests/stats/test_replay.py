@@ -405,13 +405,13 @@ def result(verdict, rests_on, of_run=64.0, **counts):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "(gradient spike; clipped: 0 of 12 jump, noise: 11 of 12)"),
-        ({"of_run": None}, "(gradient spike; clipped: 0 of 12 become NaN, noise: 11 of 12)"),
+        ({}, "(gradient spike; clipped: 0 of 12 jump; noise: 9 of 12 jump, 2 become NaN)"),
+        ({"of_run": None}, "(gradient spike; clipped: 0 of 12 become NaN; noise: 9 of 12 jump, 2 become NaN)"),
         (
             {"num_jumps": 1, "num_nonfinite": 1, "num_thrown": 2},
-            "(gradient spike; clipped: 1 of 10 jump, 1 become NaN, noise: 11 of 10)",
+            "(gradient spike; clipped: 1 of 10 jump, 1 become NaN; noise: 9 of 10 jump, 2 become NaN)",
         ),
-        ({"num_nonfinite": 2}, "(gradient spike; clipped: 2 of 12 become NaN, noise: 11 of 12)"),
+        ({"num_nonfinite": 2}, "(gradient spike; clipped: 2 of 12 become NaN; noise: 9 of 12 jump, 2 become NaN)"),
     ],
 )
 def test_a_verdict_in_one_line(given, expected):

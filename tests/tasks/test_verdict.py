@@ -186,6 +186,7 @@ def test_identical_forks_with_other_bits_are_not_reproducible(forks):
     found = verdict.judged(study)
     assert (found.verdict, found.repeats_source) == ("not reproducible", False)
     assert "not bitwise the run" in found.explanation
+    assert "Only the other kind" not in found.explanation
 
 
 @pytest.mark.parametrize(("radius", "is_the_same"), [(60.00003, False), (60.000006, True)])
@@ -298,6 +299,22 @@ def test_a_cause_is_named_though_an_earlier_variant_was_not_run(forks):
     assert found.explanation.endswith("The first cause in a step may come before it: epsilon5, batches were not run.")
 
 
+def test_a_treatment_that_turns_nan_into_jumps_is_told(forks):
+    study = forks.plant(jumps={"log-var-clamp": 2, "clipped": 0})
+    for seed in range(1, 8):
+        end(study.run(f"noise-seed{seed:03d}"), BEFORE, nonfinite_step=1010)
+    found = verdict.judged(study)
+    assert found.verdict == "logvar explosion"
+    assert found.explanation.endswith(
+        "Only the other kind became rarer: jumped, as the run did, 2 of 8 against 1 of 8."
+    )
+    study.run("log-var-clamp-seed001").trained_path.unlink()
+    end(study.run("log-var-clamp-seed001"), CALM)
+    study.run("noise-seed001").trained_path.unlink()
+    end(study.run("noise-seed001"), JUMPED)
+    assert "Only the other kind" not in verdict.judged(study).explanation
+
+
 def test_a_run_without_noise_is_judged_by_its_batches(forks):
     names = ("identical", "batches", "log-var-clamp", "clipped", "without-image", "fresh-moments", "null")
     silent = {
@@ -342,7 +359,7 @@ def test_the_replays_beside_a_study_give_its_runs_their_verdicts(forks, tmp_path
         record["replay"] |= {"step": start, "source": REPLAY.source if name == "later" else "other/vae-tiny-seed007"}
         (tmp_path / name).mkdir()
         (tmp_path / name / "replay.json").write_text(json.dumps(record))
-    line = "(gradient spike; clipped: 0 of 8 jump, noise: 8 of 8)"
+    line = "(gradient spike; clipped: 0 of 8 jump; noise: 8 of 8 jump)"
     found = verdict.verdicts_of(StudyDir(tmp_path / "demo"), "demo")
     assert found == {"vae-tiny-seed007": f"{line} {line}"}
     (tmp_path / "later" / "replay.json").write_text("{}")

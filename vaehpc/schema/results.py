@@ -483,7 +483,7 @@ class RunSummary(Result):
     """Of the first jump or growth, as the next."""
     onset_kind: Literal["jump", "growth"] | None
     verdict: str | None = None
-    """'(gradient spike; clipped: 0 of 12 jump, noise: 11 of 12)', of the replays that lie beside the study."""
+    """'(gradient spike; clipped: 0 of 12 jump; noise: 11 of 12 jump)', of the replays that lie beside the study."""
     ever_diverged: bool | None
     """Whether it jumped, grew, or ended beyond the limit; None: no control, or its arm lies elsewhere."""
     state_sha256: str | None = None

@@ -346,13 +346,14 @@ def event_counts(of: VariantResult, was_nonfinite: bool) -> str:
 
 
 def verdict_line(result: ReplayResult) -> str:
-    """'(gradient spike; clipped: 0 of 12 jump, noise: 11 of 12)'; the second are the untreated forks with an event."""
+    """'(gradient spike; clipped: 0 of 12 jump; noise: 3 of 12 jump, 8 become NaN)', treated and untreated forks."""
     by_name = {of.variant: of for of in result.variants}
     found = by_name.get(result.rests_on) if result.rests_on else None
     if found is None or not found.num_repeats:
         return f"({result.verdict})"
-    said = f"{result.verdict}; {found.variant}: {event_counts(found, result.replay.jumped_radius is None)}"
-    untreated = by_name.get(untreated_variant(by_name))
+    told, untreated = [found], by_name.get(untreated_variant(by_name))
     if untreated is not None and untreated.num_repeats and found.variant not in ("identical", untreated.variant):
-        said += f", {untreated.variant}: {untreated.num_events} of {untreated.num_compared}"
-    return f"({said})"
+        told.append(untreated)
+    was_nonfinite = result.replay.jumped_radius is None
+    counts = [f"{of.variant}: {event_counts(of, was_nonfinite)}" for of in told]
+    return f"({'; '.join([result.verdict, *counts])})"

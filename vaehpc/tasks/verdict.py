@@ -314,11 +314,25 @@ def explanation(
     if decision.verdict == "not reproducible" and repeats_source is False:
         sentences.append("The identical forks are not bitwise the run: another machine, other threads or other code?")
     sentences.append(MEANING[decision.verdict])
+    if asked[-1].outcome == "gone" and asked[-1].variant not in ("identical", untreated.variant):
+        sentences += own_kind(asked[-1], untreated, replay)
     if decision.verdict == "not decided":
         sentences.append(what_would_decide(asked, variants, plan))
     elif unasked := [of.variant for of in asked if not of.num_repeats]:
         sentences.append(f"The first cause in a step may come before it: {', '.join(unasked)} were not run.")
     return " ".join(sentences)
+
+
+def own_kind(treated: VariantResult, untreated: VariantResult, replay: ReplayConfig) -> list[str]:
+    """Of a treatment that has no fewer events of the run's own kind, as a clamp that turns NaN into jumps: so."""
+    if replay.jumped_radius is None:
+        what, treated_count, untreated_count = "became NaN", treated.num_nonfinite, untreated.num_nonfinite
+    else:
+        what, treated_count, untreated_count = "jumped", treated.num_jumps, untreated.num_jumps
+    if not treated_count or treated_count * untreated.num_compared < untreated_count * treated.num_compared:
+        return []
+    shares = f"{treated_count} of {treated.num_compared} against {untreated_count} of {untreated.num_compared}"
+    return [f"Only the other kind became rarer: {what}, as the run did, {shares}."]
 
 
 def sentence(of: VariantResult, replay: ReplayConfig) -> str:
