@@ -175,6 +175,8 @@ def measured_run(
     """
     radius = RADII[run_class] + 0.1 * run.seed if radius is None else radius
     course = settling(run, radius) if course is None else course
+    if history is not None:
+        trained = {"epochs": len(history)} | trained
     if run_class == "nonfinite":
         trained = {"nonfinite_step": run.steps_per_epoch} | trained
     return MeasuredRun(

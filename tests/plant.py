@@ -19,9 +19,11 @@ from vaehpc.stats.departures import NOT_SIGNALS, StepRecord
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.runs import FoundRun, MeasuredRun
 from vaehpc.stats.summary import summarise
-from vaehpc.study.files import BatchDir, RunDir, StudyDir, write_model
+from vaehpc.study.files import BatchDir, RunDir, StudyDir, read_model, sha256_of_file, step_of, write_model
 from vaehpc.study.presets import Settings, configured_arms, named_arms
-from vaehpc.tasks.aggregate import read_reference, read_run
+from vaehpc.study.states import Checkpoint, Progress, state_hash
+from vaehpc.tasks.aggregate import read_reference
+from vaehpc.tasks.found import read_run
 
 HOUR = 3600.0
 BEAT: dict[str, Any] = {
@@ -93,6 +95,27 @@ def ended(run: RunDir, run_class: RunClass = "regular", **given: Any) -> Measure
     return found
 
 
+def sealed(run: RunDir) -> None:
+    """Marker, statistics and triggers of a run say the hashes of what it has left, as tasks write them."""
+    trained = run.trained()
+    hashes = {"files_sha256": run.hashes_of_record(), "identity": run.config().identity}
+    latents = {str(path.relative_to(run.latents)): sha256_of_file(path) for path in run.latents.rglob("*.*")}
+    write_model(run.trained_path, trained.model_copy(update={**hashes, "latents_sha256": latents}))
+    if run.statistics_path.exists():
+        measured = run.statistics().model_copy(update={"state_sha256": trained.state_sha256})
+        write_model(run.statistics_path, measured)
+    for folder, record in zip(run.trigger_dirs(), run.trigger_records(), strict=True):
+        if (ring := folder / "ring.arrow").exists():
+            changes = {"ring_sha256": sha256_of_file(ring), "identity": run.config().identity}
+            write_model(folder / "trigger.json", record.model_copy(update=changes))
+
+
+def at_checkpoint(run: RunDir, variables: Path) -> None:
+    """The marker says that the training ended with this state."""
+    state = read_model(variables.with_name("checkpoint.json"), Checkpoint).state_sha256
+    write_model(run.trained_path, run.trained().model_copy(update={"state_sha256": state}))
+
+
 def marker(run: RunDir, **changes: Any) -> None:
     """The marker of a training alone."""
     write_model(run.trained_path, trained_record(run.config(), **changes))
@@ -160,8 +183,12 @@ def checkpoint(run: RunDir, step: int, **weights: np.ndarray) -> Path:
 
 
 def variables(folder: Path, **arrays: np.ndarray) -> Path:
+    """A state that is whole; after as many steps as its folder's name says."""
     folder.mkdir(parents=True)
     np.savez(folder / "variables.npz", **arrays)
+    step = step_of(folder) or 0
+    checkpoint = Checkpoint(progress=Progress(step=step), state_sha256=state_hash(arrays, step))
+    write_model(folder / "checkpoint.json", checkpoint)
     return folder / "variables.npz"
 
 

@@ -1,7 +1,9 @@
 """The launch command's arguments: what is wrong is said at once, with exit code 2, and nothing is written."""
 
 import io
+import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from rich.console import Console
 
 import vaehpc.launch
 from tests.examples import arm_config, data_config
+from tests.slurm.clients import Clients
 from vaehpc.command import UserError
 from vaehpc.launch import made_on_nodes, main, parsed, say_what_it_can_show, show_arms, wanted_data
 from vaehpc.schema.config import MAX_SEEDS, DataConfig, StudyConfig, control_of
@@ -386,6 +389,65 @@ def test_arms_that_cannot_be_are_refused(capsys: pytest.CaptureFixture[str], fac
 def test_an_impossible_out_is_named(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
     Path("file").touch()
     assert "Not a directory: " in refused(capsys, "--data", faces.path, "--out", "file")
+
+
+# Slurm that accepts nothing
+
+
+SBATCH = """#!/bin/sh
+case $1 in --test-only) [ "$ACCEPTS" = test ] || exit 1 ;; *) exit 1 ;; esac
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A launch line for a Slurm that refuses, at the latest, the first array."""
+    clients = Clients(tmp_path / "bin")
+    clients.answers("scontrol", "MaxArraySize = 1001\n")
+    clients.answers("sinfo", "cpu*|infinite\n")
+    (clients.folder / "sbatch").write_text(SBATCH)
+    (clients.folder / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{clients.folder}:/usr/bin:/bin")
+    (tmp_path / "site.toml").write_text(f'executor = "slurm"\n[slurm]\npython = "{sys.executable}"\n')
+    return ["--seeds", "1", "--arms", "ae", "--site", "site.toml"]
+
+
+@pytest.mark.parametrize("accepts", ["nothing", "test"])
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_what_slurm_refuses_leaves_no_study(
+    capsys: pytest.CaptureFixture[str],
+    faces: DataConfig,
+    cluster: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    accepts: str,
+    is_prepared: bool,
+) -> None:
+    monkeypatch.setenv("ACCEPTS", accepts)
+    before = {path.name for path in tmp_path.iterdir()}
+    data = ["--data", faces.path] if is_prepared else ["--preset", "demo"]
+    assert "Nothing was submitted." in refused(capsys, *cluster, *data)
+    assert {path.name for path in tmp_path.iterdir()} == before | {"bin"}
+
+
+def test_scripts_for_a_full_folder_leave_no_study(
+    capsys: pytest.CaptureFixture[str], faces: DataConfig, cluster: list[str]
+) -> None:
+    assert "the folder is not empty" in refused(capsys, *cluster, "--data", faces.path, "--write", "bin")
+
+
+def test_jobs_are_for_others_to_read_and_for_nobody_else_to_write(
+    faces: DataConfig, cluster: list[str], tmp_path: Path
+) -> None:
+    """Whatever the umask; scripts in them are run."""
+    before = os.umask(0)
+    try:
+        assert main([*cluster, "--data", faces.path, "--write", "scripts"]) == 0
+    finally:
+        os.umask(before)
+    jobs = tmp_path / "runs" / "article" / "jobs"
+    modes = {path.relative_to(jobs).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in [jobs, *jobs.rglob("*")]}
+    assert {oct(mode) for mode in modes.values()} == {"0o755", "0o644"}, modes
 
 
 def test_first_line_says_preset_and_data(capsys: pytest.CaptureFixture[str]) -> None:

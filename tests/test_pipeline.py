@@ -20,7 +20,7 @@ from vaehpc.images.synthetic import write_celeba
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
 from vaehpc.schema.config import DataConfig
 from vaehpc.study.attempts import all_attempts
-from vaehpc.study.files import DataDir, StudyDir
+from vaehpc.study.files import DataDir, StudyDir, write_model
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
@@ -199,8 +199,9 @@ def test_other_settings_are_refused_and_the_difference_is_shown(copied: StudyDir
 
 def test_a_run_directory_with_other_settings_is_refused(copied: StudyDir, faces: DataConfig) -> None:
     run = copied.run("ae-seed000")
-    changed = run.config_path.read_text().replace('"epochs": 30', '"epochs": 31')
-    run.config_path.write_text(changed)
+    config = run.config()
+    train = config.arm.train.model_copy(update={"epochs": 31})
+    write_model(run.config_path, config.model_copy(update={"arm": config.arm.model_copy(update={"train": train})}))
     message = launch(copied.path.parent.parent, faces, expected=2).stderr
     assert f"{run.path} was made with other settings" in message
     assert "arm.train.epochs: it has 31, asked for 30" in message

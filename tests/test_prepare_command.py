@@ -18,6 +18,7 @@ from vaehpc.images.tfrecord import check_shard, memory_mapped_images
 from vaehpc.prepare import main
 from vaehpc.study.files import DataDir
 from vaehpc.study.study import data_config
+from vaehpc.tasks import prepare as task
 from vaehpc.tasks import shards
 
 NUM_IMAGES = 12
@@ -220,6 +221,31 @@ def test_bad_request_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_folder_that_was_there_stays(celeba: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a preparation that was killed before its first shard."""
+    (tmp_path / "out").mkdir()
+    for _ in range(2):
+        assert main(command(celeba, tmp_path / "out", "--size", "17")) == 2
+        monkeypatch.setattr(task, "make_shards", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            task.prepare(task.Request(celeba=celeba, size=16), tmp_path / "out")
+        assert list((tmp_path / "out").iterdir()) == []
+        (tmp_path / "out" / ".prepare").mkdir()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", os.fsdecode(b"a\xff")])
+def test_a_name_that_is_no_text_is_refused(
+    celeba: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(command(celeba, tmp_path / name)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "its name has characters that are no text" in line and "\x1b" not in line
+
+
 def test_folder_with_other_files_is_refused(celeba: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.tex").touch()
     assert main(command(celeba, tmp_path)) == 2
@@ -239,7 +265,7 @@ def test_other_settings_are_refused(whole: Path, celeba: Path, capsys: pytest.Ca
     before = contents(whole)
     assert main(command(celeba, whole, "--size", "32", "--num-train", "9")) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"{whole} was made with other settings:",
+        f"vaehpc: {whole} was made with other settings:",
         "  size: 16 there, 32 asked",
         "  num_train: 10 there, 9 asked",
         "Ask for the same, choose another folder (--out; of a launch --data), or remove this one.",
@@ -323,7 +349,7 @@ def run_on_own_disk(tmp_path: Path, options: str, *arguments: str) -> tuple[int,
 def test_disk_that_is_too_small(celeba: Path, tmp_path: Path) -> None:
     arguments = command(celeba, tmp_path / "disk/out")
     code, errors, left = run_on_own_disk(tmp_path, "size=8k", "-m", "vaehpc.prepare", *arguments)
-    assert code == 2
+    assert code == 3
     assert f"{tmp_path / 'disk/out'} needs 12 KB in 8 files, 8 KB free" in errors
     assert left == {}
 
@@ -342,7 +368,7 @@ def test_disk_that_runs_full(celeba: Path, tmp_path: Path) -> None:
     # Six pages: the request, the settings, two shards and their records.
     arguments = command(celeba, tmp_path / "disk/out")
     code, errors, left = run_on_own_disk(tmp_path, "size=24k", str(script), *arguments)
-    assert code == 2
+    assert code == 3
     shard = tmp_path / "disk/out/train-00002-of-00004.tfrecord"
     assert f"no space left on the disk while writing {shard}" in errors
     assert "Traceback" not in errors

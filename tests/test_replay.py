@@ -451,7 +451,7 @@ def test_dry_run_tells_the_plan_and_writes_nothing(trained: list[str], capsys: p
 def test_a_verdict_that_fails_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 0
     monkeypatch.setattr("vaehpc.tasks.verdict.judged", None)
-    assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 1
+    assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 3
     assert "the verdict failed" in capsys.readouterr().err
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
+import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -15,6 +18,10 @@ from rich.console import Console
 
 class UserError(Exception):
     """Asked wrongly: the message says what was asked, found, allowed and what to do. Commands exit with 2."""
+
+
+class DiskFullError(UserError):
+    """No space is left for what was to be written; what is finished stays. Commands exit with 3."""
 
 
 class WorkerKilledError(Exception):
@@ -29,17 +36,21 @@ def exit_code(work: Callable[[], int], interrupted: str) -> int:
         interrupted: what to say if the work was interrupted and does not say so itself.
 
     Returns:
-        What `work` returns; 2 if it was asked wrongly, 3 if the system killed a worker, 130 if it was interrupted.
+        What `work` returns; 2 if it was asked wrongly, 3 if the system killed a worker or the disk is full, 130 if it
+        was interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in the locale of the terminal not every word can be written
+            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupt)
     try:
         return work()
     except (UserError, OSError) as error:  # OSError: a folder that may not be written, a file where a folder should be
-        known = explained(error, Path(error.filename)) if isinstance(error, OSError) and error.filename else error
-        print(f"vaehpc: {known}", file=sys.stderr)
-        return 2
+        known = explained(error, Path(error.filename or "")) if isinstance(error, OSError) else error
+        print(f"vaehpc: {neutral(str(known))}", file=sys.stderr)
+        return 3 if isinstance(known, DiskFullError) else 2
     except WorkerKilledError as error:
         print(f"vaehpc: {error}", file=sys.stderr)
         return 3
@@ -61,7 +72,11 @@ def _interrupt(*_: object) -> None:
 def explained(error: OSError, path: Path) -> Exception:
     """A full disk or a missing permission as a UserError; any other OSError as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"no space left on the disk while writing {path}; free some, then give the same command again")
+        place = next((parent for parent in (path, *path.parents) if parent.is_dir()), Path())
+        return DiskFullError(
+            f"no space left on the disk while writing {path}: {gigabytes(shutil.disk_usage(place).free)} free there, or"
+            " a quota is used up; free some, then give the same command again: it goes on where this ended"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"may not write {path}: {error.strerror}; choose a folder that you own")
     if error.errno == errno.ENOENT:
@@ -71,7 +86,34 @@ def explained(error: OSError, path: Path) -> Exception:
 
 def say(console: Console, text: str) -> None:
     """A line that is never broken: paths in it can be copied."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(neutral(text), markup=False, highlight=False, soft_wrap=True)
+
+
+NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys, or that no text holds; not the tab and the end of a line."""
+
+
+def neutral(text: str) -> str:
+    """Text of files, logs and other programs as a terminal shows it: '\\x1b' in place of what it would obey."""
+    return NOT_SHOWN.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def require_plain(option: str, path: Path | None) -> None:
+    """UserError if a path has characters that no record and no batch script can hold."""
+    if path is not None and (NOT_SHOWN.search(str(path)) or "\n" in str(path) or "\t" in str(path)):
+        raise UserError(
+            f"{option} {str(path)!r}: its name has characters that are no text (control characters, or bytes that are"
+            " not UTF-8). Choose or make another name, such as a link."
+        )
+
+
+def gigabytes(num_bytes: int) -> str:
+    """'38 GB', '0.4 GB', '12 MB', '89 KB'."""
+    if num_bytes < 1e6:
+        return f"{num_bytes / 1e3:.0f} KB"
+    if num_bytes < 100e6:
+        return f"{num_bytes / 1e6:.1f} MB"
+    return f"{num_bytes / 1e9:.1f} GB"
 
 
 def duration(seconds: float) -> str:

@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         asked = tyro.cli(Doctor, args=argv, prog="vaehpc doctor")
-        if not asked.minutes > 0:
-            raise UserError(f"--minutes {asked.minutes:g}: how long to wait for the visits; more than 0")
+        if not 0 < asked.minutes <= 1440:
+            raise UserError(f"--minutes {asked.minutes:g}: how long to wait for the visits; up to 1440")
         if asked.here and asked != Doctor(here=True, json=asked.json, extras=asked.extras):
             raise UserError(
                 "--here looks at this Python, or this image, alone, and takes only --json and --extras: leave it out to"

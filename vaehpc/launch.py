@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.command import UserError, exit_code, nearest, ranges, say, wrong_option
+from vaehpc.command import UserError, exit_code, nearest, ranges, require_plain, say, wrong_option
 from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
@@ -225,6 +226,10 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         The exit code.
     """
     data_given = asked.data or asked.request.celeba or asked.request.images
+    for option in ("out", "data", "site", "write"):
+        require_plain(f"--{option}", getattr(asked, option))
+    for option, path in asked.request.paths.items():
+        require_plain(f"--{option}", path)
     assert asked.preset is not None
     preset = PRESETS[asked.preset]
     site, executor = chosen_site(asked.site, asked.executor)
@@ -272,7 +277,8 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     if executor == "slurm":
         return _launch_on_slurm(study, config, site, asked, console)
     say_code(study, facets([made_here()]), console)
-    config = _begun(study, config, console)
+    config = _allowed(study, config)
+    _begin(study, config, console)
     say_what_is_emulated(config, console)
     claim(study)
     for stage in ("train", "statistics"):
@@ -345,18 +351,21 @@ def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, a
         return write_scripts(study, config, site, None if asked.dry_run else folder, console)
     config = in_image(config, require_package(site))
     say_code(study, made_on_nodes(config, site), console)
-    return queue_study(study, _begun(study, config, console), site, asked.wait, console, show_results)
+    allowed = _allowed(study, config)
+
+    def begin() -> None:
+        _begin(study, allowed, console)
+
+    return queue_study(study, allowed, site, asked.wait, console, show_results, begin)
 
 
-def _begun(study: StudyDir, config: StudyConfig, console: Console) -> StudyConfig:
-    """The study with what it has already, written; says how its arms differ and what it can show."""
+def _begin(study: StudyDir, config: StudyConfig, console: Console) -> None:
+    """Write the study; say how its arms differ and what it can show."""
     is_kept = study.config_path.exists()
-    config = _allowed(study, config)
     create_study(study, config)
     show_arms(config.arms, {arm: config.control_of(arm) for arm in config.arms}, console)
     say_plan(config.plan, is_kept, console)
     say_what_it_can_show(config, console)
-    return config
 
 
 def say_plan(plan: PlanConfig, is_kept: bool, console: Console) -> None:
@@ -399,8 +408,11 @@ def say_code(study: StudyDir, now: Facets, console: Console) -> None:
 def _first_starts(study: StudyDir, config: StudyConfig, arm: str) -> list[Made]:
     """Of the first run of an arm that says what made it; of thousands, one is read."""
     runs = (study.run(run_name(arm, seed)) for seed in config.seeds[arm])
-    every = (starts_of(run, run.trained() if run.trained_path.exists() else None) for run in runs)
-    return next((starts for starts in every if starts), [])
+    for run in runs:
+        with contextlib.suppress(UserError):  # a damaged marker; the report names it
+            if starts := starts_of(run, run.trained() if run.trained_path.exists() else None):
+                return starts
+    return []
 
 
 def say_what_is_emulated(config: StudyConfig, console: Console) -> None:

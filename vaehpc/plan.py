@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ from vaehpc.study.study import data_config, found_study, planned_study
 
 SHOWN_COUNTS = 6
 """Diverged runs of the reference for which boundaries are printed."""
+MOST_SECONDS, MOST_ARMS = 86_400.0, 10_000
 MOST_SEEDS_OF_LOOKS = 200
 """All paths of the counts are enumerated, which takes the fourth power of this."""
 WITH_ALL_BUT_CERTAINTY = 0.95
@@ -135,10 +137,10 @@ def _require_sensible(asked: Arguments, rate: float, versus: float, wanted: floa
         raise UserError(f"--seeds {asked.seeds}: 1 to {MOST_SEEDS:,} seeds per arm can be judged")
     if asked.measure is not None and asked.data is None:
         raise UserError(f"--measure {asked.measure}: it trains for a short time, on the data of --data DIR; give one")
-    if asked.measure_seconds <= 0:
-        raise UserError(f"--measure-seconds {asked.measure_seconds:g}: a positive number is needed, such as 30")
-    if asked.arms < 1:
-        raise UserError(f"--arms {asked.arms}: a study has at least 1 arm")
+    if not 0 < asked.measure_seconds <= MOST_SECONDS:
+        raise UserError(f"--measure-seconds {asked.measure_seconds:g}: up to {MOST_SECONDS:g} are possible, such as 30")
+    if not 1 <= asked.arms <= MOST_ARMS:
+        raise UserError(f"--arms {asked.arms}: a study has 1 to {MOST_ARMS:,} arms")
     if asked.looks < 1 or (asked.seeds is not None and asked.looks > asked.seeds):
         raise UserError(f"--looks {asked.looks}: 1 look at the end, or more, each after at least one more seed")
 
@@ -200,8 +202,10 @@ def measured_speed(study: StudyDir) -> Speed:
     Raises:
         UserError: none has finished.
     """
-    runs = [study.run(run.name) for run in study.config().runs()]
-    trained = [run.trained() for run in runs if run.trained_path.exists()]
+    trained = []
+    for run in study.config().runs():
+        with contextlib.suppress(UserError):  # not trained, or damaged, which its report says
+            trained.append(study.run(run.name).trained())
     hours = [record.seconds_per_epoch * record.epochs / 3600 for record in trained if record.seconds_per_epoch > 0]
     if not hours:
         raise UserError(f"--study {study.path}: no training has finished there, so that its speed is not known")

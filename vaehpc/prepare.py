@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from vaehpc.command import UserError, WorkerKilledError, wrong_option
+from vaehpc.command import UserError, exit_code, require_plain, wrong_option
 from vaehpc.schema.data import Request
 from vaehpc.schema.results import Manifest
 from vaehpc.tasks.prepare import OnProgress, prepare
@@ -47,7 +47,11 @@ class Arguments:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: the data set is whole; 2: asked wrongly; 3: a worker was killed; 130: Ctrl-C."""
+    """Exit code 0: the data set is whole; 2: asked wrongly; 3: a worker was killed, or a full disk; 130: Ctrl-C."""
+    return exit_code(lambda: _prepared(argv), "interrupted; finished shards stay, and the same command makes the rest")
+
+
+def _prepared(argv: Sequence[str] | None) -> int:
     pace = Pace()
     try:
         arguments = tyro.cli(Arguments, args=argv, prog="python -m vaehpc.prepare")
@@ -57,19 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 pace.update(what, done)
                 show(what, done, total)
 
+            for option, path in arguments.request.paths.items():
+                require_plain(f"--{option}", path)
+            require_plain("--out", arguments.out)
             manifest = prepare(arguments.request, arguments.out, on_progress)
     except pydantic.ValidationError as error:
-        print(wrong_option(error), file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except WorkerKilledError as error:
-        print(error, file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        print("interrupted; finished shards stay, and the same command makes the rest", file=sys.stderr)
-        return 130
+        raise UserError(wrong_option(error)) from None
     print(_summary(manifest, arguments, pace))
     return 0
 

@@ -16,12 +16,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.command import UserError, exit_code, say
+from vaehpc.command import UserError, exit_code, require_plain, say
 from vaehpc.local.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import NEEDS_NOISE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
 from vaehpc.slurm.queueing import queue_study, require_package
-from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model
+from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model, step_of
 from vaehpc.study.provenance import provenance
 from vaehpc.study.sites import chosen_site, job_config, resolved
 from vaehpc.study.study import create_study, found_run, found_study, in_image, missing_runs, widened
@@ -83,6 +83,7 @@ def replay(asked: Replay, console: Console) -> int:
         The exit code.
     """
     chosen, executor = chosen_site(asked.site, asked.executor or ("auto" if asked.site else "local"))
+    require_plain("--out", asked.out)
     source = found_study(asked.source)
     run = found_run(source, asked.run)
     start = found_start(run, asked.epoch, asked.trigger)
@@ -100,10 +101,14 @@ def replay(asked: Replay, console: Console) -> int:
     if executor == "slurm":
         digest = require_package(site)
         config = config if study.config_path.exists() else in_image(config, digest)
-    create_study(study, config)
-    keep_start(study, config, run, start)
+
+    def begin() -> None:
+        create_study(study, config)
+        keep_start(study, config, run, start)
+
     if executor == "slurm":
-        return queue_study(study, config, site, asked.wait, console, show_verdict)
+        return queue_study(study, config, site, asked.wait, console, show_verdict, begin)
+    begin()
     claim(study)
     run_stage("train", study, config, executor, console)
     return _end(study, executor, console)
@@ -177,7 +182,7 @@ def _start_before_first_event(run: RunDir) -> Start:
 
 
 def _kept_steps(run: RunDir) -> list[int]:
-    return [int(found.name.removeprefix("step-")) for found in run.checkpoint_dirs()]
+    return [step for found in run.checkpoint_dirs() if (step := step_of(found)) is not None]
 
 
 def found_events(run: RunDir) -> list[RunEvent]:
@@ -188,11 +193,11 @@ def found_events(run: RunDir) -> list[RunEvent]:
     """
     # Imported here: the launcher starts without what only an analysis needs.
     from vaehpc.stats.replay import run_events
-    from vaehpc.tasks.recorded import read_probe
+    from vaehpc.tasks.recorded import read_curve
 
     config = run.config()
     lost = _ended(run).nonfinite_step
-    return run_events(read_probe(run.probe), lost, config.burn_in, config.plan)
+    return run_events(read_curve(run), lost, config.burn_in, config.plan)
 
 
 def _events_in_words(events: Sequence[RunEvent]) -> str:
@@ -202,7 +207,7 @@ def _events_in_words(events: Sequence[RunEvent]) -> str:
 
 def _triggers_in_words(run: RunDir) -> str:
     paths = run.trigger_dirs()
-    steps = ", ".join(f"{n} at step {int(path.name.removeprefix('step-'))}" for n, path in enumerate(paths, start=1))
+    steps = ", ".join(f"{n} at step {step_of(path)}" for n, path in enumerate(paths, start=1))
     return f"the triggers {steps}" if steps else "no trigger"
 
 
@@ -277,9 +282,9 @@ def observed_event(run: RunDir, config: RunConfig, start: Start, trained: Traine
         UserError: there is none, or its radius was not recorded to the end of the forks.
     """
     from vaehpc.stats.replay import farthest_radius, last_probe, null_window, until_step
-    from vaehpc.tasks.recorded import read_probe
+    from vaehpc.tasks.recorded import read_curve
 
-    curve, plan, trigger = read_probe(run.probe), config.plan, start.trigger
+    curve, plan, trigger = read_curve(run), config.plan, start.trigger
     events = found_events(run)
     since, to = start.step, math.inf
     if trigger is not None:
@@ -312,6 +317,7 @@ def observed_event(run: RunDir, config: RunConfig, start: Start, trained: Traine
         event_step=event.step,
         epsilon_max=largest_epsilon(run, start.step, event.step),
         null=null_window(curve, _kept_steps(run), length, before, plan),
+        probe_sha256=trained.files_sha256.get(run.name_of(run.probe)) if len(curve.steps) else None,
     )
 
 
@@ -478,7 +484,7 @@ def _say_plan(config: StudyConfig, run: RunDir, start: Start, console: Console) 
 def _end(study: StudyDir, executor: str, console: Console) -> int:
     """Judge the forks, say what was found, and list the forks that are missing."""
     if not run_study_job("verdict", study, study.replay_path, executor):
-        return 1
+        return 3
     return show_verdict(study, console)
 
 

@@ -6,7 +6,6 @@ States are told by vaehpc.states; here they become a table.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from vaehpc.command import UserError, duration, exit_code, say
+from vaehpc.command import UserError, duration, exit_code, neutral, say
 from vaehpc.machine.processes import running_launcher
 from vaehpc.monitoring.causes import Failure
 from vaehpc.monitoring.records import RunFiles, adopted, by_run, read_batches
@@ -34,7 +33,7 @@ from vaehpc.study.study import found_run, found_study
 
 WATCH_SECONDS, WATCH_SLURM_SECONDS = 3.0, 10.0
 """Between two looks; Slurm's controller serves others too."""
-PATIENCE, LONG_PATIENCE = 0.8, 10.0
+PATIENCE, LONG_PATIENCE, MOST_PATIENCE = 0.8, 10.0, 3600.0
 """Seconds for squeue and sacct together: for a table that comes at once, and where every failure shall be explained."""
 HEADER = ("run", "state", "node", "epoch", "steps/s", "loss", "radius", "restarts", "left")
 LEFT_OUT = ("restarts", "node", "radius", "steps/s")
@@ -107,6 +106,8 @@ def status(asked: Arguments) -> int:
     wanted = [name for name in ("watch", "failures", "logs", "usage", "cancel") if getattr(asked, name)]
     if len(wanted) > 1:
         raise UserError(f"--{' and --'.join(wanted)} were asked for: one at a time")
+    if asked.patience is not None and not 0 < asked.patience <= MOST_PATIENCE:
+        raise UserError(f"--patience {asked.patience:g}: seconds up to {MOST_PATIENCE:g} are needed, such as 10")
     if asked.run is not None and asked.cancel:
         raise UserError("--cancel ends a whole study, not --run; `scancel` takes a single element")
     study = _study_or_preparation(asked.study)
@@ -122,7 +123,7 @@ def status(asked: Arguments) -> int:
     if asked.watch:
         return watch(study, asked, console)
     state = _look(study, asked)
-    print("\n".join(failure_lines(state) if asked.failures else status_lines(state, _width(console))))
+    print(neutral("\n".join(failure_lines(state) if asked.failures else status_lines(state, _width(console)))))
     return _code(state)
 
 
@@ -341,15 +342,16 @@ def show_log(study: StudyDir, run: RunDir | None, console: Console) -> int:
     if run is None:
         raise UserError("--logs shows one run's log: name it with --run RUN")
     attempts = all_attempts(run)
-    logs = [attempt.log for attempt in reversed(attempts) if attempt.log.exists()]
+    logs = [attempt.log for attempt in reversed(attempts) if attempt.log.is_file()]
     of_run = [element for (_, name), element in by_run(read_batches(study)).items() if name == run.name]
-    logs += [element.log for element in of_run if element.log is not None and element.log.exists()]
+    logs += [element.log for element in of_run if element.log is not None and element.log.is_file()]
     if not logs:
         raise UserError(f"run {run.name} has no log yet: it was not started")
     say(console, str(logs[0]))
     sys.stdout.flush()
     with logs[0].open(errors="replace") as log:
-        shutil.copyfileobj(log, sys.stdout)
+        for line in log:
+            sys.stdout.write(neutral(line))
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vaehpc.command import DiskFullError, UserError
 from vaehpc.local import pool
 from vaehpc.local.pool import OnChange, Slot, Task, local_slots, run_debug, run_pack, run_pool
 from vaehpc.machine.hardware import visible_gpus
@@ -176,6 +177,43 @@ def test_an_interrupted_pool_leaves_no_task(tmp_path: Path) -> None:
     while Path(f"/proc/{started.read_text()}").exists():
         assert time.monotonic() < deadline, "the task still runs"
         time.sleep(0.05)
+
+
+def test_a_killed_launcher_leaves_no_task(tmp_path: Path) -> None:
+    """It cannot say so any more: its tasks, in groups of their own, see that it is gone."""
+    started = tmp_path / "started"
+    code = (
+        "from vaehpc.local.pool import Slot, Task, run_pool;"
+        f" run_pool([Task('tests.local.test_pool:wait_to_be_told', {str(started)!r})], [Slot('')], {{}}, None)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "VAEHPC_PRELOADED": "os"}
+    launcher = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    deadline = time.monotonic() + 60
+    while not (started.exists() and started.read_text()):
+        assert time.monotonic() < deadline, "no task began"
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.wait()
+    while Path(f"/proc/{started.read_text()}").exists():
+        assert time.monotonic() < deadline, "the task still runs"
+        time.sleep(0.05)
+
+
+def ask_wrongly(_: str) -> None:
+    """A task that says what was asked of it wrongly."""
+    raise UserError("the data are not there")
+
+
+def fill_the_disk(_: str) -> None:
+    """A task for which there is no space."""
+    raise DiskFullError("no space left")
+
+
+def test_a_task_says_in_one_line_what_was_asked_wrongly(tmp_path: Path) -> None:
+    tasks = [task("ask_wrongly", tmp_path / "a"), task("fill_the_disk", tmp_path / "b")]
+    failed = run_pool(tasks, PROCESSORS, {}, tmp_path)
+    assert sorted(failed) == [f"{tmp_path / 'a'} (exit status 2)", f"{tmp_path / 'b'} (exit status 3)"]
+    assert (tmp_path / "test_pool-a.log").read_text() == "vaehpc: the data are not there\n"
 
 
 # Packs of an array element

@@ -395,8 +395,15 @@ def test_a_nan_has_no_end_in_figures_tables_and_data(tmp_path, history):
 def test_records_of_a_missing_run_may_be_damaged(tmp_path):
     study, summary = plant.classed(tmp_path / "damaged", {"ae": ["regular", None]})
     study.run("ae-seed001").trained_path.write_text("{")
-    write_report(study, summary)
-    assert Page(study.report.read_text()).table("run")["ae-seed001"][0] == "missing"
+    name = "faces\x1b[31m<script>alert(1)</script><img src=x onerror=alert(1)> 1 < 2"
+    data = summary.data.model_copy(update={"name": name, "synthetic": False})
+    write_report(study, summary.model_copy(update={"data": data}))
+    html, text = study.report.read_text(), study.report_text.read_text()
+    assert Page(html).table("run")["ae-seed001"][0] == "missing"
+    for said in (html, text):
+        assert "faces\\x1b[31m" in said and "\x1b" not in said
+        assert "<script>alert" not in said and "<img src=x" not in said
+    assert "&lt;script>alert(1)&lt;/script>" in text and "1 < 2" in text
 
 
 # The page

@@ -59,6 +59,14 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     assert "container.binds.0 = 'scratch' is not allowed" in refused(tmp_path, f'{container}binds = ["scratch"]')
     both = f'{container}runtime = "podman"\nimage = "a"\n[slurm]\npython = "python3"'
     assert "[slurm] python and [container] both say" in refused(tmp_path, both)
+    injected = 'account = "a\\n#SBATCH --uid=0"'
+    assert "slurm.account = 'a\\n#SBATCH --uid=0' is not allowed: it must be one line of plain text" in refused(
+        tmp_path, f'executor = "slurm"\n[slurm]\n{injected}'
+    )
+    for table in ('environment]\n"A B" = "1"', 'environment]\nA = "1\\n2"', 'slurm]\noptions = ["--nice=1\\n2"]'):
+        assert "is not allowed" in refused(tmp_path, f'executor = "slurm"\n[{table}')
+    for value in ("inf", "nan", "1e30", "-1"):
+        assert "jobs.train.hours" in refused(tmp_path, f'executor = "slurm"\n[jobs.train]\nhours = {value}')
     assert "executor" in refused(tmp_path, 'executor = "pbs"')
     assert "executor" in refused(tmp_path, "")
     assert "is not TOML" in refused(tmp_path, "executor = slurm")

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -138,7 +139,16 @@ def save(array: np.ndarray) -> Callable[[Path], None]:
     return lambda path: np.save(path, array)
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
 DAMAGES = {
+    "flipped": (flip, "it is not what was written"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "it is a folder"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "it is a pipe or device"),
     "truncated": (truncate, "cannot be read"),
     "missing": (Path.unlink, "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
@@ -154,6 +164,8 @@ DAMAGES = {
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_array_is_named(make_run, array, damage, message):
     run_dir = make_run()
+    if message == "it is not what was written":
+        plant.sealed(run_dir)
     path = getattr(run_dir, array)
     damage(path)
     with pytest.raises(UserError, match=message) as raised:
@@ -273,7 +285,10 @@ def test_a_flat_or_collapsed_cloud_is_measured(make_run):
 def plant_heads(run_dir: RunDir, step: int, heads: dict[str, float]) -> Path:
     """A checkpoint with heads whose kernels hold this value each."""
     weights = {f"{head}/kernel": np.full((2, Z_DIM), size, np.float32) for head, size in heads.items()}
-    return plant.checkpoint(run_dir, step, **weights, **{f"{head}/bias": np.full(Z_DIM, -1.0) for head in heads})
+    biases = {f"{head}/bias": np.full(Z_DIM, -1.0) for head in heads}
+    path = plant.checkpoint(run_dir, step, **weights, **biases)
+    plant.at_checkpoint(run_dir, path)
+    return path
 
 
 def test_heads_are_those_of_the_newest_checkpoint(make_run):
@@ -290,9 +305,12 @@ def test_heads_are_those_of_the_newest_checkpoint(make_run):
 
 def test_without_a_checkpoint_there_are_no_heads_and_an_ae_has_one(make_run):
     run_dir = make_run(arm=AE)
-    assert statistics.load_heads(run_dir, run_dir.config()) is None
+    assert statistics.load_heads(run_dir, run_dir.config(), run_dir.trained()) is None
     plant_heads(run_dir, 10, {"mu": 2})
-    assert (statistics.load_heads(run_dir, run_dir.config()) or {}).keys() == {"mu"}
+    assert (statistics.load_heads(run_dir, run_dir.config(), run_dir.trained()) or {}).keys() == {"mu"}
+    plant.marker(run_dir)
+    with pytest.raises(UserError, match=r"step-000000010 is not the state that trained\.json names"):
+        statistics.load_heads(run_dir, run_dir.config(), run_dir.trained())
 
 
 @pytest.mark.parametrize("damage", [truncate, lambda path: path.write_text("no zip"), Path.unlink])

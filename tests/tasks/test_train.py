@@ -114,8 +114,12 @@ def test_a_vae_leaves_what_the_next_stages_read(undisturbed: RunDir) -> None:
     assert abs(deviations.mean()) < 0.2
     assert deviations.std() == pytest.approx(1, abs=0.15)
     assert record.latents_sha256 == {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in undisturbed.latents.glob("*.npy")
+        path.relative_to(undisturbed.latents).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in undisturbed.latents.rglob("*.*")
     }
+    assert record.files_sha256 == undisturbed.hashes_of_record()
+    assert set(record.files_sha256) == {"history.jsonl", "recorder/probe.arrow", "recorder/steps.arrow"}
+    assert record.identity == config.identity
     assert [epoch.step for epoch in undisturbed.history()] == list(range(3, 121, 3))
     with pa.OSFile(str(undisturbed.probe)) as file:
         assert pa.ipc.open_stream(file).read_all()["step"].to_pylist() == [50, 100]
@@ -345,7 +349,7 @@ def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path
     program.write_bytes(program.read_bytes()[:1000])
     shutil.rmtree(run.path)
     trained(1)  # because it is read
-    assert not list(study.jobs.iterdir())
+    assert not list(study.jobs.glob("programs-*"))
 
 
 @pytest.mark.parametrize(
@@ -368,6 +372,23 @@ def test_programs_are_kept_where_tensorflow_is_told(
     with kept_programs(StudyDir(tmp_path / study)):
         assert re.fullmatch(after.format(jobs=tmp_path / study / "jobs"), os.environ["TF_XLA_FLAGS"])
     assert os.environ["TF_XLA_FLAGS"] == before
+
+
+def test_programs_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the umask: TensorFlow runs what lies there."""
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    study, before = StudyDir(tmp_path / "s"), os.umask(0)
+    try:
+        with kept_programs(study):
+            pass
+    finally:
+        os.umask(before)
+    (folder,) = study.jobs.iterdir()
+    assert [oct(path.stat().st_mode & 0o777) for path in (study.jobs, folder)] == ["0o755", "0o700"]
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with kept_programs(study):
+        assert os.environ["TF_XLA_FLAGS"] == ""
 
 
 def test_a_task_computes_with_onednn() -> None:

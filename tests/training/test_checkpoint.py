@@ -1,12 +1,16 @@
 """Checkpoints: complete or absent, checked when read, exactly what was saved."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from tests.examples import run_config, trained_record
+from vaehpc.command import DiskFullError
 from vaehpc.study.attempts import Attempt, SupersededError
 from vaehpc.study.files import RunDir
 from vaehpc.training.checkpoint import (
@@ -86,6 +90,65 @@ def test_a_damaged_checkpoint_is_passed_over(run: RunDir, damage: str, caplog: p
     assert restore_newest(run, restored).step == 10
     np.testing.assert_array_equal(restored[0], 1.0)
     assert "damaged and passed over" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["variables.npz", "checkpoint.json"])
+def test_what_is_no_file_is_passed_over(run: RunDir, name: str) -> None:
+    save(run, 1.0, step=10)
+    save(run, 2.0, step=20)
+    path = run.checkpoints / "step-000000020" / name
+    for damage in (path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to(path), lambda: path.write_bytes(b"")):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+        damage()
+        assert restore_newest(run, variables(0.0)).step == 10
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(run: RunDir) -> None:
+    attempt = Attempt.start(run, "train")
+    save_checkpoint(attempt, variables(1.0), Progress(step=10, identity="own"))
+    save_checkpoint(attempt, variables(2.0), Progress(step=20, identity="other"))
+    restored = variables(0.0)
+    assert restore_newest(run, restored, "own").step == 10
+    np.testing.assert_array_equal(restored[0], 1.0)
+
+
+@pytest.mark.parametrize(("where", "what"), [(np, "savez"), (os, "fsync"), (Path, "mkdir"), (Path, "replace")])
+def test_a_full_disk_leaves_the_last_checkpoint(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, where: object, what: str
+) -> None:
+    """At each place where the file system can say so; afterwards the same goes well."""
+    save(run, 1.0, step=10)
+    attempt = Attempt.start(run, "train")
+    monkeypatch.setattr(where, what, no_space)
+    with pytest.raises(DiskFullError, match="no space left on the disk"):
+        save_checkpoint(attempt, variables(2.0), Progress(step=20))
+    monkeypatch.undo()
+    restored = variables(0.0)
+    assert restore_newest(run, restored).step == 10
+    np.testing.assert_array_equal(restored[0], 1.0)
+    assert not (attempt.path / "step-000000020").exists() or what == "replace"
+    save_checkpoint(attempt, variables(2.0), Progress(step=20))
+    assert restore_newest(run, variables(0.0)).step == 20
+
+
+@pytest.mark.parametrize(("where", "what"), [(Path, "write_text"), (os, "fsync"), (Path, "replace")])
+def test_a_full_disk_leaves_no_marker(run: RunDir, monkeypatch: pytest.MonkeyPatch, where: object, what: str) -> None:
+    attempt, record = Attempt.start(run, "train"), trained_record(run_config())
+    monkeypatch.setattr(where, what, no_space)
+    with pytest.raises(DiskFullError, match="no space left on the disk"):
+        attempt.publish_model(record, run.trained_path)
+    monkeypatch.undo()
+    assert not run.trained_path.exists()
+    assert not list(attempt.path.glob(".*"))
+    attempt.publish_model(record, run.trained_path)
+    assert run.trained() == record
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_state_that_is_not_finite_is_not_kept(run: RunDir) -> None:

@@ -5,11 +5,13 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from vaehpc.command import UserError
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Shard
 from vaehpc.study.files import DataDir
@@ -83,13 +85,15 @@ def test_tasks_that_come_at_once_copy_once(scratch: Path, faces: DataConfig, mon
     assert sorted(copied) == sorted(shard.file for shard in shards_of(DataDir(Path(faces.path))))
 
 
-def test_the_claim_of_a_killed_task_is_taken_over(scratch: Path, faces: DataConfig) -> None:
-    folder = scratch / f"vaehpc-{faces.sha256[:16]}"
-    folder.mkdir()
+def test_the_claim_of_a_killed_task_is_taken_over(
+    scratch: Path, faces: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = scratch / f"vaehpc-{os.getuid()}-{faces.sha256[:16]}"
+    folder.mkdir(mode=0o700)
     claim = folder / f".{shards_of(DataDir(Path(faces.path)))[0].file}.claim"
     claim.touch()
-    long_ago = time.time() - staging.STALE_SECONDS - 1
-    os.utime(claim, (long_ago, long_ago))
+    monkeypatch.setattr(staging, "STALE_SECONDS", 0.01)
+    monkeypatch.setattr(staging, "POLL_SECONDS", 0.02)
     assert stage(faces) == folder
     assert not claim.exists()
 
@@ -103,6 +107,86 @@ def test_a_damaged_shard_is_not_staged(scratch: Path, own_faces: DataConfig, cap
         assert stage(own_faces) == Path(own_faces.path)
     assert f"{shard} has not the hash of the manifest" in caplog.text
     assert [path for path in scratch.rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_that_another_user_may_have_made_is_not_used(scratch: Path, faces: DataConfig, tmp_path: Path) -> None:
+    folder = scratch / f"vaehpc-{os.getuid()}-{faces.sha256[:16]}"
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert stage(faces) == Path(faces.path)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    folder.unlink()
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert stage(faces) == Path(faces.path)
+
+
+# Shards that are compared with the manifest
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the shards that are read to be compared."""
+    names: list[str] = []
+    compare = staging._compare
+
+    def noted(path: Path, sha256: str, still_alive: Callable[[], None]) -> None:
+        names.append(path.name)
+        compare(path, sha256, still_alive)
+
+    monkeypatch.setattr(staging, "_compare", noted)
+    return names
+
+
+def test_shards_are_compared_once_on_a_node_and_again_when_they_are_touched(
+    own_faces: DataConfig, tmp_path: Path, compared: list[str]
+) -> None:
+    folder, shards = Path(own_faces.path), shards_of(DataDir(Path(own_faces.path)))
+    names, stamp = [shard.file for shard in shards], tmp_path / "jobs" / "checked-node1.json"
+    for _ in range(2):
+        staging.require_whole(folder, shards, stamp)
+    assert compared == names
+    staging.require_whole(folder, shards, stamp.with_name("checked-node2.json"))
+    os.utime(folder / names[0])
+    staging.require_whole(folder, shards, stamp)
+    assert compared == [*names, *names, names[0]]
+    stamp.write_text("{}")  # a damaged one is worth nothing
+    staging.require_whole(folder, shards, stamp)
+    assert compared[-2:] == names
+    assert not list(stamp.parent.glob(".*"))
+
+
+def test_a_shard_that_was_exchanged_is_found(own_faces: DataConfig, tmp_path: Path) -> None:
+    """Well-formed records with checksums of their own, of the same length, and as old as the right ones."""
+    folder, shards = Path(own_faces.path), shards_of(DataDir(Path(own_faces.path)))
+    stamp = tmp_path / "jobs" / "checked-node1.json"
+    staging.require_whole(folder, shards, stamp)
+    path = folder / shards[0].file
+    content, before = path.read_bytes(), path.stat()
+    record = len(content) // shards[0].num_images
+    path.write_bytes(content[record : 2 * record] + content[record:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match="is not the file that was prepared"):
+        staging.require_whole(folder, shards, stamp)
+
+
+def test_a_pipe_in_place_of_a_shard_hangs_nobody(own_faces: DataConfig) -> None:
+    folder, shards = Path(own_faces.path), shards_of(DataDir(Path(own_faces.path)))
+    (folder / shards[0].file).unlink()
+    os.mkfifo(folder / shards[0].file)
+    with pytest.raises(UserError, match="it is a pipe or device"):
+        staging.require_whole(folder, shards, None)
+
+
+def test_tasks_that_come_at_once_compare_once(own_faces: DataConfig, tmp_path: Path, compared: list[str]) -> None:
+    folder, shards = Path(own_faces.path), shards_of(DataDir(Path(own_faces.path)))
+    stamp = tmp_path / "jobs" / "checked-node1.json"
+    tasks = [threading.Thread(target=staging.require_whole, args=(folder, shards, stamp)) for _ in range(4)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    assert sorted(compared) == sorted(shard.file for shard in shards)
 
 
 def test_without_room_or_without_the_folder_the_data_are_read_where_they_are(

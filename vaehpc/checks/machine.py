@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
+from vaehpc.command import gigabytes
 from vaehpc.schema.site import JobConfig
-from vaehpc.study.files import gigabytes
 from vaehpc.tasks.visit import (
     ANALYSIS_EXTRAS,
     DataReport,

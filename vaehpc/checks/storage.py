@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
-from vaehpc.study.files import gigabytes
+from vaehpc.command import gigabytes
 
 SHARED_TYPES = (
     "nfs",

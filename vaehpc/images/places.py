@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from vaehpc.command import UserError
-from vaehpc.study.files import gigabytes
+from vaehpc.command import UserError, gigabytes
 
 MAX_BYTES = 2**27
 """Of one file: far more than any photograph has."""

@@ -28,7 +28,8 @@ from vaehpc.study.files import written_aside
 _BYTES_BEFORE_RECORD = 12
 _BYTES_AFTER_RECORD = 4
 
-_REMEDY = "Restore the file, or delete the data set's folder and prepare it again."
+REMEDY = "Restore the file, or delete the data set's folder and prepare it again."
+"""What to do about a damaged shard."""
 
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
@@ -76,12 +77,12 @@ def memory_mapped_images(path: Path, num_images: int, size: int, num_attributes:
     if found != num_images * stride:
         raise UserError(
             f"{path} has {found:,} bytes, {num_images:,} images of {size} x {size} take {num_images * stride:,}: it was"
-            f" cut off or replaced. {_REMEDY}"
+            f" cut off or replaced. {REMEDY}"
         )
     file = np.memmap(path, np.uint8, mode="r")
     lengths = np.ndarray((num_images,), "<u8", file, 0, (stride,))
     if (lengths != record_bytes).any():
-        raise UserError(f"{path}, record {np.argmax(lengths != record_bytes)}: its length is damaged. {_REMEDY}")
+        raise UserError(f"{path}, record {np.argmax(lengths != record_bytes)}: its length is damaged. {REMEDY}")
     first_image = _BYTES_BEFORE_RECORD + image_offset
     return np.ndarray((num_images, size, size, 3), np.uint8, file, first_image, (stride, 3 * size, 3, 1))
 
@@ -105,13 +106,13 @@ def _serialised(image: UInt8, number: int, attributes: Bool) -> bytes:
 def _batches(path: Path) -> Iterator[tf.Tensor]:
     """The serialised records, 64 at a time: to take them one by one costs four times as much."""
     if not path.exists() or path.stat().st_size == 0:
-        raise UserError(f"{path} is missing or empty. {_REMEDY}")
+        raise UserError(f"{path} is missing or empty. {REMEDY}")
     records = tf.data.TFRecordDataset(str(path))
     try:
         yield from records.batch(64)
     except tf.errors.DataLossError as error:
         reason = error.message.split(";")[0]
-        raise UserError(f"{path}, record {_num_whole(records)}: damaged or cut off ({reason}). {_REMEDY}") from None
+        raise UserError(f"{path}, record {_num_whole(records)}: damaged or cut off ({reason}). {REMEDY}") from None
 
 
 def _num_whole(records: tf.data.Dataset) -> int:

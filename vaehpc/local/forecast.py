@@ -5,12 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 
-from vaehpc.command import duration
+from vaehpc.command import duration, gigabytes
 from vaehpc.local.pool import local_slots
 from vaehpc.local.sharing import timed_together
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import Timing
-from vaehpc.study.files import gigabytes
 from vaehpc.study.sites import built_in_site, job_config
 from vaehpc.study.study import expected_bytes
 

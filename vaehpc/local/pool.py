@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from vaehpc.command import DiskFullError, UserError
 from vaehpc.local.sharing import multi_process_service, runs_at_once
 from vaehpc.local.starting import added, started
 from vaehpc.machine.hardware import visible_gpus
@@ -101,8 +105,16 @@ def run_pool(
             on_change([task for task, _ in running.values()])
     finally:
         for process in running:
-            process.kill()
+            _kill(process)
     return failed
+
+
+def _kill(process: BaseProcess) -> None:
+    """End a task with all that it has started."""
+    process.kill()
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it leads no group yet, or has ended
+        if process.pid is not None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _started(task: Task, slot: Slot, environment: Mapping[str, str], logs: Path | None) -> BaseProcess:
@@ -114,13 +126,31 @@ def _started(task: Task, slot: Slot, environment: Mapping[str, str], logs: Path 
 def _run(task: Task, environment: dict[str, str], log: str | None) -> None:
     """In a new process: run a task in this environment."""
     os.setsid()  # Ctrl-C in a terminal, and its end, are for the one who started it
+    end_with_launcher()
     os.environ.clear()
     os.environ.update(environment)
     if log is not None:
-        with Path(log).open("wb") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-    task()
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o644)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.close(file)
+    try:
+        task()
+    except UserError as error:
+        print(f"vaehpc: {error}", file=sys.stderr)
+        sys.exit(3 if isinstance(error, DiskFullError) else 2)
+
+
+def end_with_launcher() -> None:
+    """Let this process, and all that it starts, end when the process that asked for it is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_for_end() -> None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
 
 
 def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None:

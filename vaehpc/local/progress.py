@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from vaehpc.study.attempts import all_attempts
+from vaehpc.study.attempts import all_attempts, read_json
 from vaehpc.study.files import RunDir
 
 
@@ -39,7 +39,7 @@ class StageView:
                 self._of_run[name] = self._bars.add_task(f"  {name}", total=None, state="starting")
             if beat := heartbeat(run):
                 self._bars.update(
-                    self._of_run[name], total=beat["num_steps"], completed=beat["step"], state=_words(beat)
+                    self._of_run[name], total=beat.get("num_steps"), completed=beat.get("step"), state=_words(beat)
                 )
         self._running = now
 
@@ -64,19 +64,16 @@ def stage_view(stage: str, total: int, console: Console) -> Iterator[StageView]:
         view.end()
 
 
-def heartbeat(run: RunDir) -> dict[str, float | None] | None:
-    """The newest attempt's last sign of life during training."""
+def heartbeat(run: RunDir) -> dict[str, Any]:
+    """The newest attempt's last sign of life during training; empty if there is none yet."""
     attempts = all_attempts(run)
-    if not attempts or not attempts[-1].heartbeat_path.exists():
-        return None
-    beat: dict[str, float | None] = json.loads(attempts[-1].heartbeat_path.read_text())
-    return beat
+    return read_json(attempts[-1].heartbeat_path) if attempts else {}
 
 
-def _words(beat: dict[str, float | None]) -> str:
-    words = [f"epoch {beat['epoch']}", f"{beat['steps_per_second']:.1f} steps/s"]
-    if (loss := beat["reconstruction_loss"]) is not None:
+def _words(beat: Mapping[str, Any]) -> str:
+    words = [f"epoch {beat.get('epoch', 0)}", f"{beat.get('steps_per_second', 0):.1f} steps/s"]
+    if (loss := beat.get("reconstruction_loss")) is not None:
         words.append(f"loss {loss:.1f}")
-    if (radius := beat["radius_median"]) is not None:
+    if (radius := beat.get("radius_median")) is not None:
         words.append(f"R {radius:.2f}")
     return " · ".join(words)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from vaehpc.command import UserError
 from vaehpc.local.starting import added, fork_server
 from vaehpc.machine.hardware import gpu_name
 from vaehpc.schema.config import RunConfig
@@ -45,13 +46,22 @@ def runs_at_once(directory: str, most: int, gpu: str | None = None) -> int:
     run = RunDir(Path(directory))
     name = gpu_name(gpu)
     kept = StudyDir(run.path.parent).jobs / f"sharing-{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{most}.json"
-    if not kept.exists():
+    sharing = _kept(kept)
+    if sharing is None:
         config = run.config()
         print(f"measuring how many runs, at most {most}, train fastest together on {name}: a minute or two", flush=True)
         sharing = measured_sharing(name, most, lambda number: timed_together(config, SECONDS, [gpu] * number))
         write_model(kept, sharing)
         logger.info("%s", sharing.model_dump_json())
-    return read_model(kept, Sharing).runs_at_once
+    return sharing.runs_at_once
+
+
+def _kept(path: Path) -> Sharing | None:
+    """What was measured before; None if that is not there, or damaged."""
+    try:
+        return read_model(path, Sharing)
+    except UserError:
+        return None
 
 
 def measured_sharing(gpu: str, most: int, together: Together) -> Sharing:

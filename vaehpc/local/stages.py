@@ -36,7 +36,7 @@ def require_only_launcher(study: StudyDir) -> None:
 
 def claim(study: StudyDir) -> None:
     """Note that this process runs the study."""
-    study.jobs.mkdir(exist_ok=True)
+    study.make_jobs()
     write_text(study.launcher, launcher_record())
 
 
@@ -120,5 +120,5 @@ def run_study_job(stage: str, study: StudyDir, result: Path, executor: str) -> b
 def end_study(study: StudyDir, executor: str, console: Console, show: Show) -> int:
     """Aggregate, and say with `show` what was found; the exit code."""
     if not run_study_job("aggregate", study, study.report, executor):
-        return 1
+        return 3
     return show(study, console)

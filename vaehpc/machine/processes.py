@@ -9,20 +9,31 @@ from pathlib import Path
 
 def running_launcher(record: Path) -> str | None:
     """'process 4711 on node3' if the launcher in this file still runs on this machine, else None."""
-    return running_here(record.read_text()) if record.exists() else None
+    try:
+        return running_here(record.read_text(errors="replace")) if record.is_file() else None
+    except OSError:
+        return None
 
 
 def running_here(record: str) -> str | None:
     """'process 4711 on node3' if this is the record of another process that runs on this machine, else None."""
-    host, pid, started = record.split()
-    alive = host == socket.gethostname() and started == process_start(int(pid)) and int(pid) != os.getpid()
+    host, pid, started = _fields(record)
+    alive = host == socket.gethostname() and started == process_start(pid) and pid != os.getpid()
     return f"process {pid} on {host}" if alive else None
 
 
 def running_elsewhere(record: str) -> str | None:
     """'process 4711 on node3' if this is the record of a process of another machine: whether it runs is not known."""
-    host, pid, _ = record.split()
-    return None if host == socket.gethostname() else f"process {pid} on {host}"
+    host, pid, _ = _fields(record)
+    return None if host in ("", socket.gethostname()) else f"process {pid} on {host}"
+
+
+def _fields(record: str) -> tuple[str, int, str]:
+    """Host, process and its start; a damaged record is of no process."""
+    parts = record.split()
+    if len(parts) != 3 or not parts[1].isdecimal():
+        return "", 0, ""
+    return parts[0], int(parts[1]), parts[2]
 
 
 def launcher_record() -> str:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vaehpc.command import neutral
 from vaehpc.monitoring.records import Element, Start
 from vaehpc.slurm.client import AccountedElement
-from vaehpc.study.attempts import tail
-from vaehpc.study.files import Event
+from vaehpc.study.attempts import LOG_BYTES, tail
+from vaehpc.study.files import Event, read_words
 
 NEAR_LIMIT = 0.9
 """A task killed with a peak above this share of its memory is taken to have been killed for it."""
 HEADROOM = 1.3
 """What to ask for next time: so many times what was used."""
-LOG_BYTES = 65536
 FULL_DISK_BYTES = 4e6
 """A disk with less room is full: not even a log tells why a task crashed there."""
 
@@ -88,7 +87,7 @@ def cause(stage: str, own: Start | None, element: Element, account: AccountedEle
 
 def crash_words(start: Start, element: Element | None) -> tuple[str, str]:
     """What an exception says that ended a task, and what to do."""
-    error = str((start.exit or {}).get("error") or "").strip() or "no message"
+    error = neutral(str((start.exit or {}).get("error") or "")).strip() or "no message"
     first = error.splitlines()[0]
     if "OOM when allocating" in error or "RESOURCE_EXHAUSTED" in error:
         return f"crashed: out of GPU memory: {first}", "fewer tasks_per_gpu in the site file, or a smaller batch"
@@ -123,7 +122,7 @@ def _was_killed(own: Start | None, crash: Event | None) -> bool:
 
 def _log_says_memory(own: Start | None, element: Element) -> bool:
     logs = [element.log, own.attempt.log if own else None]
-    return any(MEMORY_WORDS.search(end_of(log)) for log in logs if log is not None)
+    return any(MEMORY_WORDS.search(read_words(log, LOG_BYTES)) for log in logs if log is not None)
 
 
 def left_words(start: Start) -> str:
@@ -131,16 +130,6 @@ def left_words(start: Start) -> str:
     step = start.beat.get("step")
     where = f" at step {step:,}" if step is not None else ""
     return f"stopped{where}" if start.outcome == "stopped" else f"ended without a result ({start.outcome})"
-
-
-def end_of(log: Path) -> str:
-    """The last 64 KiB of a log; '' if there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def rounded_up(value: float) -> float:

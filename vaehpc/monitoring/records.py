@@ -16,7 +16,7 @@ from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import BatchRecord, StudySummary
 from vaehpc.slurm.client import AccountedElement, QueuedElement
 from vaehpc.study.attempts import Attempt, all_attempts, read_json
-from vaehpc.study.files import BatchDir, Event, RunDir, StudyDir
+from vaehpc.study.files import BatchDir, Event, RunDir, StudyDir, read_words
 
 # What the files say
 
@@ -185,11 +185,8 @@ class Element:
 
     @cached_property
     def events(self) -> list[Event]:
-        """What its batch script noted; nothing if the file was cut off, as on a full disk."""
-        try:
-            return self.batch.events(self.number)
-        except (OSError, ValueError):
-            return []
+        """What its batch script noted."""
+        return self.batch.events(self.number)
 
     def last(self, *kinds: str) -> Event | None:
         """The newest event of one of these kinds since the element was started last."""
@@ -252,9 +249,10 @@ class Sources:
 
 def read_launcher(study: StudyDir) -> dict[str, Any]:
     """The launcher's fields of Sources."""
-    if not study.launcher.exists():
+    words, here = read_words(study.launcher).split(), socket.gethostname()
+    if not words:
         return {}
-    host, here = study.launcher.read_text().split()[0], socket.gethostname()
+    host = words[0]
     return {
         "launcher": running_launcher(study.launcher),
         "launcher_since": study.launcher.stat().st_mtime,

@@ -98,7 +98,7 @@ def stage_usage(
         return None
     newest = of_stage[-1] if of_stage else None
     at_once = newest.tasks_at_once if newest else 1
-    tasks = max(map(len, newest.record.elements)) if newest else 1
+    tasks = max(map(len, newest.record.elements), default=1) if newest else 1
     gpu = [account.gpu_percent for _, account in accounted_for.values() if account and account.gpu_percent is not None]
     return StageUsage(
         stage=stage,

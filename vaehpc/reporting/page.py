@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from vaehpc.command import neutral
 from vaehpc.reporting import figures
 
 PAGE_COLOURS = {
@@ -19,6 +20,9 @@ PAGE_COLOURS = {
     **{colour: f"--{run_class}" for run_class, colour in figures.CLASS_COLOURS.items()},
 }
 """Colours of the figures that the page sets itself, so that they follow its dark mode."""
+
+
+TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,21 @@ def rendered(template: str, **values: object) -> str:
         loader=PackageLoader("vaehpc", "reporting"),
         autoescape=template.endswith(".html.j2"),
         undefined=StrictUndefined,
+        finalize=_neutral if template.endswith(".html.j2") else _neutral_in_markdown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(class_colours=figures.CLASS_COLOURS, **values)
+
+
+def _neutral(value: object) -> object:
+    """Text of records without what a terminal would obey."""
+    return neutral(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _neutral_in_markdown(value: object) -> object:
+    """The same, and without what would begin a tag of HTML: Markdown hands it on."""
+    return TAG.sub("&lt;", neutral(value)) if isinstance(value, str) else value
 
 
 def inline(drawing: Drawing, name: str) -> Markup:

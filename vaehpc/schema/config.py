@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, field_validator
 
-from vaehpc.schema.frozen import Frozen, Result
+from vaehpc.schema.frozen import Amount, Count, Frozen, Portion, Result
 from vaehpc.schema.plan import PlanConfig
 
 ArmKind = Literal["ae", "vae"]
@@ -36,59 +37,59 @@ RENEWED = 1000
 class ModelConfig(Frozen):
     """The net that an AE and a VAE share."""
 
-    z_dim: PositiveInt = 256
+    z_dim: Count = 256
     """Dimension of the latent space."""
-    filters: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (32, 64, 128, 256)
+    filters: tuple[Count, Count, Count, Count] = (32, 64, 128, 256)
     """Filters of the four Conv2D layers (assumption: the article does not give them)."""
     batch_norm: bool = True
     """BatchNormalization after each convolution; the article's AE had none."""
-    leaky_slope: PositiveFloat = 0.3
+    leaky_slope: Amount = 0.3
     """Negative slope of LeakyReLU (assumption)."""
     initializer: Initializer = "glorot"
     """Initial kernels: Glorot uniform (Keras' default, the article's), He normal, or N(0, 0.02)."""
-    mu_scale: PositiveFloat = 1.0
+    mu_scale: Amount = 1.0
     """Factor on the initial kernel of mu."""
 
 
 class VaeConfig(Frozen):
     """What only a VAE has."""
 
-    kl_weight: Annotated[float, Field(ge=0)] = 1e-5
+    kl_weight: Portion = 1e-5
     """The article's `fact`: weight of the KL loss in the total loss."""
-    epsilon_limit: PositiveFloat | None = None
+    epsilon_limit: Amount | None = None
     """Elementwise limit of |epsilon|; the article's remedy is 5. None: no limit."""
-    epsilon_factor: Annotated[float, Field(ge=0)] = 1.0
+    epsilon_factor: Portion = 1.0
     """The article's `enc_v_eps_factor`: scales epsilon after the limit."""
     epsilon_limit_on: Literal["component", "tensor"] = "component"
     """What the limit acts on. tensor: one component beyond it turns the whole batch's epsilon into +-limit."""
-    log_var_limit: PositiveFloat | None = None
+    log_var_limit: Amount | None = None
     """Largest log_var; greater ones are clamped. None: no limit."""
 
 
 class TrainConfig(Frozen):
     """How a run is trained."""
 
-    epochs: PositiveInt = 24
+    epochs: Count = 24
     """Passes over the training images."""
-    batch_size: PositiveInt = 128
+    batch_size: Count = 128
     """Images per step; the last batch of an epoch may be smaller."""
-    learning_rate: PositiveFloat = 5e-4
+    learning_rate: Amount = 5e-4
     """Adam's step size."""
     beta_2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Adam's decay of the mean squared gradient."""
-    clipnorm: PositiveFloat | None = None
+    clipnorm: Amount | None = None
     """Largest global norm of the gradient; a greater one is scaled down. None: no limit."""
     precision: Precision = "float32"
     """Keras dtype policy of the convolutions; losses, sampling and latent heads are float32 in each."""
     jit_compile: bool | None = None
     """Compile the training step with XLA. None: on a GPU, where it is faster, and not on a CPU, where it is slower."""
-    threads: PositiveInt = 1
+    threads: Count = 1
     """TensorFlow threads of a CPU run; only 1 repeats to the bit."""
-    eval_images: PositiveInt = 20_000
+    eval_images: Count = 20_000
     """Images (the first of the training split) whose latents are measured at each epoch end."""
-    checkpoint_seconds: PositiveFloat = 600.0
+    checkpoint_seconds: Amount = 600.0
     """Longest time without a checkpoint; there is one at each epoch end in any case."""
-    keep_every_epochs: PositiveInt = 6
+    keep_every_epochs: Count = 6
     """Epochs between the checkpoints that stay, to replay from; of the others the newest two stay."""
     tensorboard: bool = False
     """Write scalars, images and latents for TensorBoard beside the record; nothing reads them back."""
@@ -100,8 +101,8 @@ class SpikeConfig(Frozen):
     kind: Literal["gradient", "log_var"]
     """gradient: the step's gradients times `strength`; log_var: `strength` added to one component of one image, the
     one with the largest |epsilon|."""
-    strength: PositiveFloat
-    steps_before_end: PositiveInt
+    strength: Amount
+    steps_before_end: Count
     """The disturbed step, counted back from the end; 1 is the last."""
 
     def __str__(self) -> str:
@@ -115,13 +116,13 @@ class ForkConfig(Frozen):
 
     source: str
     """The run that is replayed, as STUDY/RUN."""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
     """Its seed; a fork's own seed only counts the repeats."""
     checkpoint: str | None
     """Directory of the checkpoint or snapshot to start from; None: the start, as the keys make it."""
-    step: Annotated[int, Field(ge=0)]
+    step: Annotated[int, Field(ge=0, le=2**63 - 1)]
     """Steps done there."""
-    until_step: PositiveInt
+    until_step: Count
     """Steps at which the fork ends."""
     renewed: Literal["noise", "shuffling"] | None = None
     """The random stream that is drawn anew."""
@@ -134,9 +135,9 @@ class ForkConfig(Frozen):
 class NullWindow(Frozen):
     """Where the null forks of a replay start and end: as long as the others, while nothing happened to the run."""
 
-    step: PositiveInt
+    step: Count
     """Steps done at the checkpoint that they start from."""
-    until_step: PositiveInt
+    until_step: Count
     """Steps at which they end."""
     moved: PositiveFloat
     """Largest R of the run there over its smallest."""
@@ -145,19 +146,20 @@ class NullWindow(Frozen):
 class ReplayConfig(Frozen):
     """What the forks of a study replay: what became of the source run, and of R, the probe's median radius, before."""
 
+    model_config = ConfigDict(allow_inf_nan=True)  # R is what it was
     source: str
     """The run that is replayed, as STUDY/RUN."""
     started_from: str
     """'trigger 1', 'epoch 18' or 'its start', of the source run."""
-    step: Annotated[int, Field(ge=0)]
+    step: Annotated[int, Field(ge=0, le=2**63 - 1)]
     """Steps done where the forks start."""
-    until_step: PositiveInt
+    until_step: Count
     """Steps at which they end."""
-    calm_step: PositiveInt | None
+    calm_step: Count | None
     """Steps done at the last probe before the event and its trigger; None: there was none."""
     calm_radius: PositiveFloat | None
     """R there."""
-    jumped_radius: Annotated[float, Field(ge=0)] | None
+    jumped_radius: NonNegativeFloat | None
     """R of the later probe up to `until_step` whose ln R is farthest; None: the run was not finite by then."""
     deterministic: bool
     """Whether the source run's device repeats to the bit, so that identical forks must."""
@@ -168,6 +170,8 @@ class ReplayConfig(Frozen):
     """Largest |epsilon| from the start of the forks to the event; None: not recorded, or an AE."""
     null: NullWindow | None = None
     """None: the run was calm nowhere before for so long."""
+    probe_sha256: str | None = None
+    """Of the source run's probe; None: not known, or it holds no probe."""
 
 
 class ArmConfig(Frozen):
@@ -239,8 +243,8 @@ class DataConfig(Frozen):
     name: str
     sha256: str
     synthetic: bool
-    image_size: PositiveInt
-    num_train: PositiveInt
+    image_size: Count
+    num_train: Count
     entropy_floor: float
     """H(x) of the training split in nats per pixel x pixels, the least reconstruction loss possible."""
     has_attributes: bool = True
@@ -279,7 +283,7 @@ class RunConfig(Frozen):
     study: str
     arm: ArmConfig
     seed: Annotated[int, Field(ge=0, lt=MAX_SEEDS)]
-    root_seed: Annotated[int, Field(ge=0)]
+    root_seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
     data: DataConfig
     plan: PlanConfig
     plan_sha256: str
@@ -290,6 +294,15 @@ class RunConfig(Frozen):
     def name(self) -> str:
         """ARM-seedNNN."""
         return run_name(self.arm.name, self.seed)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what makes the run, so that nothing of another one is taken for its own.
+
+        Without what has its default: a setting that a later release adds changes nothing.
+        """
+        arm = self.arm.model_dump_json(exclude_defaults=True, exclude={"fork": {"checkpoint"}})
+        return hashlib.sha256(f"{self.root_seed} {self.seed} {self.data.sha256} {arm}".encode()).hexdigest()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -340,7 +353,7 @@ class StudyConfig(Frozen):
 
     name: Annotated[str, Field(pattern=STUDY_NAME)]
     preset: str
-    root_seed: Annotated[int, Field(ge=0)]
+    root_seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
     data: DataConfig
     plan: PlanConfig
     plan_text: str

@@ -9,53 +9,53 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
-from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.frozen import Amount, Count, Frozen, Portion
 
 
 class RadiusPlan(Frozen):
     """The article's radius histogram and shells."""
 
-    bin_width: PositiveFloat
-    num_bins: PositiveInt
+    bin_width: Amount
+    num_bins: Count
     shells: tuple[tuple[float, float], ...]
 
 
 class ClassPlan(Frozen):
     """Limits of the run classes on d = ln R_median - m, relative to the control arm."""
 
-    diverged_factor: PositiveFloat
-    shifted_limit: PositiveFloat
-    shifted_scatter: PositiveFloat
-    min_scatter: PositiveFloat
-    exploratory_scatter: PositiveFloat
-    min_control_runs: PositiveInt
+    diverged_factor: Amount
+    shifted_limit: Amount
+    shifted_scatter: Amount
+    min_scatter: Amount
+    exploratory_scatter: Amount
+    min_control_runs: Count
     control: str = ""
     """AE arm that is the control of every arm that it may be; '': the first that is equal but for remedies."""
     most_departed: Annotated[float, Field(ge=0, le=1)] = 0.125
     """Share of a sound control's runs, at most, that are nonfinite or jumped and came back."""
-    far_factor: PositiveFloat = 1.5
+    far_factor: Amount = 1.5
     """Far from the start: beyond `diverged_factor` times the control's radius there, or beyond this times it and
     within `displaced_factor` of the arm's own."""
-    displaced_factor: PositiveFloat = 1.5
+    displaced_factor: Amount = 1.5
     displaced_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Of an arm's finite runs, far from the start, from which on the arm may lie elsewhere."""
-    min_arm_runs: PositiveInt = 4
+    min_arm_runs: Count = 4
     """Finite runs of an arm below which its median tells nothing of any one of them."""
-    article_radius: PositiveFloat
-    article_image_size: PositiveInt
-    article_num_train: PositiveInt
+    article_radius: Amount
+    article_image_size: Count
+    article_num_train: Count
 
 
 class ProbePlan(Frozen):
     """The probe of the training that says when a run left its radius."""
 
-    num_images: PositiveInt
-    every_steps: PositiveInt
-    burn_in_steps: PositiveInt
-    burn_in_epochs: Annotated[float, Field(ge=0)] = 1.0
-    abrupt_factor: PositiveFloat = 1.5
+    num_images: Count
+    every_steps: Count
+    burn_in_steps: Count
+    burn_in_epochs: Portion = 1.0
+    abrupt_factor: Amount = 1.5
     """Of releases before 0.3.0: an onset was a radius above this times that of one probe earlier."""
 
 
@@ -63,12 +63,12 @@ class CoursePlan(Frozen):
     """What a run's radius does after the burn-in, as vaehpc.stats.course says it."""
 
     jump_factor: Annotated[float, Field(gt=1)] = 1.5
-    base_probes: PositiveInt = 5
-    base_rank: PositiveInt = 2
-    min_base_probes: PositiveInt = 3
-    base_intervals: PositiveInt = 10
-    lasting_probes: PositiveInt = 5
-    growth_probes: PositiveInt = 3
+    base_probes: Count = 5
+    base_rank: Count = 2
+    min_base_probes: Count = 3
+    base_intervals: Count = 10
+    lasting_probes: Count = 5
+    growth_probes: Count = 3
 
 
 class RecorderPlan(Frozen):
@@ -77,12 +77,12 @@ class RecorderPlan(Frozen):
     In the probe's burn-in nothing triggers but a loss or gradient that is not finite.
     """
 
-    ring_steps: PositiveInt
-    snapshot_steps: PositiveInt
-    gradient_factor: PositiveFloat
-    rms_limit: PositiveFloat
+    ring_steps: Count
+    snapshot_steps: Count
+    gradient_factor: Amount
+    rms_limit: Amount
     log_var_limit: float
-    probe_factor: PositiveFloat
+    probe_factor: Amount
 
 
 class CensusPlan(Frozen):
@@ -95,8 +95,8 @@ class CensusPlan(Frozen):
 class ReplayPlan(Frozen):
     """How often a run is forked and how its forks are judged, as vaehpc.stats.replay says it."""
 
-    repeats: PositiveInt = 12
-    identical_repeats: PositiveInt = 3
+    repeats: Count = 12
+    identical_repeats: Count = 3
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     calm_factor: Annotated[float, Field(gt=1)] = 1.14
 
@@ -120,7 +120,7 @@ class ContrastPlan(Frozen):
     rate: Annotated[float, Field(gt=0, le=1)]
     versus: Annotated[float, Field(ge=0, lt=1)]
     power: Annotated[float, Field(gt=0, lt=1)]
-    num_permutations: PositiveInt
+    num_permutations: Count
     looks: tuple[Annotated[int, Field(gt=0, le=200)], ...] = ()
     """Seeds per arm after which `reference` is judged against its control; none: once, without boundaries."""
 
@@ -135,39 +135,39 @@ class ContrastPlan(Frozen):
 class SensitivityPlan(Frozen):
     """Other limits of the classes under which runs are counted again."""
 
-    diverged_factors: tuple[PositiveFloat, ...]
-    shifted_limits: tuple[PositiveFloat, ...]
-    jump_factors: tuple[PositiveFloat, ...] = (1.3, 2.0)
-    lasting_probes: tuple[PositiveInt, ...] = (1,)
+    diverged_factors: tuple[Amount, ...]
+    shifted_limits: tuple[Amount, ...]
+    jump_factors: tuple[Amount, ...] = (1.3, 2.0)
+    lasting_probes: tuple[Count, ...] = (1,)
 
 
 class ModesPlan(Frozen):
     """When the runs of an arm may be said to have a second mode."""
 
     min_runs: Annotated[int, Field(ge=4)]
-    num_simulations: PositiveInt
+    num_simulations: Count
 
 
 class PairPlan(Frozen):
     """How a VAE is compared with the AE of the same seed."""
 
-    num_images: PositiveInt
+    num_images: Count
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
-    radius_margin: PositiveFloat
-    num_resamples: PositiveInt
+    radius_margin: Amount
+    num_resamples: Count
 
 
 class GaussianPlan(Frozen):
     """How latents are compared with a normal distribution."""
 
-    active_variance: PositiveFloat
-    skewness_images: PositiveInt
+    active_variance: Amount
+    skewness_images: Count
 
 
 class DimensionPlan(Frozen):
     """Neighbours that say how many dimensions latents fill. Images beyond the run's own are not asked for."""
 
-    num_images: PositiveInt
+    num_images: Count
     num_neighbours: Annotated[int, Field(ge=2)]
 
 
@@ -175,18 +175,18 @@ class ClusterPlan(Frozen):
     """The inertia curve over numbers of clusters, and what is called its elbow."""
 
     method: Literal["subsampled", "minibatch"]
-    num_clusters: tuple[PositiveInt, ...]
+    num_clusters: tuple[Count, ...]
     """Ascending."""
-    subsample: PositiveInt
-    num_starts: PositiveInt
-    subsample_iterations: PositiveInt
-    breaths: tuple[PositiveInt, ...]
-    leading_axes: PositiveInt
-    leading_iterations: PositiveInt
-    full_iterations: PositiveInt
-    batch_size: PositiveInt
-    elbow_factor: PositiveFloat
-    elbow_window: PositiveInt
+    subsample: Count
+    num_starts: Count
+    subsample_iterations: Count
+    breaths: tuple[Count, ...]
+    leading_axes: Count
+    leading_iterations: Count
+    full_iterations: Count
+    batch_size: Count
+    elbow_factor: Amount
+    elbow_window: Count
 
 
 class TsneSettings(Frozen):
@@ -194,31 +194,31 @@ class TsneSettings(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
     """Part of a file's name."""
-    perplexity: PositiveFloat
-    exaggeration: PositiveFloat
-    early_iterations: PositiveInt
-    iterations: PositiveInt
-    pca_components: PositiveInt | None = None
+    perplexity: Amount
+    exaggeration: Amount
+    early_iterations: Count
+    iterations: Count
+    pca_components: Count | None = None
     """Of the first principal coordinates only; None: of all latent axes."""
 
 
 class TsnePlan(Frozen):
     """Embeddings in the plane: of how many images, of which runs, with which settings."""
 
-    sizes: tuple[PositiveInt, ...]
-    large_sizes: tuple[PositiveInt, ...]
+    sizes: tuple[Count, ...]
+    large_sizes: tuple[Count, ...]
     large_seeds: tuple[int, ...]
-    recall_neighbours: PositiveInt
-    recall_images: PositiveInt
+    recall_neighbours: Count
+    recall_images: Count
     settings: tuple[TsneSettings, ...]
 
 
 class AttributePlan(Frozen):
     """Linear probes of the attributes."""
 
-    num_images: PositiveInt
+    num_images: Count
     test_share: Annotated[float, Field(gt=0, lt=1)]
-    penalty: Annotated[float, Field(ge=0)]
+    penalty: Portion
 
 
 class PlanConfig(Frozen):

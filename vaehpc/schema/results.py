@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from vaehpc.schema.config import Provenance, ReplayConfig
 from vaehpc.schema.data import Resize, SplitName
@@ -138,6 +138,10 @@ class TriggerRecord(Result):
     """None where no loss of the batch was finite; records of 0.2.0 name an image all the same."""
     largest_log_var_image: int | None
     """As above; None of an AE."""
+    ring_sha256: str | None = None
+    """Of ring.arrow; None: written by a release before 0.3.0, as the next."""
+    identity: str | None = None
+    """Of the run."""
 
 
 class Stability(Result):
@@ -192,6 +196,11 @@ class TrainedRecord(Result):
     state_sha256: str
     """Hash of weights, optimizer and counters at the end."""
     latents_sha256: dict[str, str]
+    """Of the files in latents/, by their names there."""
+    files_sha256: dict[str, str] = {}
+    """Of history and recorder, by their names in the run's folder; empty: written by a release before 0.3.0."""
+    identity: str | None = None
+    """Of the run; None: as above."""
     nonfinite_step: int | None
     """First step whose loss or gradient was NaN or infinite (training stopped there), or None."""
     num_attempts: int
@@ -408,6 +417,10 @@ class LatentStatistics(Result):
     scalars: dict[str, float] = {}
     """What else is measured of finite latents, by its name in vaehpc/stats/quantities.py."""
     plan_sha256: str
+    state_sha256: str | None = None
+    """Of the trained state whose latents were measured; None: measured by a release before 0.3.0."""
+    arrays_sha256: dict[str, str] = {}
+    """Of the arrays in statistics/, by file name; empty: as above."""
 
 
 # The study
@@ -896,7 +909,7 @@ class Sharing(Result):
     gpu: str
     steps_per_second: dict[int, float]
     """Training steps of all runs together, by their number."""
-    runs_at_once: int
+    runs_at_once: PositiveInt
 
 
 # Replay
@@ -1013,9 +1026,9 @@ class BatchRecord(Result):
     """Unix time, s."""
     launcher: str
     """Host, process and its start: who submits it."""
-    cpus: int
-    gpus: int
-    memory_gb: float
-    minutes: int
+    cpus: PositiveInt
+    gpus: NonNegativeInt
+    memory_gb: PositiveFloat
+    minutes: PositiveInt
     """Resources of one element."""
     partition: str | None

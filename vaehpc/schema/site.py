@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.frozen import Amount, Count, Frozen
+
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""One line of text: what stands in a batch script must not begin another one."""
+Word = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f\"'`$\\]+$")]
+"""Text that no shell and no batch script reads otherwise: names of partitions, accounts and nodes."""
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class JobConfig(Frozen):
@@ -21,19 +27,19 @@ class JobConfig(Frozen):
     """File without which a directory is passed over on Slurm: of a pack's trainings some may have failed."""
     checkpoints: bool = False
     """Whether its task leaves a checkpoint and ends where a file `stop` appears in its directory."""
-    cpus: PositiveInt
-    gpus: Annotated[int, Field(ge=0)]
-    memory_gb: PositiveFloat
-    hours: PositiveFloat
+    cpus: Count
+    gpus: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    memory_gb: Amount
+    hours: Amount
 
 
 class ResourcesConfig(Frozen):
     """What a site gives a job instead of what jobs/*.toml declares."""
 
-    cpus: PositiveInt | None = None
-    gpus: Annotated[int | None, Field(ge=0)] = None
-    memory_gb: PositiveFloat | None = None
-    hours: PositiveFloat | None = None
+    cpus: Count | None = None
+    gpus: Annotated[int | None, Field(ge=0, le=10**9)] = None
+    memory_gb: Amount | None = None
+    hours: Amount | None = None
 
 
 JobName = Literal["prepare", "launch", "train", "statistics", "aggregate", "verdict"]
@@ -48,33 +54,33 @@ OWN_OPTIONS = (
 class SlurmConfig(Frozen):
     """How jobs are put into Slurm's queue. What is None is not said to Slurm."""
 
-    gpu_partition: str | None = None
+    gpu_partition: Word | None = None
     """Partition of jobs that ask for GPUs."""
-    cpu_partition: str | None = None
+    cpu_partition: Word | None = None
     """Partition of all other jobs."""
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    exclude: str | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Line | None = None
+    exclude: Word | None = None
     """Nodes never to be used, as Slurm writes them: node[3-5]."""
-    mail_user: str | None = None
-    mail_type: str | None = None
+    mail_user: Word | None = None
+    mail_type: Word | None = None
     gpu_request: Literal["gres", "gpus"] = "gres"
     """--gres=gpu:1, or --gpus-per-node=1."""
-    gpu_type: str | None = None
-    tasks_per_gpu: PositiveInt = 1
+    gpu_type: Word | None = None
+    tasks_per_gpu: Count = 1
     """Runs of one array element, which share its GPU: as many of them at once as are measured there to pay."""
-    at_once: PositiveInt = 256
+    at_once: Count = 256
     """Elements of an array that run at the same time."""
-    warn_seconds: PositiveInt = 180
+    warn_seconds: Count = 180
     """Before its time limit an element is asked to write checkpoints and is put back into the queue."""
-    max_restarts: Annotated[int, Field(ge=0)] = 100
+    max_restarts: Annotated[int, Field(ge=0, le=2**63 - 1)] = 100
     """Times that an element goes back into the queue after its time limit; never twice without progress."""
-    max_crashes: Annotated[int, Field(ge=0)] = 1
+    max_crashes: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
     """Times that an element is tried again, on another node where there is one, after its task failed."""
-    python: str | None = None
+    python: Line | None = None
     """Command that starts Python on a node. None: the launcher's own."""
-    options: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=.*)?$")], ...] = ()
+    options: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\x00-\x1f\x7f]*)?$")], ...] = ()
     """More options of sbatch, such as --nice=100; none of OWN_OPTIONS."""
 
     @field_validator("options")
@@ -91,11 +97,11 @@ class ContainerConfig(Frozen):
 
     runtime: Literal["apptainer", "singularity", "podman", "charliecloud", "pyxis", "none"] = "none"
     """none: tasks run without an image."""
-    image: str | None = None
+    image: Line | None = None
     """With TensorFlow, for preparations and trainings: a SIF, a sandbox folder, or a name as the runtime knows it."""
-    analysis_image: str | None = None
+    analysis_image: Line | None = None
     """For everything else. None: the same."""
-    binds: tuple[Annotated[str, Field(pattern=r"^/[^,:]*(:/[^,:]*(:ro)?)?$")], ...] = ()
+    binds: tuple[Annotated[str, Field(pattern=r"^/[^,:\x00-\x1f\x7f]*(:/[^,:\x00-\x1f\x7f]*(:ro)?)?$")], ...] = ()
     """Folders and files of the host that tasks need besides the study and its data: /scratch, /here:/there:ro."""
     gpu: Literal["nv", "rocm"] = "nv"
     """Whose driver a job with GPUs is given."""
@@ -115,7 +121,7 @@ class SiteConfig(Frozen):
     """Where jobs run (jobs/sites/*.toml)."""
 
     executor: Literal["local", "slurm"]
-    environment: dict[str, str] = {}
+    environment: dict[Variable, Line] = {}
     """Environment variables of every task."""
     slurm: SlurmConfig = SlurmConfig()
     container: ContainerConfig = ContainerConfig()

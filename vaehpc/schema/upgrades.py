@@ -19,6 +19,8 @@ Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 SCHEMA = "schema"
 """The key of a record's number."""
+CHECKSUM = "crc32"
+"""The key of the checksum of all that it says otherwise."""
 
 ATTEMPT_SCHEMA = 1
 """Of start.json, heartbeat.json and exit.json of an attempt, which are no models: every key may be missing."""

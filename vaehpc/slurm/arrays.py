@@ -240,8 +240,21 @@ def script(study: StudyDir, batch: Batch, site: Site) -> str:
     return array(study, batch, site).script(waits)
 
 
-def submit(study: StudyDir, batches: Sequence[Batch], site: Site, on_accepted: OnAccepted) -> None:
+def submit(
+    study: StudyDir,
+    batches: Sequence[Batch],
+    site: Site,
+    on_accepted: OnAccepted,
+    begin: Callable[[], None] = lambda: None,
+) -> None:
     """Put arrays into the queue.
+
+    Args:
+        study: of which they are.
+        batches: each after those that it waits for.
+        site: where they run.
+        on_accepted: called with each.
+        begin: writes what the arrays need; called when Slurm would accept them all.
 
     Raises:
         UserError: Slurm refuses one of them, or does not answer. Where that is known beforehand, nothing is submitted.
@@ -253,6 +266,8 @@ def submit(study: StudyDir, batches: Sequence[Batch], site: Site, on_accepted: O
             _require_accepted(batch, arrays[batch.name])
         except SlurmError as error:
             raise UserError(f"Slurm refuses {batch.name}: {error}\nNothing was submitted.") from error
+    begin()
+    study.make_jobs()
     accepted: list[str] = []
     for batch in batches:
         folder = claimed(batch, arrays[batch.name].asked, site)
@@ -295,9 +310,9 @@ def write_batches(study: StudyDir, batches: Sequence[Batch], site: Site, folder:
     Raises:
         UserError: the folder is not empty.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"--write {folder}: the folder is not empty; name another one")
+    require_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    study.make_jobs()
     lines = ["#!/bin/sh", "# Submits the arrays of the study, each after those that it waits for.", "set -eu"]
     for batch in batches:
         made = array(study, batch, site)
@@ -316,6 +331,12 @@ def write_batches(study: StudyDir, batches: Sequence[Batch], site: Site, folder:
     write_text(folder / "submit.sh", "\n".join(lines) + "\n")
 
 
+def require_empty(folder: Path) -> None:
+    """UserError if there is anything where scripts are to be left."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--write {folder}: the folder is not empty; name another one")
+
+
 def _variable(name: str) -> str:
     return name.replace("-", "_")
 
@@ -329,6 +350,7 @@ def claimed(batch: Batch, asked: Array, site: Site) -> BatchDir:
     folder = BatchDir(asked.folder)
     try:
         folder.path.mkdir(parents=True)
+        folder.path.chmod(0o755)
     except FileExistsError:
         raise UserError(
             f"another launcher is submitting {folder.path}; give the same line again when it is done"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +25,7 @@ from vaehpc.slurm.arrays import (
     Queue,
     arranged,
     preparation,
+    require_empty,
     require_only_submission,
     script,
     study_queue,
@@ -46,7 +48,15 @@ DEFAULT_ARRAY_SIZE = 1001
 """Slurm's own, where it cannot be asked."""
 
 
-def queue_study(study: StudyDir, config: StudyConfig, site: Site, wait: bool, console: Console, show: Show) -> int:
+def queue_study(
+    study: StudyDir,
+    config: StudyConfig,
+    site: Site,
+    wait: bool,
+    console: Console,
+    show: Show,
+    begin: Callable[[], None],
+) -> int:
     """Submit what is missing and not queued.
 
     Args:
@@ -56,6 +66,7 @@ def queue_study(study: StudyDir, config: StudyConfig, site: Site, wait: bool, co
         wait: until nothing of the study is queued any more.
         console: what is said.
         show: says what a study found that has ended, and returns the exit code.
+        begin: writes the study, once Slurm would accept it.
 
     Returns:
         The exit code: 0, or with `wait` that of the study when it has ended.
@@ -69,7 +80,9 @@ def queue_study(study: StudyDir, config: StudyConfig, site: Site, wait: bool, co
     require_only_submission(study, queue)
     batches, num_left = arranged(study, config, site, queue, limits, names)
     _say_queued(queue, console)
-    _submit(study, batches, site, console)
+    files = [study.config_path, *(study.run(run.name).config_path for run in config.runs())]
+    with _unwritten_if_refused(study, files):
+        _submit(study, batches, site, console, begin)
     if num_left:
         say(
             console,
@@ -151,9 +164,26 @@ def _submit_limit(site: Site) -> int | None:
         return None
 
 
-def _submit(study: StudyDir, batches: Sequence[Batch], site: Site, console: Console) -> None:
+@contextlib.contextmanager
+def _unwritten_if_refused(study: StudyDir, files: Sequence[Path]) -> Iterator[None]:
+    """Take away these files, if they are new, and their folders, where Slurm has accepted nothing of the study."""
+    new = [path for path in files if not path.exists()]
+    folders = [folder for path in (*new, study.jobs / "x") for folder in path.parents if not folder.exists()]
     try:
-        submit(study, batches, site, lambda batch, job: say(console, f"  {job}  {_in_words(batch)}"))
+        yield
+    except UserError:
+        if not study.batches():
+            for path in new:
+                path.unlink(missing_ok=True)
+            for folder in sorted(set(folders), reverse=True):  # what is inside comes first
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+        raise
+
+
+def _submit(study: StudyDir, batches: Sequence[Batch], site: Site, console: Console, begin: Callable[[], None]) -> None:
+    try:
+        submit(study, batches, site, lambda batch, job: say(console, f"  {job}  {_in_words(batch)}"), begin)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; what Slurm accepted goes on, the same line submits the rest") from None
 
@@ -244,14 +274,19 @@ def queue_preparation(
         _say_queued(queue, console)
         say(console, "The data are being prepared; the arrays are submitted after it.")
         return _waited(study, study.report, console, show) if wait else 0
-    data.progress.mkdir(parents=True, exist_ok=True)
-    write_model(data.request_path, request.model_copy(update={"workers": site.jobs["prepare"].cpus}))
-    study.jobs.mkdir(parents=True, exist_ok=True)
     batches = preparation(study, data)
     again = [argument for argument in argv if argument != "--wait"]
     line = {"directory": str(Path.cwd()), "arguments": again}
-    write_text(line_path(batches[-1].elements[0][0]), json.dumps(line) + "\n")
-    _submit(study, batches, site, console)
+    noted = line_path(batches[-1].elements[0][0])
+
+    def begin() -> None:
+        data.make_progress()
+        write_model(data.request_path, request.model_copy(update={"workers": site.jobs["prepare"].cpus}))
+        study.make_jobs()
+        write_text(noted, json.dumps(line) + "\n")
+
+    with _unwritten_if_refused(study, [data.request_path, data.own_folder, noted]):
+        _submit(study, batches, site, console, begin)
     say(console, "The data are prepared first; then the arrays are submitted. The same line shows how far it is.")
     return _waited(study, study.report, console, show) if wait else 0
 
@@ -285,7 +320,9 @@ def write_scripts(study: StudyDir, config: StudyConfig, site: Site, folder: Path
         say(console, f"{error} Scripts are made as if nothing of the study were queued.")
         queue, limits = Queue({}, {}), Limits(DEFAULT_ARRAY_SIZE, UNLIMITED)
     batches, _ = arranged(study, config, site, queue, limits, Names(study))
-    if folder is None:
+    if folder is not None:
+        require_empty(folder)
+    else:
         for batch in batches:
             say(console, f"\n# {_in_words(batch)}\n{script(study, batch, site)}")
         say(console, "Dry run: nothing was written.")

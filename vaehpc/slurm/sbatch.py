@@ -103,9 +103,11 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
 def _as_from_a_shell() -> Iterator[None]:
     """Without what a job leaves to those that it submits, and what would win over the script's own lines.
 
-    What an image and its runtime set means nothing on a node, where the script runs outside of images.
+    What an image and its runtime set means nothing on a node, where the script runs outside of images. Nobody else may
+    write to the script, nor to what its job writes.
     """
-    before = dict(os.environ)
+    before, umask = dict(os.environ), os.umask(0o022)
+    os.umask(umask | 0o022)
     for name in before:
         kind, _, option = name.partition("_")
         if (
@@ -119,6 +121,7 @@ def _as_from_a_shell() -> Iterator[None]:
     try:
         yield
     finally:
+        os.umask(umask)
         os.environ.clear()
         os.environ.update(before)
 

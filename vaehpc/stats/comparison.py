@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from pydantic import ConfigDict
+
 from vaehpc.schema.config import ArmConfig, DataConfig
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import (
@@ -40,6 +42,8 @@ class ArticleQuantity(Frozen):
 
 class Reference(Frozen):
     """analysis/reference.toml: what the article trained, the numbers that it prints, and what to know about them."""
+
+    model_config = ConfigDict(allow_inf_nan=True)  # 'no limit' is an infinite one
 
     trained: dict[Kind, dict[str, tuple[Setting, ...]]]
     """Per kind of net: setting -> the values that it had in the article."""

@@ -17,10 +17,11 @@ from typing import Any
 
 import pydantic
 
+from vaehpc.command import UserError, explained, neutral
 from vaehpc.schema.frozen import STORED, Frozen
 from vaehpc.schema.results import Made, TrainedRecord
 from vaehpc.schema.upgrades import ATTEMPT_SCHEMA, SCHEMA
-from vaehpc.study.files import RunDir, entries, write_model, write_text
+from vaehpc.study.files import RunDir, entries, read_bytes, read_words, write_model, write_text
 from vaehpc.study.provenance import provenance
 
 
@@ -57,7 +58,10 @@ class Attempt:
     @classmethod
     def start(cls, run: RunDir, stage: str) -> Attempt:
         """Claim the next attempt number by mkdir, so that two starts never share one."""
-        run.attempts.mkdir(exist_ok=True)
+        try:
+            run.attempts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{run.attempts} cannot be made: {error.strerror}") from error
         number = max((attempt.number for attempt in all_attempts(run)), default=0)
         while True:
             number += 1
@@ -86,7 +90,7 @@ class Attempt:
             traceback.clear_frames(error.__traceback__)
         elif error is not None:
             logging.getLogger(__name__).info("%s", error)
-        ended = {"outcome": outcome, "error": None if error is None else str(error)}
+        ended = {"outcome": outcome, "error": None if error is None else neutral(str(error))}
         write_record(self.exit_path, ended | resources_used())
         self._output.__exit__(None, None, None)
         return outcome != "failed"
@@ -102,10 +106,13 @@ class Attempt:
         try:
             source.replace(target)
         except OSError:  # only then is more asked of the file system: nearly always the way is free
-            target.parent.mkdir(exist_ok=True)
-            if target.is_dir():  # left without its marker by an attempt that was killed
-                target.rename(self.path / f"replaced-{target.name}")
-            source.replace(target)
+            try:
+                target.parent.mkdir(exist_ok=True)
+                if target.is_dir():  # left without its marker by an attempt that was killed
+                    target.rename(self.path / f"replaced-{target.name}")
+                source.replace(target)
+            except OSError as error:
+                raise explained(error, target) from error
 
     def publish_model(self, value: Frozen, target: Path) -> None:
         """Publish a configuration or result as JSON."""
@@ -172,13 +179,31 @@ def write_record(path: Path, value: dict[str, Any]) -> None:
     write_text(path, json.dumps({SCHEMA: ATTEMPT_SCHEMA, "time": time.time(), **value}, indent=2) + "\n")
 
 
+NUMBERS = (
+    SCHEMA,
+    "time", "pid", "step", "num_steps", "epoch", "checkpoint_step", "start_step", "steps_per_second",
+    "reconstruction_loss", "radius_median", "peak_memory_gb", "cpu_seconds",
+)  # fmt: skip
+"""Keys of an attempt's records that are numbers; `provenance` is a table, all others are text."""
+LARGEST_NUMBER, LARGEST_RADIUS = 1e15, 1e300
+MAY_BE_LARGE = frozenset(("reconstruction_loss", "radius_median"))
+"""Of a run that diverges."""
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A small record; empty if it is missing or damaged."""
+    """A small record; empty if it is missing or damaged. A value of another kind than its key says is left out."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        value = json.loads(read_bytes(path))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return {key: of for key, of in value.items() if _is_possible(key, of)} if isinstance(value, dict) else {}
+
+
+def _is_possible(key: str, value: Any) -> bool:
+    if key in NUMBERS:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and 0 <= value < (LARGEST_RADIUS if key in MAY_BE_LARGE else LARGEST_NUMBER)
+    return isinstance(value, dict) if key == "provenance" else isinstance(value, str)
 
 
 def starts_of(run: RunDir, trained: TrainedRecord | None) -> list[Made]:
@@ -219,12 +244,12 @@ def job_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
 
 
+LOG_BYTES = 65536
+"""Of a log, what is read to show its end."""
 LAST_LINES = 12
 """Of a log, what is shown where its task failed."""
 
 
 def tail(path: Path, num_lines: int) -> Sequence[str]:
     """The last lines of a log."""
-    if not path.exists():
-        return []
-    return path.read_text(errors="replace").splitlines()[-num_lines:]
+    return read_words(path, LOG_BYTES).splitlines()[-num_lines:]

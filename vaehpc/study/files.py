@@ -6,11 +6,16 @@ Nothing here locks: a directory is claimed by mkdir and a result appears by rena
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.resources
+import io
+import math
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +26,7 @@ import pydantic
 import pydantic_core
 
 from vaehpc import __version__
-from vaehpc.command import UserError, explained
+from vaehpc.command import DiskFullError, UserError, explained, gigabytes, neutral
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.frozen import STORED, Frozen
 from vaehpc.schema.results import (
@@ -33,9 +38,15 @@ from vaehpc.schema.results import (
     TrainedRecord,
     TriggerRecord,
 )
-from vaehpc.schema.upgrades import SCHEMA, NewerError, lifted, schema_number
+from vaehpc.schema.upgrades import CHECKSUM, SCHEMA, NewerError, lifted, schema_number
 
 Model = TypeVar("Model", bound=Frozen)
+
+LARGEST_RECORD = 2**30
+"""Bytes of a file that is read as a whole."""
+LARGEST_INTEGER = 2**63 - 1
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""Of .npy files, by version."""
 
 
 # Reading and writing
@@ -45,6 +56,8 @@ Model = TypeVar("Model", bound=Frozen)
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield a name beside `path` to write to; then flush it to disk and rename it, so `path` is never half-written.
 
+    Nobody may write to the file who may not write to its folder.
+
     Raises:
         UserError: the disk is full or the folder may not be written. Whatever is raised, nothing stays behind.
     """
@@ -53,6 +66,9 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield aside
         with aside.open("rb") as file:
             os.fsync(file.fileno())
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if kept := mode & 0o022 and mode & (path.parent.stat().st_mode | ~0o022):
+                os.fchmod(file.fileno(), kept)
         aside.replace(path)
     except BaseException as error:
         aside.unlink(missing_ok=True)
@@ -74,11 +90,18 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def record_text(value: Frozen, indent: int | None = None) -> str:
-    """A record as JSON, with the number of its schema first."""
-    number = f'"{SCHEMA}":{schema_number(type(value))},'
+    """A record as JSON, with the number of its schema and a checksum of its content first."""
+    number = schema_number(type(value))
+    content = {SCHEMA: number, **pydantic_core.from_json(value.model_dump_json())}
+    first = f'"{SCHEMA}":{number},"{CHECKSUM}":"{_checksum(content)}",'
     if indent is not None:
-        number = f"\n{' ' * indent}{number.replace(':', ': ')}"
-    return value.model_dump_json(indent=indent).replace("{", f"{{{number}", 1)
+        first = "".join(f"\n{' ' * indent}{key.replace(':', ': ')}," for key in first.split(",")[:-1])
+    return value.model_dump_json(indent=indent).replace("{", f"{{{first}", 1)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Of the values, however they are set out: eight hexadecimal digits."""
+    return f"{zlib.crc32(pydantic_core.to_json(content)):08x}"
 
 
 def parsed_record(text: bytes | str, model: type[Model]) -> Model:
@@ -86,12 +109,27 @@ def parsed_record(text: bytes | str, model: type[Model]) -> Model:
 
     Raises:
         NewerError: it is of a later release.
-        ValueError: it is no such record; a pydantic.ValidationError says where.
+        ValueError: it is no such record, or not as it was written; a pydantic.ValidationError says where.
     """
     value = pydantic_core.from_json(text)
     if not isinstance(value, dict):
         raise ValueError("it is not a table")
+    said = value.pop(CHECKSUM, None)  # records of 0.2.0 have none
+    if said is not None and said != _checksum(value):
+        raise ValueError(
+            f"its values are not those that were written (without its line {CHECKSUM} it is read as it is)"
+        )
+    _require_bounded(value.values())
     return model.model_validate(lifted(model, value), context=STORED)
+
+
+def _require_bounded(values: Iterable[Any]) -> None:
+    """ValueError if an integer is too large for an array."""
+    for value in values:
+        if isinstance(value, dict | list):
+            _require_bounded(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise ValueError(f"an integer of {len(str(value))} digits stands in it")
 
 
 def write_model(path: Path, value: Frozen) -> None:
@@ -101,19 +139,83 @@ def write_model(path: Path, value: Frozen) -> None:
 
 def read_model(path: Path, model: type[Model]) -> Model:
     """Read a configuration or result; UserError if the file is missing or is not such a value."""
+    remedy = "It was damaged or edited: restore it, or move its folder away and launch again."
     try:
-        return parsed_record(path.read_bytes(), model)
+        return parsed_record(read_bytes(path), model)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. {remedy}") from None
     except NewerError as error:
         raise UserError(
             f"{path} was written by a later release of vaehpc than {__version__}: {error}. Read it with that one."
         ) from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # an upgrade may meet anything
-        raise UserError(
-            f"{path} is not a valid {model.__name__}: {_first_error(error)}. It was damaged or edited: restore it, or"
-            " move its folder away and launch again."
-        ) from None
+        raise UserError(f"{path} is not a valid {model.__name__}: {_first_error(error)}. {remedy}") from None
+
+
+def opened(path: Path, sha256: str | None = None) -> io.BufferedReader:
+    """Open an ordinary file for reading; nobody waits for a pipe or a device.
+
+    Args:
+        path: of the file.
+        sha256: of what was written, which is compared; None: that is not known.
+
+    Raises:
+        OSError: it is missing, something else than a file, may not be read, or is not what was written.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb") if stat.S_ISREG(mode := os.fstat(descriptor).st_mode) else None
+    if file is None:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"it is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}", str(path))
+    if sha256 is not None:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            file.close()
+            raise OSError(errno.EIO, "it is not what was written: its SHA-256 is another", str(path))
+        file.seek(0)
+    return file
+
+
+def read_bytes(path: Path, sha256: str | None = None) -> bytes:
+    """All of an ordinary file; raises as `opened`, and where it is far too large."""
+    with opened(path, sha256) as file:
+        if (size := os.fstat(file.fileno()).st_size) > LARGEST_RECORD:
+            raise OSError(errno.EFBIG, f"it has {gigabytes(size)}", str(path))
+        return file.read()
+
+
+def read_words(path: Path, most: int = LARGEST_RECORD) -> str:
+    """The end of a text file, for people and tables: neutral on a terminal; '' where it cannot be read."""
+    try:
+        with opened(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+            return neutral(file.read(most).decode(errors="replace").replace("\r\n", "\n"))
+    except OSError:
+        return ""
+
+
+def read_array(path: Path, sha256: str | None = None) -> npt.NDArray[Any]:
+    """Memory-map a .npy file, of any size.
+
+    Args:
+        path: of the file.
+        sha256: of what was written; None: that is not known.
+
+    Raises:
+        UserError: it is missing, no ordinary file, no whole array, or not what was written.
+    """
+    try:
+        with opened(path, sha256) as file:
+            shape, is_fortran, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+            start, num_bytes = file.tell(), math.prod(shape) * dtype.itemsize
+            if dtype.hasobject or min(shape, default=0) < 0 or start + num_bytes != os.fstat(file.fileno()).st_size:
+                raise ValueError(f"it is no whole array of {dtype} {shape}")
+            if not num_bytes:  # nothing can be mapped
+                return np.empty(shape, dtype)
+            return np.memmap(file, dtype, "r", start, shape, "F" if is_fortran else "C")
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _first_error(error: Exception) -> str:
@@ -128,7 +230,7 @@ def _first_error(error: Exception) -> str:
 
 def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -139,28 +241,25 @@ def entries(folder: Path, start: str = "") -> list[Path]:
     """
     try:
         return sorted(path for path in folder.iterdir() if path.name.startswith(start))
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 
+def step_of(folder: Path) -> int | None:
+    """The step in the name of a checkpoint or trigger; None where it is none."""
+    number = folder.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else None
+
+
 def require_space(directory: Path, num_bytes: int, num_files: int) -> None:
-    """UserError if the file system of `directory` (or its nearest parent that exists) lacks `num_bytes`."""
+    """DiskFullError if the file system of `directory` (or its nearest parent that exists) lacks `num_bytes`."""
     existing = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if num_bytes > free:
-        raise UserError(
+        raise DiskFullError(
             f"{directory} needs {gigabytes(num_bytes)} in {num_files:,} files, {gigabytes(free)} free on {existing}."
             " Free some space or choose another --out; nothing was written."
         )
-
-
-def gigabytes(num_bytes: int) -> str:
-    """'38 GB', '0.4 GB', '12 MB', '89 KB'."""
-    if num_bytes < 1e6:
-        return f"{num_bytes / 1e3:.0f} KB"
-    if num_bytes < 100e6:
-        return f"{num_bytes / 1e6:.1f} MB"
-    return f"{num_bytes / 1e9:.1f} GB"
 
 
 def declaration(name: str) -> str:
@@ -192,6 +291,15 @@ class DataDir:
         """Request, settings and records of finished shards, until the manifest is written."""
         self.request_path = self.progress / "request.json"
         self.settings_path = self.progress / "settings.json"
+        self.own_folder = self.progress / "own-folder"
+        """Where the folder was made for the data set, and may go with it."""
+
+    def make_progress(self) -> None:
+        """Make the folder, or in one that is there the place for what is under way."""
+        is_new = not self.path.exists()
+        self.progress.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            self.own_folder.touch()
 
     def manifest(self) -> Manifest:
         """The manifest; UserError where the data set is missing or unfinished."""
@@ -243,11 +351,27 @@ class RunDir:
         """The statistics of the run's latents."""
         return read_model(self.statistics_path, LatentStatistics)
 
-    def history(self) -> list[EpochRecord]:
-        """One record per finished epoch."""
-        if not self.history_path.exists():
-            return []
-        return [parsed_record(line, EpochRecord) for line in self.history_path.read_text().splitlines()]
+    def history(self, sha256: str | None = None) -> list[EpochRecord]:
+        """One record per finished epoch; UserError if the file is damaged, or not of this SHA-256, if that is known."""
+        try:
+            lines = read_bytes(self.history_path, sha256).splitlines()
+            return [parsed_record(line, EpochRecord) for line in lines]
+        except FileNotFoundError:
+            if sha256 is None:
+                return []
+            raise UserError(f"{self.history_path} does not exist") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else _first_error(error)
+            raise UserError(f"{self.history_path} cannot be read: {reason}") from None
+
+    def hashes_of_record(self) -> dict[str, str]:
+        """SHA-256 of history and recorder, by their names in this folder."""
+        files = (path for path in (self.history_path, self.probe, self.steps) if path.exists())
+        return {self.name_of(path): sha256_of_file(path) for path in files}
+
+    def name_of(self, path: Path) -> str:
+        """A file's name in this folder."""
+        return path.relative_to(self.path).as_posix()
 
     def trigger_records(self) -> list[TriggerRecord]:
         """The flight recorder's triggers in the order of their steps."""
@@ -286,6 +410,12 @@ class StudyDir:
         self.replay_path = self.path / "replay.json"
         self.replay_page = self.path / "replay.md"
 
+    def make_jobs(self) -> None:
+        """Make the folder of the jobs, which others may read and nobody else may write to, whatever the umask."""
+        self.jobs.mkdir(parents=True, exist_ok=True)
+        if self.jobs.stat().st_uid == os.getuid():
+            self.jobs.chmod(0o755)
+
     def config(self) -> StudyConfig:
         """What the study was asked to be."""
         if not self.config_path.exists():
@@ -299,6 +429,10 @@ class StudyDir:
     def run(self, name: str) -> RunDir:
         """The directory of one run."""
         return RunDir(self.path / name)
+
+    def checked(self, node: str) -> Path:
+        """Which files of the data set were compared with the manifest on this node."""
+        return self.jobs / f"checked-{node}.json"
 
     def page(self, run: str) -> Path:
         """The page of one run."""
@@ -345,11 +479,11 @@ class BatchDir:
 
     def job(self) -> str | None:
         """Slurm's number of the array, None if it was never accepted as far as is known."""
-        return self.job_path.read_text().partition(";")[0].strip() or None if self.job_path.exists() else None
+        job = read_words(self.job_path).partition(";")[0].strip()
+        return job if job.isdecimal() else None
 
     def events(self, number: int) -> list[Event]:
         """What the element's batch script noted, oldest first."""
-        path = self.path / f"{number}.events"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = read_words(self.path / f"{number}.events").splitlines()
         whole = [parts for line in lines if len(parts := line.split("\t")) == 4]  # a full disk tears the last one
-        return [Event(float(time), node, kind, detail) for time, node, kind, detail in whole]
+        return [Event(float(time), node, kind, detail) for time, node, kind, detail in whole if time.isdecimal()]

@@ -90,6 +90,11 @@ def read_site(path: Path) -> SiteConfig:
         where = ".".join(map(str, first["loc"]))
         if first["type"] == "value_error" and isinstance(first["input"], dict):  # settings that contradict each other
             raise UserError(f"--site {path}: {first['msg'].removeprefix('Value error, ')}") from None
+        if first["type"] == "string_pattern_mismatch":
+            raise UserError(
+                f"--site {path}: {where} = {first['input']!r} is not allowed: it must be one line of plain text, as"
+                f" jobs/sites/slurm.toml shows ({first['ctx']['pattern']})"
+            ) from None
         if first["type"] != "extra_forbidden":
             raise UserError(f"--site {path}: {where} = {first['input']!r} is not allowed: {first['msg']}") from None
         known = _known(first["loc"][:-1])

@@ -5,7 +5,6 @@ May run at any time, also beside trainings: a run without results is missing, an
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tomllib
@@ -20,25 +19,22 @@ import pyarrow.parquet as pq
 from vaehpc.command import UserError, explained
 from vaehpc.reporting.crate import crate
 from vaehpc.reporting.document import write_report
-from vaehpc.schema.config import RunConfig, StudyConfig
-from vaehpc.schema.results import PairDistances, StudySummary, TriggerMark
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.results import PairDistances, StudySummary
 from vaehpc.stats.comparison import Reference
-from vaehpc.stats.departures import StepRecord
-from vaehpc.stats.limits import limits_acted
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.quantities import QUANTITIES, measure
-from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
+from vaehpc.stats.runs import FoundRun, MeasuredRun
 from vaehpc.stats.summary import summarise
-from vaehpc.study.attempts import all_attempts, starts_of, tail
-from vaehpc.study.files import RunDir, StudyDir, declaration, write_model, write_text
+from vaehpc.study.files import StudyDir, declaration, read_array, write_model, write_text
+from vaehpc.tasks.found import read_run
 from vaehpc.tasks.pages import write_pages
-from vaehpc.tasks.recorded import read_probe, read_steps
 from vaehpc.tasks.verdict import verdicts_of
 
 logger = logging.getLogger(__name__)
 
-NUM_LAST_WORDS = 15
-"""Lines of a missing run's log that the summary repeats."""
+SAME_RADIUS = 1e-5
+"""Relative: a radius is kept in float32."""
 
 ARROW = {float: pa.float64(), int: pa.int64(), str: pa.string()}
 RUNS_TABLE = pa.schema(
@@ -91,35 +87,6 @@ def judged_again(summary: StudySummary, verdicts: Mapping[str, str]) -> StudySum
 # Reading
 
 
-def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
-    """What a run left. One with a damaged record is missing, so that it hides no other run; its last words say why."""
-    if not run_dir.trained_path.exists():
-        return MissingRun(config, "train", last_words(run_dir), read_probe(run_dir.probe))
-    if not run_dir.statistics_path.exists():
-        return MissingRun(config, "statistics", last_words(run_dir), read_probe(run_dir.probe))
-    try:
-        return MeasuredRun(
-            config=config,
-            trained=(trained := run_dir.trained()),
-            statistics=run_dir.statistics(),
-            history=run_dir.history(),
-            probe=read_probe(run_dir.probe),
-            triggers=[TriggerMark(step=record.step, signal=record.signal) for record in run_dir.trigger_records()],
-            limits_acted=limits_acted(config.arm, steps := read_steps(run_dir.steps)),
-            num_recorded=len(steps.steps),
-            losses_sha256=losses_sha256(steps),
-            starts=starts_of(run_dir, trained),
-        )
-    except UserError as damage:
-        return MissingRun(config, "statistics", str(damage), read_probe(run_dir.probe))
-
-
-def losses_sha256(record: StepRecord) -> str | None:
-    """Hash of the recorded total losses; None where there are none."""
-    losses = record.signals.get("total_loss")
-    return None if losses is None else hashlib.sha256(losses.tobytes()).hexdigest()
-
-
 def measure_pairs(study: StudyDir, config: StudyConfig, runs: Sequence[FoundRun]) -> list[PairDistances]:
     """How far each VAE is from the AE of its seed, and AEs from each other; two runs in memory at a time."""
     measured = [run for run in runs if isinstance(run, MeasuredRun)]
@@ -127,34 +94,55 @@ def measure_pairs(study: StudyDir, config: StudyConfig, runs: Sequence[FoundRun]
     images = np.random.default_rng(config.key("images")).permutation(num_images)[: plan.num_images]
     found = []
     for pair in pairs_of(config, measured):
-        first, second = (study.run(run.config.name) for run in pair)
-        if (radii := (read_radii(first), read_radii(second))) and radii[0] is not None and radii[1] is not None:
-            found.append(distances(*pair, (radii[0], radii[1]), read_points(first, second, np.sort(images)), plan))
+        try:
+            radii = [read_radii(study, run) for run in pair]
+            points = [read_points(study, run, of_run, np.sort(images)) for run, of_run in zip(pair, radii, strict=True)]
+        except FileNotFoundError:  # somebody made room
+            continue
+        except UserError as damage:
+            logger.warning("%s and %s are not compared: %s", *(run.config.name for run in pair), damage)
+            continue
+        together = None if points[0] is None or points[1] is None else (points[0], points[1])
+        found.append(distances(*pair, (radii[0], radii[1]), together, plan))
     return found
 
 
-def read_radii(run_dir: RunDir) -> npt.NDArray[np.float32] | None:
-    """R = ||mu||_2 of every image; None if the file is gone."""
-    path = run_dir.statistics_arrays / "radius_mu.npy"
-    return np.load(path) if path.exists() else None
+def read_radii(study: StudyDir, run: MeasuredRun) -> npt.NDArray[np.float32]:
+    """R = ||mu||_2 of every image.
+
+    Raises:
+        FileNotFoundError: the file is gone.
+        UserError: it is damaged.
+    """
+    path = study.run(run.config.name).statistics_arrays / "radius_mu.npy"
+    if not path.exists():
+        raise FileNotFoundError(path)
+    radii = read_array(path, run.statistics.arrays_sha256.get(path.name))
+    if radii.shape != (run.config.data.num_train,) or radii.dtype != np.float32:
+        raise UserError(f"{path} holds {radii.dtype} {radii.shape}, not a radius of every image")
+    return radii
 
 
 def read_points(
-    first: RunDir, second: RunDir, images: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-    """mu of these images in both runs, float32 (num_images, z_dim); None if either was removed."""
-    if not (first.mu.exists() and second.mu.exists()):
-        return None
-    of_first, of_second = (np.load(run.mu, mmap_mode="r")[images] for run in (first, second))
-    return of_first, of_second
+    study: StudyDir, run: MeasuredRun, radii: npt.NDArray[np.float32], images: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32] | None:
+    """mu of these images, float32 (num_images, z_dim); None if it was removed.
 
-
-def last_words(run_dir: RunDir) -> str | None:
-    """The end of the newest attempt's log; None if there is no attempt or it left no log."""
-    attempts = all_attempts(run_dir)
-    if not attempts:
+    Raises:
+        UserError: it is damaged: not at these radii, (num_train,).
+    """
+    path = study.run(run.config.name).mu
+    if not path.exists():
         return None
-    return "\n".join(tail(attempts[-1].log, NUM_LAST_WORDS)) or None
+    mu = read_array(path)
+    if mu.shape != (len(radii), run.config.arm.model.z_dim) or mu.dtype != np.float32:
+        raise UserError(f"{path} holds {mu.dtype} {mu.shape}, not the latents of the run")
+    points = np.asarray(mu[images])
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.linalg.norm(points.astype(np.float64), axis=1)
+    if not np.allclose(found, radii[images], rtol=SAME_RADIUS, equal_nan=True):
+        raise UserError(f"{path} is not what the statistics were made of: its points lie elsewhere")
+    return points
 
 
 def read_reference() -> Reference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from vaehpc.schema.data import Resize, SplitName
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Manifest
 from vaehpc.study.files import DataDir, read_model, sha256_of_file, write_model
+
+OWN_TEMPORARY = r"\.(faces|.+\.(tfrecord|json|npy))\.[0-9]+\.tmp"
 
 
 class Settings(Frozen):
@@ -46,9 +49,13 @@ def require_own_folder(data: DataDir, settings: Settings) -> None:
 
 
 def claim(data: DataDir, request: Frozen, settings: Settings) -> None:
-    """Leave in the folder what another start needs to continue from the folder alone."""
+    """Leave in the folder what another start needs to continue from the folder alone.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
     try:
-        data.progress.mkdir(parents=True, exist_ok=True)
+        data.make_progress()
     except OSError as error:
         raise UserError(f"--out {data.path} cannot be made: {error.strerror}") from None
     _remove_temporary(data)
@@ -57,12 +64,14 @@ def claim(data: DataDir, request: Frozen, settings: Settings) -> None:
 
 
 def remove_unfinished(data: DataDir) -> None:
-    """Leave whole shards only; where there are none, leave nothing."""
+    """Leave whole shards only; where there are none, leave nothing but a folder that was there before."""
     _remove_temporary(data)
     if not any(data.path.glob("*.tfrecord")):
+        is_own = data.own_folder.exists()
         shutil.rmtree(data.progress, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            data.path.rmdir()
+        if is_own:
+            with contextlib.suppress(OSError):
+                data.path.rmdir()
 
 
 def checked_manifest(data: DataDir, settings: Settings) -> Manifest:
@@ -110,8 +119,10 @@ def _require_equal(data: DataDir, found: Settings, asked: Settings) -> None:
 
 def _remove_temporary(data: DataDir) -> None:
     for folder in (data.path, data.progress):
-        for left in folder.glob(".*.tmp"):
-            if left.is_dir():
+        for left in folder.glob(".*.*.tmp"):
+            if not re.fullmatch(OWN_TEMPORARY, left.name):
+                continue
+            if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
             else:
                 left.unlink()

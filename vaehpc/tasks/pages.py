@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import multiprocessing
@@ -16,11 +17,12 @@ from vaehpc.command import UserError
 from vaehpc.reporting.explanation import Explained
 from vaehpc.reporting.run_page import SAMPLE_IMAGES, RunMaterial, run_page
 from vaehpc.schema.config import RunConfig, StudyConfig
-from vaehpc.schema.results import RunSummary, StudySummary
+from vaehpc.schema.results import LatentStatistics, RunSummary, StudySummary, TrainedRecord
 from vaehpc.stats.threads import num_threads
-from vaehpc.study.files import RunDir, StudyDir, write_text
+from vaehpc.study.files import RunDir, StudyDir, read_array, read_bytes, read_words, write_text
 from vaehpc.study.provenance import provenance
-from vaehpc.tasks.recorded import read_probe, read_recorded
+from vaehpc.tasks.found import curve_of
+from vaehpc.tasks.recorded import NO_CURVE, read_recorded
 from vaehpc.tasks.statistics import load_attributes
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ def write_pages(study: StudyDir, config: StudyConfig, summary: StudySummary) -> 
     for run in config.runs():
         found, target = summary.runs[run.name], study.page(run.name)
         made_of = fingerprint(study.run(run.name), found, has_attributes)
-        if not (target.exists() and made_of in target.read_text(encoding="utf-8")[:LENGTH_OF_HEAD]):
+        if made_of not in read_words(target)[:LENGTH_OF_HEAD]:
             wanted.append((study, run, found, has_attributes, made_of))
     num_processes = min(num_threads(), len(wanted) // PAGES_PER_PROCESS)
     if num_processes < 2:
@@ -71,7 +73,10 @@ def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool) -> str
     """Changes where a page would: with the code, with what is said of the run, with the files that it is made of."""
     single = (run_dir.trained_path, run_dir.statistics_path, run_dir.history_path, run_dir.probe, run_dir.steps)
     several = (*run_dir.trigger_dirs(), *run_dir.statistics_arrays.glob("*"), *run_dir.images.glob("*"))
-    files = [f"{path} {path.stat().st_mtime_ns}" for path in (*single, *sorted(several)) if path.exists()]
+    files = []
+    for path in (*single, *sorted(several)):
+        with contextlib.suppress(OSError):
+            files.append(f"{path} {path.stat().st_mtime_ns}")
     said = [provenance().code_version, found.model_dump_json(), str(has_attributes), *files]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
@@ -96,29 +101,45 @@ def read_material(
 ) -> RunMaterial:
     """What a run has left. Of one that is missing nothing is believed but its probe and its recorder."""
     is_missing = summary.run_class is None
+    trained = None if is_missing else run_dir.trained()
+    statistics = None if is_missing else run_dir.statistics()
     return RunMaterial(
         config=config,
         summary=summary,
-        trained=None if is_missing else run_dir.trained(),
-        statistics=None if is_missing else run_dir.statistics(),
+        trained=trained,
+        statistics=statistics,
         history=[] if is_missing else run_dir.history(),
-        probe=read_probe(run_dir.probe),
+        probe=curve_of(run_dir) or NO_CURVE,
         recorded=recorded(run_dir),
-        arrays={} if is_missing else read_arrays(run_dir),
+        arrays={} if statistics is None else read_arrays(run_dir, statistics),
         attributes=attributes,
-        images={name: path.read_bytes() for name in SAMPLE_IMAGES if (path := run_dir.images / name).exists()},
+        images={} if trained is None else read_images(run_dir, trained),
     )
 
 
-def read_arrays(run_dir: RunDir) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(run_dir: RunDir, statistics: LatentStatistics) -> dict[str, npt.NDArray[Any]]:
     """The arrays of statistics/ that a page draws; one that cannot be read is left out."""
     found = {}
     folder = run_dir.statistics_arrays
     for path in (*folder.glob("tsne_*.npy"), *(folder / f"{name}.npy" for name in DRAWN)):
         try:
-            found[path.stem] = np.load(path)
-        except (OSError, ValueError) as error:
-            logger.warning("%s is not drawn: %s", path, error)
+            found[path.stem] = read_array(path, statistics.arrays_sha256.get(path.name))
+        except UserError as damage:
+            logger.warning("%s is not drawn: %s", run_dir.name, damage)
+    return found
+
+
+def read_images(run_dir: RunDir, trained: TrainedRecord) -> dict[str, bytes]:
+    """The sample images as files; one that cannot be read, or is not what was written, is left out."""
+    found = {}
+    for name in SAMPLE_IMAGES:
+        path = run_dir.images / name
+        try:
+            found[name] = read_bytes(path, trained.latents_sha256.get(f"{run_dir.images.name}/{name}"))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            logger.warning("%s is not shown: %s", path, error.strerror)
     return found
 
 
@@ -126,6 +147,6 @@ def recorded(run_dir: RunDir) -> Explained | None:
     """As read_recorded; None, too, where a record is damaged."""
     try:
         return read_recorded(run_dir)
-    except UserError as damage:
+    except (UserError, OSError) as damage:
         logger.warning("%s: %s", run_dir.name, damage)
         return None

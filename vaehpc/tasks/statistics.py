@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from vaehpc.command import UserError, explained
 from vaehpc.schema.config import RunConfig, StudyConfig
-from vaehpc.schema.results import Head, HeadNorms, LatentStatistics
+from vaehpc.schema.results import Head, HeadNorms, LatentStatistics, TrainedRecord
 from vaehpc.stats import latents
 from vaehpc.stats.gaussian import fitted_normal, mean_and_covariance
 from vaehpc.stats.heads import head_norms
@@ -23,7 +22,9 @@ from vaehpc.stats.quantities import scalars
 from vaehpc.stats.radius import offset_and_spread, radii, radius_statistics
 from vaehpc.stats.threads import num_threads
 from vaehpc.study.attempts import Attempt
-from vaehpc.study.files import DataDir, RunDir
+from vaehpc.study.files import DataDir, RunDir, entries, read_array, sha256_of_file
+from vaehpc.study.states import read_checkpoint
+from vaehpc.tasks.found import require_trained
 
 logger = logging.getLogger(__name__)
 
@@ -58,28 +59,32 @@ def run(directory: str) -> None:
 
 def _measure(config: RunConfig, attempt: Attempt) -> None:
     run_dir = attempt.run
-    mu, z = load_latents(run_dir.mu, config), load_latents(run_dir.z, config)
-    log_var = None if config.arm.vae is None else load_latents(run_dir.log_var, config)
-    attributes, heads = load_attributes(config), load_heads(run_dir, config)
-    met_nonfinite = run_dir.trained().nonfinite_step is not None
+    trained = run_dir.trained()
+    require_trained(trained, config, run_dir.trained_path)
+    mu, z = load_latents(run_dir.mu, config, trained), load_latents(run_dir.z, config, trained)
+    log_var = None if config.arm.vae is None else load_latents(run_dir.log_var, config, trained)
+    attributes, heads = load_attributes(config), load_heads(run_dir, config, trained)
+    met_nonfinite = trained.nonfinite_step is not None
     statistics, arrays = latent_statistics(config, mu, log_var, z, attributes, heads, met_nonfinite)
     folder = attempt.path / run_dir.statistics_arrays.name
     folder.mkdir()
     for name, array in arrays.items():
         save(folder / f"{name}.npy", array)
+    sha256 = {path.name: sha256_of_file(path) for path in entries(folder)}
+    statistics = statistics.model_copy(update={"state_sha256": trained.state_sha256, "arrays_sha256": sha256})
     attempt.publish(folder, run_dir.statistics_arrays)
     attempt.publish_model(statistics, run_dir.statistics_path)
     logger.info("%s: median R = %.2f", run_dir.name, statistics.radius_mu.median)
 
 
-def load_latents(path: Path, config: RunConfig) -> npt.NDArray[np.float32]:
-    """Memory-map an array of latents; UserError if it is not whole, or not float32 (num_train, z_dim)."""
+def load_latents(path: Path, config: RunConfig, trained: TrainedRecord) -> npt.NDArray[np.float32]:
+    """Memory-map an array of latents; UserError if it is not what training wrote, float32 (num_train, z_dim)."""
     shape = (config.data.num_train, config.arm.model.z_dim)
     remedy = f"Restore it, or delete {path.parent.parent} and launch its study again."
     try:
-        latents = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}. {remedy}") from error
+        latents = read_array(path, trained.latents_sha256.get(path.name))
+    except UserError as error:
+        raise UserError(f"{error}. {remedy}") from error
     if latents.shape != shape or latents.dtype != np.float32:
         raise UserError(f"{path} holds {latents.dtype} {latents.shape}, not the run's float32 {shape}. {remedy}")
     return latents
@@ -103,9 +108,10 @@ def load_attributes(config: RunConfig | StudyConfig) -> Mapping[str, Bool] | Non
         )
     first = manifest.splits["train"].first_image
     try:
-        attributes: Bool = np.load(data.attributes)[first : first + config.data.num_train]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{data.attributes} cannot be read: {error}. Prepare the data set again.") from error
+        attributes: Bool = read_array(data.attributes, manifest.sidecars.get(data.attributes.name))
+    except UserError as error:
+        raise UserError(f"{error}. Prepare the data set again.") from error
+    attributes = attributes[first : first + config.data.num_train]
     if attributes.shape != (config.data.num_train, len(manifest.attributes)):
         raise UserError(
             f"{data.attributes} holds {attributes.shape} for the training images, not"
@@ -114,25 +120,26 @@ def load_attributes(config: RunConfig | StudyConfig) -> Mapping[str, Bool] | Non
     return dict(zip(manifest.attributes, attributes.T, strict=True)) or None
 
 
-def load_heads(run_dir: RunDir, config: RunConfig) -> dict[Head, HeadNorms] | None:
+def load_heads(run_dir: RunDir, config: RunConfig, trained: TrainedRecord) -> dict[Head, HeadNorms] | None:
     """Norms of the heads' weights in the newest checkpoint; None if there is none any more.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or not that of the trained state.
     """
     checkpoints = run_dir.checkpoint_dirs()
     if not checkpoints:
         logger.warning("%s: no norms of the heads, because its checkpoints are gone", config.name)
         return None
-    path = checkpoints[-1] / "variables.npz"
+    path = checkpoints[-1]
     heads: tuple[Head, ...] = ("mu",) if config.arm.vae is None else ("mu", "log_var")
     try:
-        with path.open("rb") as file, np.load(file) as variables:
-            return {head: head_norms(variables[f"{head}/kernel"], variables[f"{head}/bias"]) for head in heads}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}. Restore it, or remove {path.parent} to go without its norms."
-        ) from error
+        checkpoint, variables = read_checkpoint(path)
+        if checkpoint.state_sha256 != trained.state_sha256:
+            raise UserError(f"{path} is not the state that trained.json names")
+        weights: Mapping[str, npt.NDArray[Any]] = variables
+        return {head: head_norms(weights[f"{head}/kernel"], weights[f"{head}/bias"]) for head in heads}
+    except (UserError, KeyError) as error:
+        raise UserError(f"{error}. Restore it, or remove {path} to go without its norms.") from error
 
 
 def latent_statistics(

@@ -15,8 +15,9 @@ from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Timing
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import RunDir
+from vaehpc.study.states import Progress
 from vaehpc.tasks.train import configure_tensorflow
-from vaehpc.training.checkpoint import Progress, save_checkpoint
+from vaehpc.training.checkpoint import save_checkpoint
 from vaehpc.training.encode import compiled_encoder, write_latents
 from vaehpc.training.fit import build_optimizer, compiled_block
 from vaehpc.training.models import build_net, layer_seeds

@@ -8,9 +8,9 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +23,17 @@ from vaehpc.machine.hardware import cpu_model, gpu_driver, gpu_name, instruction
 from vaehpc.schema.config import RunConfig, run_name
 from vaehpc.schema.results import DeviceKind, TrainedRecord
 from vaehpc.study.attempts import Attempt, StoppedError
-from vaehpc.study.files import RunDir, StudyDir
+from vaehpc.study.files import RunDir, StudyDir, read_model
 from vaehpc.study.provenance import provenance
+from vaehpc.study.states import Checkpoint, Progress, state_hash
 from vaehpc.training.board import Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import (
     NonFiniteError,
-    Progress,
     restore_checkpoint,
     restore_newest,
     restore_weights,
     save_checkpoint,
     state_arrays,
-    state_hash,
 )
 from vaehpc.training.encode import write_latents
 from vaehpc.training.fit import build_optimizer, forget_moments, train_blocks
@@ -42,6 +41,7 @@ from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import Images, load_training_images
 from vaehpc.training.recorder import FlightRecorder, publish_record, read_steps, steps_schema
 from vaehpc.training.signals import signal_names
+from vaehpc.training.staging import require_own
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def run(directory: str) -> None:
         logger.info("%s is trained already", run_dir.name)
         return
     config = run_dir.config()
-    programs = kept_programs(StudyDir(run_dir.path.parent))
+    study = StudyDir(run_dir.path.parent)
+    programs = kept_programs(study)
     with Attempt.start(run_dir, "train") as attempt, stop_asked_by_signal() as asked, programs:
         _train(config, attempt, asked)
 
@@ -70,11 +71,11 @@ def run(directory: str) -> None:
 def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> None:
     started = time.monotonic()
     device = configure_tensorflow(run.arm.train.threads)
-    images = load_training_images(run)
+    images = load_training_images(run, StudyDir(attempt.run.path.parent).checked(socket.gethostname()))
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
     optimizer = build_optimizer(run.arm.train, net)
     variables = [*net.variables, *optimizer.variables]
-    first = restore_newest(attempt.run, variables)
+    first = restore_newest(attempt.run, variables, run.identity)
     if first is None:
         first = first_state(run, attempt.run, net, optimizer)
         if run.arm.fork is None:  # so that there is a last good state whatever happens; a fork's is its start
@@ -88,7 +89,9 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
         logger.warning("%s: %s; the last good state is kept", run.name, error)
         nonfinite_step = error.step
         # The state is that of the checkpoint, but what the radius did until then is known.
-        progress = (restore_newest(attempt.run, variables) or first).model_copy(update={"probe": error.probe})
+        progress = (restore_newest(attempt.run, variables, run.identity) or first).model_copy(
+            update={"probe": error.probe}
+        )
     seconds_of_epochs = time.monotonic() - begun
     publish_record(attempt, progress)
     latents_sha256 = {}
@@ -104,6 +107,8 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
         epochs=len(progress.epochs),
         state_sha256=state_hash(state_arrays(variables), progress.step),
         latents_sha256=latents_sha256,
+        files_sha256=attempt.run.hashes_of_record(),
+        identity=run.identity,
         nonfinite_step=nonfinite_step,
         num_attempts=attempt.number,
         seconds=time.monotonic() - started,
@@ -131,19 +136,31 @@ def first_state(run: RunConfig, run_dir: RunDir, net: Net, optimizer: keras.opti
         source_run = RunDir(run_dir.path.parent / run_name(arm, run.seed))
         if not source_run.trained_path.exists():
             raise UserError(f"{run.name} starts from the weights of {source_run.name}, which is not trained yet")
-        source = source_run.checkpoint_dirs()[-1]
+        source = trained_checkpoint(source_run)
+    start = Progress(identity=run.identity)
     if source is None:  # a fork of the start, too: its keys are those of the run that it replays
-        return Progress()
+        return start
     try:
         if fork is None:
             restore_weights(source, net.variables)
-            return Progress()
+            return start
         progress = restore_checkpoint(source, variables)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except UserError as error:
         raise UserError(f"{run.name} cannot start from {source}: {error}") from error
+    if progress.step != fork.step:
+        raise UserError(f"{run.name} starts after {fork.step} steps, and {source} is a state after {progress.step}")
     if fork.fresh_moments:
         forget_moments(optimizer)
-    return progress
+    return progress.model_copy(update={"identity": run.identity})
+
+
+def trained_checkpoint(run: RunDir) -> Path:
+    """The checkpoint with the weights that a training ended with; UserError if it is not there any more."""
+    checkpoints, wanted = run.checkpoint_dirs(), run.trained().state_sha256
+    for path in reversed(checkpoints):
+        if read_model(path / "checkpoint.json", Checkpoint).state_sha256 == wanted:
+            return path
+    raise UserError(f"{run.path} has no checkpoint of its trained weights any more, from which others start")
 
 
 def _fit(
@@ -248,10 +265,11 @@ def kept_programs(study: StudyDir) -> Iterator[None]:
 
     Each kind of device and version of TensorFlow has its own. TensorFlow reads which it is when it looks for devices.
     """
+    study.make_jobs()
     made_for = f"{tf.__version__} {gpu_name()} {cpu_model()} {instruction_sets()}"
     folder = study.jobs / f"programs-{hashlib.sha256(made_for.encode()).hexdigest()[:12]}"
     flags = os.environ.get(XLA_FLAGS, "")
-    if PROGRAMS_FLAG not in flags and "'" not in str(folder):  # which TensorFlow could not read
+    if PROGRAMS_FLAG not in flags and "'" not in str(folder) and is_private(folder):  # TensorFlow cannot read a "'"
         os.environ[XLA_FLAGS] = f"{flags} {PROGRAMS_FLAG}='{folder}'"
     try:
         yield
@@ -260,3 +278,16 @@ def kept_programs(study: StudyDir) -> Iterator[None]:
         raise
     finally:
         os.environ[XLA_FLAGS] = flags
+
+
+def is_private(folder: Path) -> bool:
+    """Whether this is a folder, made if need be, that only this user can read and write: programs lie there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid == os.getuid() and not folder.is_symlink():
+            folder.chmod(0o700)  # of an earlier release
+        require_own(folder)
+    except OSError as error:
+        logger.warning("compiled programs are not kept: %s", error)
+        return False
+    return True

@@ -46,7 +46,8 @@ from vaehpc.stats.replay import (
 )
 from vaehpc.study.files import RunDir, StudyDir, read_model, write_model, write_text
 from vaehpc.study.provenance import provenance
-from vaehpc.tasks.recorded import read_probe
+from vaehpc.tasks.found import require_own_settings, require_trained
+from vaehpc.tasks.recorded import read_curve, read_probe
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def judged(study: StudyDir) -> ReplayResult:
     repeats_source = None
     if identical := forks["identical"]:
         run_dirs = [study.run(fork.run) for fork in identical]
-        repeats_source = are_equal(identical, run_dirs, read_probe(source_probe(study)))
+        repeats_source = are_equal(identical, run_dirs, read_source(study, replay))
     variants = variant_results(config, replay, forks, repeats_source)
     outcomes: dict[Variant, Outcome] = {of.variant: of.outcome for of in variants if of.variant != "null"}
     decision = decide(outcomes, has_null(variants), replay.epsilon_max)
@@ -132,6 +133,15 @@ def source_probe(study: StudyDir) -> Path:
     return study.start / "probe.arrow"
 
 
+def read_source(study: StudyDir, replay: ReplayConfig) -> ProbeCurve:
+    """The curve of the source run; UserError if it is not what it was when the replay was planned."""
+    path = source_probe(study)
+    curve = read_probe(path, replay.probe_sha256)
+    if replay.probe_sha256 is not None and not len(curve.steps):
+        raise UserError(f"{path} is missing or damaged: take it from {replay.source} again, and give the same line")
+    return curve
+
+
 # Forks
 
 
@@ -144,14 +154,16 @@ def read_forks(study: StudyDir, config: StudyConfig, replay: ReplayConfig, varia
 
 def read_fork(run_dir: RunDir, run: RunConfig, replay: ReplayConfig, variant: Variant) -> ForkResult | None:
     """How a fork ended; None if it has no result."""
-    if not run_dir.trained_path.exists():
-        return None
     try:
+        if not run_dir.trained_path.exists():
+            return None
         trained = run_dir.trained()
-    except UserError as damage:
+        require_trained(trained, run, run_dir.trained_path)
+        require_own_settings(run_dir, run)
+    except (UserError, OSError) as damage:
         logger.warning("%s counts as missing: %s", run_dir.name, damage)
         return None
-    probe, every = read_probe(run_dir.probe), run.plan.probe.every_steps
+    probe, every = read_curve(run_dir), run.plan.probe.every_steps
     if trained.nonfinite_step is None and (last := run.num_steps // every * every) > 0 and last not in probe.steps:
         logger.warning("%s counts as missing: its probe has no record of step %d", run_dir.name, last)
         return None
@@ -169,7 +181,7 @@ def are_equal(forks: Sequence[ForkResult], run_dirs: Iterable[RunDir], source: P
     """Whether forks ended in the same bits, and the probe saw the source run's radii in each."""
     # A fork that was not finite kept its last checkpoint, and when that was made is a matter of time.
     ends = {fork.state_sha256 if fork.nonfinite_step is None else fork.nonfinite_step for fork in forks}
-    return len(ends) == 1 and all(_same_radii(read_probe(run_dir.probe), source) for run_dir in run_dirs)
+    return len(ends) == 1 and all(_same_radii(read_curve(run_dir), source) for run_dir in run_dirs)
 
 
 def _same_radii(probe: ProbeCurve, source: ProbeCurve) -> bool:

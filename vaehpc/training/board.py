@@ -19,7 +19,7 @@ from PIL import Image
 from vaehpc.schema.config import RunConfig
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import DataDir
-from vaehpc.training.checkpoint import Progress
+from vaehpc.study.states import Progress
 from vaehpc.training.encode import GRID_COLUMNS, decode, save_grid, unit_range
 from vaehpc.training.fit import Signals, TrainedBlock
 from vaehpc.training.models import Net

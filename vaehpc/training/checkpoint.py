@@ -1,11 +1,9 @@
-"""Checkpoints: complete or absent, checked when read, bitwise what the training continues from."""
+"""Checkpoints written, and put back into the variables, bitwise what the training continues from."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -14,12 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.command import UserError, explained
-from vaehpc.schema.frozen import Result
-from vaehpc.schema.results import EpochRecord, ProbeRecord
+from vaehpc.schema.results import ProbeRecord
 from vaehpc.study.attempts import Attempt
-from vaehpc.study.files import RunDir, read_model, write_model
-
-Arrays = Mapping[str, npt.NDArray[np.generic]]
+from vaehpc.study.files import RunDir, write_model
+from vaehpc.study.states import Arrays, Checkpoint, Progress, checkpoint_name, read_checkpoint, state_hash
 
 NUM_KEPT = 2
 """Newest checkpoints that are kept: the last good one survives damage to the newest."""
@@ -48,40 +44,12 @@ class NonFiniteError(Exception):
         self.probe = probe
 
 
-class Progress(Result):
-    """How far a training is, beside its variables: everything that the rest of the run depends on."""
-
-    step: int = 0
-    """Steps done."""
-    loss_sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Sums over the images of the unfinished epoch: total, reconstruction and weighted KL loss."""
-    epochs: tuple[EpochRecord, ...] = ()
-    probe: tuple[ProbeRecord, ...] = ()
-
-
-class Checkpoint(Result):
-    """checkpoint.json beside variables.npz."""
-
-    progress: Progress
-    state_sha256: str
-
-
 def state_arrays(variables: Sequence[keras.Variable]) -> dict[str, npt.NDArray[np.generic]]:
     """Weights, moving statistics and optimizer state by the paths of their variables."""
     arrays = {variable.path: np.asarray(variable) for variable in variables}
     if len(arrays) != len(variables):
         raise ValueError("two variables have the same path: their checkpoint could not be read back")
     return arrays
-
-
-def state_hash(arrays: Arrays, step: int) -> str:
-    """SHA-256 over names, types, shapes and bytes of the variables and the step counter."""
-    digest = hashlib.sha256(f"step {step}".encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -117,11 +85,6 @@ def save_checkpoint(
     return digest
 
 
-def checkpoint_name(step: int) -> str:
-    """Name of the directory of the checkpoint after so many steps: in the order of the steps."""
-    return f"step-{step:09d}"
-
-
 def write_checkpoint(path: Path, arrays: Arrays, progress: Progress) -> str:
     """Write variables.npz and checkpoint.json into the directory `path`, which is made.
 
@@ -132,41 +95,41 @@ def write_checkpoint(path: Path, arrays: Arrays, progress: Progress) -> str:
         UserError: the disk is full; the directory is gone.
     """
     digest = state_hash(arrays, progress.step)
-    path.mkdir(exist_ok=True)
     try:
+        path.mkdir(exist_ok=True)
         with (path / "variables.npz").open("wb") as file:
             # The type stubs take any keyword for the names of the arrays but the one that they know.
             np.savez(file, **dict(arrays))  # type: ignore[arg-type]
-    except OSError as error:
-        shutil.rmtree(path)
-        raise explained(error, path / "variables.npz") from error
-    write_model(path / "checkpoint.json", Checkpoint(progress=progress, state_sha256=digest))
+        write_model(path / "checkpoint.json", Checkpoint(progress=progress, state_sha256=digest))
+    except (OSError, UserError) as error:
+        shutil.rmtree(path, ignore_errors=True)  # it takes space that is lacking
+        raise (explained(error, path / "variables.npz") if isinstance(error, OSError) else error) from error
     return digest
 
 
-def restore_newest(run: RunDir, variables: Sequence[keras.Variable]) -> Progress | None:
-    """Put the newest checkpoint that is whole into the variables; None if there is none.
+def restore_newest(run: RunDir, variables: Sequence[keras.Variable], identity: str | None = None) -> Progress | None:
+    """Put the newest checkpoint that is whole, and of the run of this identity, into the variables; None without one.
 
     A damaged checkpoint is said in the log and passed over.
     """
     for path in reversed(run.checkpoint_dirs()):
         try:
-            return restore_checkpoint(path, variables)
-        except (UserError, OSError, ValueError, zipfile.BadZipFile) as error:
+            return restore_checkpoint(path, variables, identity)
+        except UserError as error:
             logger.warning("checkpoint %s is damaged and passed over: %s", path, error)
     return None
 
 
-def restore_checkpoint(path: Path, variables: Sequence[keras.Variable]) -> Progress:
+def restore_checkpoint(path: Path, variables: Sequence[keras.Variable], identity: str | None = None) -> Progress:
     """Put a checkpoint into the variables.
 
     Raises:
-        UserError: there is none, or its description is damaged.
-        OSError, ValueError, zipfile.BadZipFile: its variables are damaged, or are not those of this net.
+        UserError: there is none, it is damaged or of another run, or its variables are not those of this net.
     """
-    checkpoint, arrays = read_checkpoint(path)
-    if arrays.keys() != state_arrays(variables).keys():
-        raise ValueError("its variables are not those of this net")
+    checkpoint, arrays = read_checkpoint(path, identity)
+    own = state_arrays(variables)
+    if {name: array.shape for name, array in arrays.items()} != {name: array.shape for name, array in own.items()}:
+        raise UserError(f"{path}: its variables are not those of this net")
     for variable in variables:
         variable.assign(arrays[variable.path])
     return checkpoint.progress
@@ -181,15 +144,3 @@ def restore_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
     for variable in variables:
         if variable.path in arrays:
             variable.assign(arrays[variable.path])
-
-
-def read_checkpoint(path: Path) -> tuple[Checkpoint, Arrays]:
-    """A checkpoint's description and its variables by their paths; raises as `restore_checkpoint`."""
-    checkpoint = read_model(path / "checkpoint.json", Checkpoint)
-    # Opened here, because np.load leaves a file that is no zip archive open.
-    with (path / "variables.npz").open("rb") as file, np.load(file) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    found = state_hash(arrays, checkpoint.progress.step)
-    if found != checkpoint.state_sha256:
-        raise ValueError(f"its variables hash to {found}, it was written with {checkpoint.state_sha256}")
-    return checkpoint, arrays

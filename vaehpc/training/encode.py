@@ -71,7 +71,7 @@ def write_latents(
     An AE has no log_var.npy, and its z.npy is a hard link to mu.npy. `on_batch` is called after each batch of images.
 
     Returns:
-        SHA-256 of the arrays by file name.
+        SHA-256 of the files by their names in the folder.
     """
     folder.mkdir()
     mu, log_var = compiled_encoder(net, run.arm.train.batch_size, on_batch)(images, len(images))
@@ -82,7 +82,8 @@ def write_latents(
         np.save(folder / "log_var.npy", log_var)
         np.save(folder / "z.npy", _sampled(run, net, mu, log_var))
     _write_images(folder / "images", run, net, images, mu)
-    return {path.name: sha256_of_file(path) for path in sorted(folder.glob("*.npy"))}
+    files = sorted((*folder.glob("*.npy"), *folder.glob("images/*.png")))
+    return {str(path.relative_to(folder)): sha256_of_file(path) for path in files}
 
 
 def noise_key(run: RunConfig) -> tf.Tensor:

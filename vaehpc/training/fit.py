@@ -15,7 +15,8 @@ import tensorflow as tf
 from vaehpc.schema.config import RunConfig, SpikeConfig, TrainConfig
 from vaehpc.schema.results import EpochRecord, ProbeRecord
 from vaehpc.stats.radius import offset_and_spread, radii
-from vaehpc.training.checkpoint import NonFiniteError, Progress, state_arrays, state_hash
+from vaehpc.study.states import Progress, state_hash
+from vaehpc.training.checkpoint import NonFiniteError, state_arrays
 from vaehpc.training.encode import Encoder, compiled_encoder, noise_key, unit_range
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import Net

@@ -13,12 +13,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from vaehpc.command import UserError
-from vaehpc.images.tfrecord import check_shard, memory_mapped_images
+from vaehpc.images.tfrecord import memory_mapped_images
 from vaehpc.machine.hardware import gpu_memory
 from vaehpc.schema.config import RunConfig
-from vaehpc.schema.results import Manifest, Shard
 from vaehpc.study.files import DataDir
-from vaehpc.training.staging import staged
+from vaehpc.training.staging import require_whole, staged
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +73,12 @@ def _aligned(shape: tuple[int, ...]) -> UInt8:
     return memory[start : start + num_bytes].reshape(shape)
 
 
-def load_training_images(run: RunConfig) -> Images:
-    """The training split of the run's data set, every record's checksum verified.
+def load_training_images(run: RunConfig, stamp: Path | None = None) -> Images:
+    """The training split of the run's data set, every shard compared with its SHA-256.
+
+    Args:
+        run: says which.
+        stamp: where it is noted what was compared on this node already; see `require_whole`.
 
     Raises:
         UserError: the data set is missing, damaged, or not the one the run was planned with.
@@ -89,13 +92,19 @@ def load_training_images(run: RunConfig) -> Images:
         )
     shards = [shard for shard in manifest.shards if shard.split == "train"]
     folder = staged(data, manifest.sha256, shards)
-    return ShardedImages([_checked_and_mapped(folder, shard, manifest) for shard in shards])
-
-
-def _checked_and_mapped(folder: Path, shard: Shard, manifest: Manifest) -> UInt8:
-    check_shard(folder / shard.file)
+    try:
+        require_whole(folder, shards, stamp)
+    except UserError as damage:
+        if folder == data.path:
+            raise
+        logger.warning("the copy on the node's own disk is removed: %s", damage)
+        for shard in shards:
+            (folder / shard.file).unlink(missing_ok=True)
+        folder = data.path
+        require_whole(folder, shards, stamp)
     size, num_attributes = manifest.preprocessing.size, len(manifest.attributes)
-    return memory_mapped_images(folder / shard.file, shard.num_images, size, num_attributes)
+    paths = [(folder / shard.file, shard.num_images) for shard in shards]
+    return ShardedImages([memory_mapped_images(*path, size, num_attributes) for path in paths])
 
 
 def epoch_order(run: RunConfig, epoch: int) -> npt.NDArray[np.int64]:

@@ -28,9 +28,10 @@ from vaehpc.stats.triggers import (
     without_overflows,
 )
 from vaehpc.study.attempts import Attempt
-from vaehpc.study.files import record_text, write_model
+from vaehpc.study.files import record_text, sha256_of_file, write_model
+from vaehpc.study.states import Arrays, Progress, checkpoint_name
 from vaehpc.study.streams import read_stream
-from vaehpc.training.checkpoint import Arrays, NonFiniteError, Progress, checkpoint_name, state_arrays, write_checkpoint
+from vaehpc.training.checkpoint import NonFiniteError, state_arrays, write_checkpoint
 from vaehpc.training.encode import noise_key
 from vaehpc.training.fit import Signals, TrainedBlock
 from vaehpc.training.pipeline import batch_of_step
@@ -203,7 +204,12 @@ class FlightRecorder:
             stream.write_table(self._ring.slice(max(len(self._ring) - plan.ring_steps, 0)))
         snapshot = next(held for held in self._snapshots if held.progress.step <= trigger.step)
         write_checkpoint(aside / "snapshot", snapshot.arrays, snapshot.progress)
-        write_model(aside / "trigger.json", self._record(trigger, snapshot))
+        record = self._record(trigger, snapshot)
+        ring_sha256 = sha256_of_file(aside / "ring.arrow")
+        write_model(
+            aside / "trigger.json",
+            record.model_copy(update={"ring_sha256": ring_sha256, "identity": self._run.identity}),
+        )
         self._attempt.publish(aside, run.triggers / checkpoint_name(trigger.step))
         (self._lost if trigger.signal == "nonfinite" else self._dumped).append(trigger.step)
 
