@@ -92,11 +92,15 @@ def measure_pairs(study: StudyDir, config: StudyConfig, runs: Sequence[FoundRun]
     measured = [run for run in runs if isinstance(run, MeasuredRun)]
     num_images, plan = config.data.num_train, config.plan.pairs
     images = np.random.default_rng(config.key("images")).permutation(num_images)[: plan.num_images]
-    found = []
+    found, compared = [], set[str]()
     for pair in pairs_of(config, measured):
         try:
             radii = [read_radii(study, run) for run in pair]
-            points = [read_points(study, run, of_run, np.sort(images)) for run, of_run in zip(pair, radii, strict=True)]
+            points = [
+                read_points(study, run, of_run, np.sort(images), run.config.name in compared)
+                for run, of_run in zip(pair, radii, strict=True)
+            ]
+            compared |= {run.config.name for run in pair}
         except FileNotFoundError:  # somebody made room
             continue
         except UserError as damage:
@@ -124,17 +128,24 @@ def read_radii(study: StudyDir, run: MeasuredRun) -> npt.NDArray[np.float32]:
 
 
 def read_points(
-    study: StudyDir, run: MeasuredRun, radii: npt.NDArray[np.float32], images: npt.NDArray[np.int64]
+    study: StudyDir, run: MeasuredRun, radii: npt.NDArray[np.float32], images: npt.NDArray[np.int64], is_whole: bool
 ) -> npt.NDArray[np.float32] | None:
     """mu of these images, float32 (num_images, z_dim); None if it was removed.
 
+    Args:
+        study: of the run.
+        run: whose latents they are.
+        radii: (num_train,), of its statistics.
+        images: their positions.
+        is_whole: the file was compared with its SHA-256 before.
+
     Raises:
-        UserError: it is damaged: not at these radii, (num_train,).
+        UserError: it is damaged, or its points do not lie at these radii.
     """
     path = study.run(run.config.name).mu
     if not path.exists():
         return None
-    mu = read_array(path)
+    mu = read_array(path, None if is_whole else run.trained.latents_sha256.get(path.name))
     if mu.shape != (len(radii), run.config.arm.model.z_dim) or mu.dtype != np.float32:
         raise UserError(f"{path} holds {mu.dtype} {mu.shape}, not the latents of the run")
     points = np.asarray(mu[images])

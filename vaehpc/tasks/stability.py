@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from vaehpc.command import UserError, exit_code
 from vaehpc.schema.results import RunStability, Stability
-from vaehpc.study.files import RunDir, write_model
+from vaehpc.study.files import RunDir, step_of, write_model
 from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.checkpoint import restore_checkpoint
 from vaehpc.training.fit import build_optimizer
@@ -46,8 +45,8 @@ def measured(run_dir: RunDir) -> Iterator[Stability]:
     stability = measured_stability(asked, images, net, optimizer)
     for path, state in kept_states(run_dir):
         try:
-            progress = restore_checkpoint(path, [*net.variables, *optimizer.variables])
-        except (UserError, OSError, ValueError, zipfile.BadZipFile) as error:
+            progress = restore_checkpoint(path, [*net.variables, *optimizer.variables], asked.identity)
+        except UserError as error:
             logger.warning("%s is damaged and left out: %s", path, error)
             continue
         if progress.step < asked.num_steps and (found := stability(progress.step, state)) is not None:
@@ -56,7 +55,7 @@ def measured(run_dir: RunDir) -> Iterator[Stability]:
 
 def kept_states(run_dir: RunDir) -> list[tuple[Path, str]]:
     """Directories of checkpoints and snapshots by their steps, and what they are; of one step the checkpoint."""
-    found = {int(path.name.removeprefix("step-")): (path, "checkpoint") for path in run_dir.checkpoint_dirs()}
+    found = {step: (path, "checkpoint") for path in run_dir.checkpoint_dirs() if (step := step_of(path)) is not None}
     for number, (path, trigger) in enumerate(zip(run_dir.trigger_dirs(), run_dir.trigger_records(), strict=True), 1):
         found.setdefault(trigger.snapshot_step, (path / "snapshot", f"snapshot before trigger {number}"))
     return [found[step] for step in sorted(found)]
