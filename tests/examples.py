@@ -220,7 +220,6 @@ def epoch_record(run: RunConfig, epoch: int, radius: float = RADII["regular"], *
         "radius_max": 2 * radius,
         "offset": 0.7 * radius,
         "spread": 0.7 * radius,
-        "state_sha256": SHA256,
     }
     fields |= dict.fromkeys(("log_var_min", "log_var_mean", "log_var_max"))
     return EpochRecord(epoch=epoch, step=epoch * run.steps_per_epoch, **fields | changes)

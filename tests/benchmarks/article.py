@@ -12,15 +12,15 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tests.benchmarks.net import BATCH, SIZE
 from tests.examples import run_config
 from vaehpc.schema.config import DataConfig, ModelConfig, Precision, RunConfig, TrainConfig
 from vaehpc.tasks.train import configure_tensorflow
-from vaehpc.training.fit import build_optimizer, compiled_block
+from vaehpc.training.fit import build_optimizer
 from vaehpc.training.models import Net, build_net, layer_seeds
-from vaehpc.training.pipeline import Images, batches
+from vaehpc.training.pipeline import Images
+from vaehpc.training.steps import training_block
 
 NUM_TRAIN = 162_770
 """Images of CelebA's training split."""
@@ -44,14 +44,13 @@ def built(run: RunConfig) -> Trainable:
 
 def stepper(run: RunConfig, net: Trainable, images: Images, recorded: bool = True) -> Callable[[int], np.ndarray]:
     """A function that trains so many more steps, from images in memory, and returns their signals (steps, signals)."""
-    block = compiled_block(run, *net, recorded)
-    order = np.tile(np.arange(len(images)), 1000)  # more epochs than anybody trains
-    iterator = iter(batches(images, order, run.arm.train.batch_size))
+    block = training_block(run, images, *net, recorded)
+    block.feed(np.tile(np.arange(len(images)), 1000))  # more epochs than anybody trains
     done = 0
 
     def train(num_steps: int) -> np.ndarray:
         nonlocal done
-        signals: np.ndarray = block(iterator, tf.constant(done, tf.int64), tf.constant(num_steps, tf.int64)).numpy()
+        signals = block(done, num_steps)
         done += num_steps
         return signals
 

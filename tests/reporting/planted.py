@@ -115,11 +115,7 @@ def leave(folder: RunDir, config: RunConfig, run: Run, latents: bool) -> None:
         plant.start(folder, outcome="failed", log="MemoryError: <could not allocate 3 GB>\n")
         return
     state = hashlib.sha256(f"{run.weights or config.name} {config.seed}".encode()).hexdigest()
-    history = [
-        record.model_copy(update={"state_sha256": f"{state[:62]}{record.epoch:02d}"})
-        for record in followed(config, course)
-        if run.nan is None or record.step < run.nan
-    ]
+    history = [record for record in followed(config, course) if run.nan is None or record.step < run.nan]
     given: dict[str, Any] = {
         "radius": run.radius(config.num_steps),
         "mu": (mu := plant.sphere(run.radius(config.num_steps), config.data.num_train) if latents else None),

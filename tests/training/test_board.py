@@ -49,7 +49,7 @@ def progress(step: int) -> Progress:
     """A probe every 10 steps and an epoch every 20; each radius is the step."""
     radii = {"radius_median": 1.0, "radius_max": 2.0, "offset": 3.0, "spread": 4.0}
     losses = {"total_loss": 7.0, "reconstruction_loss": 6.0, "kl_loss": 1.0, "excess_loss": 5.0, "radius_mean": 1.5}
-    rest = {"log_var_min": None, "log_var_mean": None, "log_var_max": None, "state_sha256": "0" * 64}
+    rest = {"log_var_min": None, "log_var_mean": None, "log_var_max": None}
     probes = [ProbeRecord(step=at, **radii | {"radius_median": at}) for at in range(10, step + 1, 10)]
     epochs = [
         EpochRecord(epoch=at // STEPS_PER_EPOCH, step=at, **radii | losses | rest | {"radius_median": at})

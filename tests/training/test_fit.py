@@ -15,8 +15,9 @@ from tests.examples import run_config
 from vaehpc.schema.config import RunConfig, TrainConfig
 from vaehpc.schema.results import EpochRecord
 from vaehpc.training.checkpoint import Arrays, NonFiniteError, Progress, state_arrays, state_hash
+from vaehpc.training.device import is_compiled
 from vaehpc.training.encode import compiled_encoder
-from vaehpc.training.fit import FusedAdam, build_optimizer, is_compiled, train_blocks
+from vaehpc.training.fit import FusedAdam, build_optimizer, train_blocks
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import epoch_order
@@ -121,19 +122,20 @@ def test_an_interruption_between_blocks_changes_no_bit(precision: str) -> None:
     assert second.finished(progress) == (whole.blocks[-1], whole.state_sha256)
 
 
+@pytest.mark.slow
 def test_images_in_the_devices_memory_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from_host = undisturbed(precision="float32")
-    monkeypatch.setattr("vaehpc.training.fit.memory_of_gpu", lambda: 16 * IMAGES.nbytes)
+    from_host = undisturbed(jit_compile=True)
+    monkeypatch.setattr("vaehpc.training.fit.memory_of_gpu", lambda: 2 * IMAGES.nbytes)
     # The host's images are not asked for by a batch of training any more.
-    monkeypatch.setattr("vaehpc.training.pipeline.batches", None)
-    assert training().finished() == (from_host.blocks[-1], from_host.state_sha256)
+    monkeypatch.setattr("vaehpc.training.steps.batches", None)
+    assert training(jit_compile=True).finished() == (from_host.blocks[-1], from_host.state_sha256)
 
 
 @pytest.mark.parametrize(("asked", "gpus", "compiled"), [(None, 1, True), (None, 0, False), (False, 1, False)])
 def test_xla_compiles_where_a_gpu_is(
     monkeypatch: pytest.MonkeyPatch, asked: bool | None, gpus: int, compiled: bool
 ) -> None:
-    monkeypatch.setattr("vaehpc.training.fit.tf.config.list_logical_devices", lambda _: ["GPU"] * gpus)
+    monkeypatch.setattr("vaehpc.training.device.tf.config.list_logical_devices", lambda _: ["GPU"] * gpus)
     assert is_compiled(TrainConfig(jit_compile=asked)) is compiled
 
 

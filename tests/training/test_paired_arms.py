@@ -11,11 +11,12 @@ from vaehpc.schema.config import ModelConfig, RunConfig, TrainConfig
 from vaehpc.study.presets import Settings, configured_arms, named_arms
 from vaehpc.training.checkpoint import state_arrays, state_hash
 from vaehpc.training.encode import noise_key
-from vaehpc.training.fit import build_optimizer, compiled_block
+from vaehpc.training.fit import build_optimizer
 from vaehpc.training.losses import draw_epsilon
 from vaehpc.training.models import build_net, layer_seeds
-from vaehpc.training.pipeline import batch_of_step, batches
+from vaehpc.training.pipeline import batch_of_step
 from vaehpc.training.signals import signal_names
+from vaehpc.training.steps import training_block
 
 LIMIT = 5.0
 BATCH_SIZE, Z_DIM = 128, 256
@@ -69,11 +70,11 @@ def trained(arm: str, seed: int, last_step: int) -> list[Step]:
     run = paired_run(arm, seed)
     net = build_net(run.arm, 16, layer_seeds(run.key("initialisation")))
     optimizer = build_optimizer(run.arm.train, net)
-    block, names = compiled_block(run, net, optimizer), signal_names(run.arm, net)
+    block, names = training_block(run, IMAGES, net, optimizer), signal_names(run.arm, net)
     steps = []
     for step in range(last_step + 1):
-        batch = iter(batches(IMAGES, batch_of_step(run, step), BATCH_SIZE))
-        (values,) = block(batch, tf.constant(step, tf.int64), tf.constant(1, tf.int64)).numpy()
+        block.feed(batch_of_step(run, step))
+        (values,) = block(step, 1)
         signals = dict(zip(names, values, strict=True))
         state = state_hash(state_arrays([*net.variables, *optimizer.variables]), step)
         steps.append(Step(signals, epsilon_max=float(signals["epsilon_max"]), state_sha256=state))

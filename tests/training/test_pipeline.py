@@ -10,9 +10,11 @@ import tensorflow as tf
 from tests.examples import data_config, run_config
 from tests.shard_reader import read_shard
 from vaehpc.command import UserError
+from vaehpc.machine.hardware import RUNS_ON_GPU
 from vaehpc.schema.config import DataConfig, RunConfig
 from vaehpc.study.files import DataDir
-from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, feeding, load_training_images, resident_images
+from vaehpc.training.device import memory_of_gpu
+from vaehpc.training.pipeline import ShardedImages, batches, epoch_order, load_training_images, resident_images
 
 
 def run_on(data: DataConfig) -> RunConfig:
@@ -45,27 +47,34 @@ def test_batches_keep_the_order_and_the_last_smaller_batch() -> None:
     np.testing.assert_array_equal(np.concatenate(found), images[order])
 
 
-def test_resident_images_give_the_same_batches_by_position() -> None:
+def test_resident_images_are_those_of_the_host_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(256, size=(10, 2, 2, 3)).astype(np.uint8)
     order = np.array([9, 1, 8, 2, 7, 3, 6, 4, 5, 0])
-    resident = resident_images(images, memory=16 * images.nbytes)
+    monkeypatch.setattr("vaehpc.training.pipeline.PIECE", 4)
+    resident = resident_images(images, memory=2 * images.nbytes)
     assert resident is not None
-    found = [tf.gather(resident, batch).numpy() for batch in feeding(images, resident, order, 4)]
-    assert [len(batch) for batch in found] == [4, 4, 2]
-    np.testing.assert_array_equal(np.concatenate(found), images[order])
+    np.testing.assert_array_equal(tf.gather(resident.read_value(), order), images[order])
 
 
 def test_images_stay_on_the_host_where_the_gpu_is_too_small_or_missing() -> None:
     images = np.zeros((10, 2, 2, 3), np.uint8)
-    assert resident_images(images, memory=16 * images.nbytes - 1) is None
+    assert resident_images(images, memory=2 * images.nbytes - 1) is None
     assert resident_images(images, memory=0) is None
-    (batch,) = feeding(images, None, np.arange(10), 10)
-    assert batch.shape == images.shape
+
+
+def test_runs_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaehpc.training.device.gpu_memory", lambda: 80 * 2**30)
+    monkeypatch.setenv(RUNS_ON_GPU, "8")
+    assert memory_of_gpu() == 0  # TensorFlow sees none
+    monkeypatch.setattr("vaehpc.training.device.tf.config.list_logical_devices", lambda _: ["GPU"])
+    assert memory_of_gpu() == 10 * 2**30
+    monkeypatch.delenv(RUNS_ON_GPU)
+    assert memory_of_gpu() == 80 * 2**30
 
 
 def test_a_gpu_that_gathers_wrong_images_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(256, size=(40, 2, 2, 3)).astype(np.uint8)
-    monkeypatch.setattr("vaehpc.training.pipeline.tf.gather", lambda resident, rows: resident[: len(rows)])
+    monkeypatch.setattr("vaehpc.training.pipeline._gathered", lambda resident, rows: resident[: len(rows)])
     assert resident_images(images, memory=10**9) is None
 
 

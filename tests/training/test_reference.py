@@ -12,9 +12,10 @@ from tests.benchmarks.rivals import ArticleVae, same_weights
 from tests.examples import run_config
 from vaehpc.schema.config import RunConfig
 from vaehpc.training.encode import noise_key
-from vaehpc.training.fit import build_optimizer, compiled_block, forget_moments
+from vaehpc.training.fit import build_optimizer, forget_moments
 from vaehpc.training.models import Net, build_net, layer_seeds
-from vaehpc.training.pipeline import batches, epoch_order
+from vaehpc.training.pipeline import epoch_order
+from vaehpc.training.steps import training_block
 
 SIZE, Z_DIM = 16, 8
 SEEDS = (0, 1, 2)
@@ -44,14 +45,14 @@ def our_losses(precision: str) -> list[np.ndarray]:
     first = article_run(SEEDS[0], precision)
     net = fresh_net(first)
     optimizer = build_optimizer(first.arm.train, net)
-    block = compiled_block(first, net, optimizer, recorded=False)
+    block = training_block(first, IMAGES, net, optimizer, recorded=False)
     losses = []
     for run in (article_run(seed, precision) for seed in SEEDS):
         for variable, initial in zip(net.variables, fresh_net(run).variables, strict=True):
             variable.assign(initial)
         forget_moments(optimizer)
-        steps = (tf.constant(number, tf.int64) for number in (0, run.num_steps))
-        losses.append(block(iter(batches(IMAGES, order_of(run), BATCH_SIZE)), *steps).numpy()[:, 0])
+        block.feed(order_of(run))
+        losses.append(block(0, run.num_steps)[:, 0])
     return losses
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -10,8 +11,9 @@ from tests.examples import run_config
 from vaehpc.schema.config import ArmConfig, DataConfig, ModelConfig, SpikeConfig, TrainConfig, VaeConfig
 from vaehpc.study.files import RunDir, write_model
 from vaehpc.tasks.train import run as train
-from vaehpc.training.fit import build_optimizer, compiled_block
+from vaehpc.training.fit import build_optimizer
 from vaehpc.training.models import build_net, layer_seeds
+from vaehpc.training.steps import OneProgram, training_block
 
 # The loader of images is a compiled function all the same, which TensorFlow says.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
@@ -166,5 +168,8 @@ def test_xla_is_asked_of_tensorflow(asked: bool, monkeypatch: pytest.MonkeyPatch
         return function(*args, **options)
 
     monkeypatch.setattr(tf, "function", noted)
-    compiled_block(run, net, optimizer)
-    assert found == [asked, asked, None]  # the plain step, the spiked one, and the block around them
+    block = training_block(run, np.zeros((20, 16, 16, 3), np.uint8), net, optimizer)
+    if isinstance(block, OneProgram):
+        block.calls(2, 20, False)
+    # The noise of a block and its program; or the plain step, the spiked one, and the block around them.
+    assert found == ([None, True] if asked else [False, False, None])

@@ -12,10 +12,9 @@ from tests.examples import run_config
 from vaehpc.schema.config import SpikeConfig
 from vaehpc.training.checkpoint import state_arrays, state_hash
 from vaehpc.training.encode import noise_key, unit_range
-from vaehpc.training.fit import build_optimizer, compiled_block
+from vaehpc.training.fit import build_optimizer
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import build_net, layer_seeds
-from vaehpc.training.pipeline import batches
 from vaehpc.training.signals import (
     LOSSES,
     NO_ROW,
@@ -25,6 +24,7 @@ from vaehpc.training.signals import (
     signal_names,
     vae_signals,
 )
+from vaehpc.training.steps import training_block
 
 IMAGES = np.random.default_rng(0).integers(256, size=(48, 16, 16, 3)).astype(np.uint8)
 BATCH_SIZE = 16
@@ -39,14 +39,12 @@ class Watched:
         self.net = build_net(self.run.arm, 16, layer_seeds(run.key("initialisation")))
         self.optimizer = build_optimizer(self.run.arm.train, self.net)
         self.names = signal_names(self.run.arm, self.net) if recorded else LOSSES
-        self._block = compiled_block(self.run, self.net, self.optimizer, recorded)
+        self._block = training_block(self.run, IMAGES, self.net, self.optimizer, recorded)
 
     def trained(self, num_steps: int, first_step: int = 0) -> dict[str, np.ndarray]:
         """Signals of some steps, each (num_steps,)."""
-        order = np.arange(48)[BATCH_SIZE * first_step :]
-        steps = (tf.constant(number, tf.int64) for number in (first_step, num_steps))
-        results = self._block(iter(batches(IMAGES, order, BATCH_SIZE)), *steps).numpy()
-        return dict(zip(self.names, results.T, strict=True))
+        self._block.feed(np.arange(48)[BATCH_SIZE * first_step :])
+        return dict(zip(self.names, self._block(first_step, num_steps).T, strict=True))
 
     @property
     def state(self) -> str:

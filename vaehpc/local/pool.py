@@ -19,7 +19,7 @@ from pathlib import Path
 from vaehpc.command import DiskFullError, UserError
 from vaehpc.local.sharing import multi_process_service, runs_at_once
 from vaehpc.local.starting import added, started
-from vaehpc.machine.hardware import visible_gpus
+from vaehpc.machine.hardware import RUNS_ON_GPU, visible_gpus
 from vaehpc.schema.site import JobConfig
 
 POLL_SECONDS = 0.2
@@ -51,12 +51,14 @@ class Slot:
 
     gpu: str | None
     """CUDA_VISIBLE_DEVICES of the task: the only one that it sees; empty: none; None: what this process sees."""
+    tasks_on_gpu: int = 1
+    """Slots that share it."""
 
 
 def local_slots(job: JobConfig, per_gpu: int = 1) -> list[Slot]:
     """Slots on each GPU for jobs that use one, where this machine has any; else one per processor."""
     gpus = visible_gpus() if job.gpus else []
-    return [Slot(gpu) for _ in range(per_gpu) for gpu in gpus] or [Slot("")] * len(os.sched_getaffinity(0))
+    return [Slot(gpu, per_gpu) for _ in range(per_gpu) for gpu in gpus] or [Slot("")] * len(os.sched_getaffinity(0))
 
 
 def run_debug(tasks: Sequence[Task], on_change: OnChange) -> None:
@@ -118,7 +120,8 @@ def _kill(process: BaseProcess) -> None:
 
 
 def _started(task: Task, slot: Slot, environment: Mapping[str, str], logs: Path | None) -> BaseProcess:
-    own = {**environment, **os.environ} | ({} if slot.gpu is None else {"CUDA_VISIBLE_DEVICES": slot.gpu})
+    own = {**environment, **os.environ, RUNS_ON_GPU: str(slot.tasks_on_gpu)}
+    own |= {} if slot.gpu is None else {"CUDA_VISIBLE_DEVICES": slot.gpu}
     log = None if logs is None else str(logs / task.log)
     return started(_run, task, own, log, environment=environment)
 
@@ -170,7 +173,7 @@ def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None
             stack.enter_context(multi_process_service())
             at_once = runs_at_once(directories[0], at_once)
             print(f"{at_once} of {len(tasks)} runs at once on this GPU", flush=True)
-        failed = run_pool(tasks, [Slot(gpu)] * at_once, {}, None)
+        failed = run_pool(tasks, [Slot(gpu, at_once)] * at_once, {}, None)
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(tasks)} tasks failed: {', '.join(failed)}")
 

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+RUNS_ON_GPU = "VAEHPC_RUNS_ON_GPU"
+"""Variable of a task's environment: how many share its GPU."""
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Of x86, and of ARM."""
 

@@ -82,15 +82,15 @@ class TrainConfig(Frozen):
     precision: Precision = "float32"
     """Keras dtype policy of the convolutions; losses, sampling and latent heads are float32 in each."""
     jit_compile: bool | None = None
-    """Compile the training step with XLA. None: on a GPU, where it is faster, and not on a CPU, where it is slower."""
+    """Have XLA compile blocks of steps. None: on a GPU, where it is faster, and not on a CPU, where it is slower."""
     threads: Count = 1
     """TensorFlow threads of a CPU run; only 1 repeats to the bit."""
     eval_images: Count = 20_000
     """Images (the first of the training split) whose latents are measured at each epoch end."""
     checkpoint_seconds: Amount = 600.0
-    """Longest time without a checkpoint; there is one at each epoch end in any case."""
+    """Longest time without a checkpoint; an epoch's end has one, too, if that takes little of the time since then."""
     keep_every_epochs: Count = 6
-    """Epochs between the checkpoints that stay, to replay from; of the others the newest two stay."""
+    """Epochs between the checkpoints that are always made and stay, to replay from; of the others the newest two."""
     tensorboard: bool = False
     """Write scalars, images and latents for TensorBoard beside the record; nothing reads them back."""
 

@@ -105,8 +105,6 @@ class EpochRecord(Result):
     log_var_min: float | None
     log_var_mean: float | None
     log_var_max: float | None
-    state_sha256: str
-    """Of weights, optimizer and step: where two histories part, it differs."""
 
 
 class ProbeRecord(Result):

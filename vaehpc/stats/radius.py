@@ -16,6 +16,9 @@ from vaehpc.schema.plan import RadiusPlan
 from vaehpc.schema.results import Histogram, RadiusStatistics
 from vaehpc.stats.blocks import blocks
 
+ROWS_IN_CACHE = 512
+"""A block of 256 components in float64 is a mebibyte."""
+
 FloatArray = npt.NDArray[np.floating[Any]]
 Float64Array = npt.NDArray[np.float64]
 
@@ -44,9 +47,10 @@ def offset_and_spread(points: FloatArray) -> tuple[float, float]:
 
 
 def _finite_blocks(points: FloatArray) -> Iterator[Float64Array]:
-    for rows in blocks(len(points)):
+    for rows in blocks(len(points), ROWS_IN_CACHE):
         block = np.asarray(points[rows], dtype=np.float64)
-        yield block[np.isfinite(block).all(axis=1)]
+        is_finite = np.isfinite(block).all(axis=1)
+        yield block if is_finite.all() else block[is_finite]
 
 
 def radius_statistics(radius: FloatArray, plan: RadiusPlan) -> RadiusStatistics:

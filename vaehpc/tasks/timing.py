@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Timing
@@ -18,21 +17,28 @@ from vaehpc.study.files import RunDir
 from vaehpc.study.states import Progress
 from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.checkpoint import save_checkpoint
+from vaehpc.training.device import is_compiled, memory_of_gpu
 from vaehpc.training.encode import compiled_encoder, write_latents
-from vaehpc.training.fit import build_optimizer, compiled_block
+from vaehpc.training.fit import build_optimizer
 from vaehpc.training.models import build_net, layer_seeds
-from vaehpc.training.pipeline import epoch_order, feeding, load_training_images, memory_of_gpu, resident_images
+from vaehpc.training.pipeline import epoch_order, load_training_images, resident_images
+from vaehpc.training.steps import training_block
 
 NUM_ENCODED = 512
 """Images whose latents are timed."""
 
 
-def timed(run: RunConfig, seconds: float) -> Timing:
+SHORT = 1 / 16
+"""Blocks that take less of the time become longer, so that few are over when other runs have ended already."""
+
+
+def timed(run: RunConfig, seconds: float, others: Callable[[], object] = lambda: None) -> Timing:
     """Time the parts of a training: the start, steps as they are recorded, latents, a checkpoint, pictures.
 
     Args:
         run: its data must be there.
         seconds: how long to train, after the start.
+        others: waits for the runs that are measured at the same time, after the start.
 
     Raises:
         UserError: the data set is missing, damaged, or another one.
@@ -42,22 +48,25 @@ def timed(run: RunConfig, seconds: float) -> Timing:
     images = load_training_images(run)
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
     optimizer = build_optimizer(run.arm.train, net)
-    resident = resident_images(images, memory_of_gpu())
-    block = compiled_block(run, net, optimizer, resident=resident)
-    batch_size = run.arm.train.batch_size
+    resident = resident_images(images, memory_of_gpu()) if is_compiled(run.arm.train) else None
+    block = training_block(run, images, net, optimizer, resident=resident)
+    batch_size = min(run.arm.train.batch_size, len(images))
     encode = compiled_encoder(net, batch_size)
-    iterator = iter(feeding(images, resident, epoch_order(run, 0), batch_size).repeat())
+    order = epoch_order(run, 0)
 
     def seconds_of(num_steps: int) -> float:
-        return _seconds(lambda: np.asarray(block(iterator, tf.constant(0, tf.int64), tf.constant(num_steps, tf.int64))))
+        block.feed(np.resize(order, num_steps * batch_size))
+        return _seconds(lambda: block(0, num_steps))
 
     seconds_of(1)
     encode(images, min(batch_size, len(images)))
     started = time.perf_counter() - begun
-    num_steps, took = 1, 0.0
-    while took < seconds / 2:
-        num_steps *= 2
-        took = seconds_of(num_steps)
+    others()
+    num_steps, took, until = 1, [0.0], time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        if took[-1] < SHORT * seconds:
+            num_steps, took = 2 * num_steps, []
+        took.append(seconds_of(num_steps))
     num_encoded = min(NUM_ENCODED, len(images))
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder) / run.name).mkdir()
@@ -70,7 +79,7 @@ def timed(run: RunConfig, seconds: float) -> Timing:
         run=run.name,
         device=device.name,
         start_seconds=started,
-        step_seconds=took / num_steps,
+        step_seconds=sum(took) / len(took) / num_steps,
         image_seconds=of_image,
         checkpoint_seconds=checkpoint,
         end_seconds=max(0.0, latents - len(first) * of_image),

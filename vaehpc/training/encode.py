@@ -13,12 +13,14 @@ from PIL import Image
 
 from vaehpc.schema.config import RunConfig
 from vaehpc.study.files import sha256_of_file
+from vaehpc.training.device import is_compiled
 from vaehpc.training.models import Net
 from vaehpc.training.pipeline import Images, batches
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Encoder = Callable[[Images, int], "tuple[Float32, Float32 | None]"]
+DeviceEncoder = Callable[[int], "tuple[tf.Tensor, tf.Tensor | None]"]
 
 UNIFORM_LIMITS = (2, 3, 8, 10, 16)
 """b of the article's 'equidistant' z in [-b, b]; text and captions of the article differ, all are shown."""
@@ -34,11 +36,7 @@ def compiled_encoder(net: Net, batch_size: int, on_batch: Callable[[], None] = l
     Moving statistics of BatchNormalization, no noise. Arrays are float32 (count, z_dim). `on_batch` is called after
     each batch.
     """
-
-    # One trace for every size of batch.
-    @tf.function(input_signature=[tf.TensorSpec((None, *net.encoder.input_shape[1:]), tf.uint8)], autograph=False)
-    def encode_batch(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        return net.encode(unit_range(pixels), training=False)
+    encode_batch = _batch_encoder(net)
 
     def encode(images: Images, count: int) -> tuple[Float32, Float32 | None]:
         shape = (count, net.arm.model.z_dim)
@@ -56,6 +54,32 @@ def compiled_encoder(net: Net, batch_size: int, on_batch: Callable[[], None] = l
         return mu, log_var
 
     return encode
+
+
+def device_encoder(net: Net, batch_size: int, resident: tf.Variable) -> DeviceEncoder:
+    """The same of the first images in the device's memory; what it returns stays there."""
+    encode_batch = _batch_encoder(net)
+
+    def encode(count: int) -> tuple[tf.Tensor, tf.Tensor | None]:
+        # The last batch may hold more images than are asked for: a smaller one would need a program of its own.
+        found = [encode_batch(resident[start : start + batch_size]) for start in range(0, count, batch_size)]
+        mu, log_var = zip(*found, strict=True)
+        return tf.concat(mu, 0)[:count], None if net.arm.vae is None else tf.concat(log_var, 0)[:count]
+
+    return encode
+
+
+def _batch_encoder(net: Net) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]:
+    # One trace for every size of batch.
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, *net.encoder.input_shape[1:]), tf.uint8)],
+        jit_compile=is_compiled(net.arm.train) or None,
+        autograph=False,
+    )
+    def encode_batch(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        return net.encode(unit_range(pixels), training=False)
+
+    return encode_batch  # type: ignore[no-any-return]
 
 
 def unit_range(pixels: tf.Tensor) -> tf.Tensor:
@@ -88,7 +112,8 @@ def write_latents(
 
 def noise_key(run: RunConfig) -> tf.Tensor:
     """The run's noise key: drawn with it and a counter, noise is a pure function."""
-    return tf.constant(_int63(run.key("noise")), tf.int64)
+    with tf.device("CPU"):
+        return tf.constant(_int63(run.key("noise")), tf.int64)
 
 
 def _int63(key: np.random.SeedSequence) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from vaehpc.schema.config import RunConfig, SpikeConfig, TrainConfig
+from vaehpc.schema.config import RunConfig, TrainConfig
 from vaehpc.schema.results import EpochRecord, ProbeRecord
-from vaehpc.stats.radius import offset_and_spread, radii
-from vaehpc.study.states import Progress, state_hash
-from vaehpc.training.checkpoint import NonFiniteError, state_arrays
-from vaehpc.training.encode import Encoder, compiled_encoder, noise_key, unit_range
-from vaehpc.training.losses import kl_divergence, reconstruction_loss
+from vaehpc.study.states import Progress
+from vaehpc.training.checkpoint import NonFiniteError
+from vaehpc.training.device import is_compiled, memory_of_gpu
+from vaehpc.training.latents import Measure, measuring
 from vaehpc.training.models import Net
-from vaehpc.training.pipeline import Images, epoch_order, feeding, memory_of_gpu, resident_images
-from vaehpc.training.signals import LOSSES, WeightWatcher, image_signals, signal_names, vae_signals
+from vaehpc.training.pipeline import Images, epoch_order, resident_images
+from vaehpc.training.signals import LOSSES, signal_names
+from vaehpc.training.steps import training_block
 
-Block = Callable[[Iterator[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
 Signals = Mapping[str, npt.NDArray[np.float32]]
 """Signals of consecutive steps by name, each (num_steps,)."""
 
@@ -110,22 +109,21 @@ def train_blocks(
     Raises:
         NonFiniteError: a loss was NaN or infinite; net and optimizer are spoilt. Holds the signals up to that step.
     """
-    resident = resident_images(images, memory_of_gpu())
-    block = compiled_block(run, net, optimizer, resident=resident)
+    resident = resident_images(images, memory_of_gpu()) if is_compiled(run.arm.train) else None
+    block = training_block(run, images, net, optimizer, resident=resident)
     names = signal_names(run.arm, net)
-    encode = compiled_encoder(net, run.arm.train.batch_size)
+    measure = measuring(net, images, run.arm.train.batch_size, resident)
     batch_size, every_steps = run.arm.train.batch_size, run.plan.probe.every_steps
     num_blocks, max_steps = 0, 1
     while progress.step < run.num_steps:
         epoch, done = divmod(progress.step, run.steps_per_epoch)
         order = epoch_order(run, epoch)
-        iterator = iter(feeding(images, resident, order[done * batch_size :], batch_size))
+        block.feed(order[done * batch_size :])
         while done < run.steps_per_epoch and progress.step < run.num_steps:
             ends = (every_steps - progress.step % every_steps, run.steps_per_epoch - done)
             num_steps = min(*ends, run.num_steps - progress.step, max_steps)
             begun = time.monotonic()
-            first_step = tf.constant(progress.step, tf.int64)
-            results = np.asarray(block(iterator, first_step, tf.constant(num_steps, tf.int64)))
+            results = block(progress.step, num_steps)
             num_blocks += 1
             if num_blocks >= NUM_FIRST_BLOCKS:
                 max_steps = max(1, int(MAX_BLOCK_SECONDS * num_steps / (time.monotonic() - begun)))
@@ -134,101 +132,11 @@ def train_blocks(
             progress = _after_block(run, progress, signals, images_of_block)
             done += num_steps
             if progress.step % every_steps == 0:
-                record = _probe(run, images, encode, progress.step)
+                record = _probe(run, measure, progress.step)
                 progress = progress.model_copy(update={"probe": (*progress.probe, record)})
             if done == run.steps_per_epoch:
-                state = state_hash(state_arrays([*net.variables, *optimizer.variables]), progress.step)
-                progress = _after_epoch(run, images, encode, progress, state)
+                progress = _after_epoch(run, measure, progress)
             yield TrainedBlock(progress, signals, images_of_block)
-
-
-def compiled_block(
-    run: RunConfig,
-    net: Net,
-    optimizer: keras.optimizers.Optimizer,
-    recorded: bool = True,
-    resident: tf.Tensor | None = None,
-) -> Block:
-    """A function (iterator, first step, number of steps) -> signals (steps, len(signal_names)) of each step.
-
-    Nothing goes to the host between the steps of a block. Not `recorded`, to measure what the record costs, the
-    result holds the losses alone. The iterator is of `feeding` with the same `resident` images.
-    """
-    key = noise_key(run)
-    width = len(signal_names(run.arm, net)) if recorded else len(LOSSES)
-    plain_step = _compiled_step(net, optimizer, recorded, None)
-    spiked_step = _compiled_step(net, optimizer, recorded, run.arm.spike)
-
-    def train_step(pixels: tf.Tensor, epsilon: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        if run.arm.spike is None:
-            return plain_step(pixels, epsilon)
-        # Two functions: one that could do both would round otherwise in every step.
-        return tf.cond(
-            step == run.spike_step, lambda: spiked_step(pixels, epsilon), lambda: plain_step(pixels, epsilon)
-        )
-
-    @tf.function
-    def block(iterator: Iterator[tf.Tensor], first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
-        signals = tf.TensorArray(tf.float32, size=tf.cast(num_steps, tf.int32), element_shape=(width,))
-        for i in tf.range(num_steps):
-            pixels = next(iterator) if resident is None else tf.gather(resident, next(iterator))
-            # Drawn outside of the step, because XLA makes other numbers of the same key.
-            epsilon = net.noise(key, first_step + i, tf.shape(pixels)[0])
-            signals = signals.write(tf.cast(i, tf.int32), train_step(pixels, epsilon, first_step + i))
-        return signals.stack()
-
-    return block  # type: ignore[no-any-return]
-
-
-def _compiled_step(
-    net: Net, optimizer: keras.optimizers.Optimizer, recorded: bool, spike: SpikeConfig | None
-) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """A function (uint8 pixels, epsilon) -> signals of one step of Adam, with the arm's spike in it or without."""
-    variables = net.trainable_variables
-    watcher = WeightWatcher(net, optimizer)
-
-    # Without autograph, which would translate everything that is called: two seconds of each start.
-    @tf.function(jit_compile=is_compiled(net.arm.train), autograph=False)
-    def train_step(pixels: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
-        images = unit_range(pixels)
-        loss_scale = watcher.loss_scale()
-        with tf.GradientTape() as tape:
-            mu, log_var = net.encode(images, training=True, log_var_spike=_log_var_spike(spike, epsilon))
-            z = net.sample(mu, log_var, epsilon)
-            image_losses = reconstruction_loss(images, net.decoder(z, training=True))
-            reconstruction = tf.reduce_mean(image_losses)
-            kl = tf.constant(0.0)
-            if net.arm.vae is not None:
-                kl = net.arm.vae.kl_weight * tf.reduce_mean(kl_divergence(mu, log_var))
-            total = reconstruction + kl
-            scaled = optimizer.scale_loss(total)
-        gradients = tape.gradient(scaled, variables)
-        if spike is not None and spike.kind == "gradient":
-            gradients = [spike.strength * gradient for gradient in gradients]
-        optimizer.apply(gradients, variables)
-        losses = [total, reconstruction, kl]
-        if not recorded:
-            return tf.stack(losses)
-        of_images = image_signals(mu, image_losses) + ([] if log_var is None else vae_signals(mu, log_var, epsilon))
-        return tf.stack([*losses, *of_images, *watcher.signals(gradients, loss_scale)])
-
-    return train_step  # type: ignore[no-any-return]
-
-
-def is_compiled(train: TrainConfig) -> bool:
-    """Whether XLA compiles the training step, here."""
-    return bool(tf.config.list_logical_devices("GPU")) if train.jit_compile is None else train.jit_compile
-
-
-def _log_var_spike(spike: SpikeConfig | None, epsilon: tf.Tensor) -> tf.Tensor | None:
-    """What is added to log_var (batch, z_dim): the spike on one component of the first image.
-
-    It is the component with the largest |epsilon|, so that its effect is not left to a draw near zero.
-    """
-    if spike is None or spike.kind != "log_var":
-        return None
-    component = tf.argmax(tf.abs(epsilon[0]))
-    return tf.scatter_nd([[0, component]], [spike.strength], tf.shape(epsilon, tf.int64))
 
 
 def _after_block(run: RunConfig, progress: Progress, signals: Signals, order: npt.NDArray[np.int64]) -> Progress:
@@ -248,26 +156,23 @@ def _after_block(run: RunConfig, progress: Progress, signals: Signals, order: np
     return progress.model_copy(update={"step": progress.step + len(losses), "loss_sums": tuple(sums.tolist())})
 
 
-def _probe(run: RunConfig, images: Images, encode: Encoder, step: int) -> ProbeRecord:
+def _probe(run: RunConfig, measure: Measure, step: int) -> ProbeRecord:
     """Radii of the probe: the first images of the training split, without noise."""
-    mu, _ = encode(images, min(run.plan.probe.num_images, len(images)))
-    radius = radii(mu)
-    offset, spread = offset_and_spread(mu)
+    found = measure(min(run.plan.probe.num_images, run.data.num_train))
     return ProbeRecord(
         step=step,
-        radius_median=float(np.median(radius)),
-        radius_max=float(radius.max()),
-        offset=offset,
-        spread=spread,
+        radius_median=float(np.median(found.radius)),
+        radius_max=float(found.radius.max()),
+        offset=found.offset,
+        spread=found.spread,
     )
 
 
-def _after_epoch(run: RunConfig, images: Images, encode: Encoder, progress: Progress, state_sha256: str) -> Progress:
+def _after_epoch(run: RunConfig, measure: Measure, progress: Progress) -> Progress:
     """Measure the latents, add the epoch's record, and start new sums."""
-    mu, log_var = encode(images, min(run.arm.train.eval_images, len(images)))
-    radius = radii(mu)
-    offset, spread = offset_and_spread(mu)
+    found = measure(min(run.arm.train.eval_images, run.data.num_train))
     total, reconstruction, kl = (loss / run.data.num_train for loss in progress.loss_sums)
+    least, mean, largest = (None, None, None) if found.log_var is None else found.log_var
     record = EpochRecord(
         epoch=progress.step // run.steps_per_epoch,
         step=progress.step,
@@ -275,14 +180,13 @@ def _after_epoch(run: RunConfig, images: Images, encode: Encoder, progress: Prog
         reconstruction_loss=reconstruction,
         kl_loss=kl,
         excess_loss=reconstruction - run.data.entropy_floor,
-        radius_median=float(np.median(radius)),
-        radius_mean=float(radius.mean()),
-        radius_max=float(radius.max()),
-        offset=offset,
-        spread=spread,
-        log_var_min=None if log_var is None else float(log_var.min()),
-        log_var_mean=None if log_var is None else float(log_var.mean(dtype=np.float64)),
-        log_var_max=None if log_var is None else float(log_var.max()),
-        state_sha256=state_sha256,
+        radius_median=float(np.median(found.radius)),
+        radius_mean=float(found.radius.mean()),
+        radius_max=float(found.radius.max()),
+        offset=found.offset,
+        spread=found.spread,
+        log_var_min=least,
+        log_var_mean=mean,
+        log_var_max=largest,
     )
     return progress.model_copy(update={"loss_sums": (0.0, 0.0, 0.0), "epochs": (*progress.epochs, record)})

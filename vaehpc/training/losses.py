@@ -77,7 +77,11 @@ def draw_epsilon(key: tf.Tensor, counter: tf.Tensor, shape: tf.Tensor, vae: VaeC
     Returns:
         float32 tensor of that shape.
     """
-    epsilon = tf.random.stateless_normal(shape, seed=tf.stack([key, counter]), dtype=tf.float32, alg="philox")
+    # The numbers of tf.random.stateless_normal with alg="philox". This kernel scrambles the seed by itself, and takes
+    # it from the host; that one leaves it to twenty more operations, each of which a GPU would be asked for.
+    with tf.device("CPU"):
+        seed = tf.stack([key, counter])
+    epsilon = tf.raw_ops.StatelessRandomNormal(shape=shape, seed=seed, dtype=tf.float32)
     if vae.epsilon_limit is not None:
         epsilon = _limited(epsilon, vae.epsilon_limit, whole=vae.epsilon_limit_on == "tensor")
     return epsilon * vae.epsilon_factor

@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from vaehpc.command import UserError
 from vaehpc.images.tfrecord import memory_mapped_images
-from vaehpc.machine.hardware import gpu_memory
 from vaehpc.schema.config import RunConfig
 from vaehpc.study.files import DataDir
 from vaehpc.training.staging import require_whole, staged
@@ -28,10 +27,10 @@ ALIGNMENT = 64
 """Bytes: at multiples of this TensorFlow takes an array as it is, elsewhere it copies it."""
 
 
-RESIDENT_SHARE = 1 / 16
-"""Of a GPU's memory: up to eight runs share it, and their nets need the rest."""
-BLOCK = 8192
-"""Images that go to the GPU in one piece."""
+RESIDENT_SHARE = 1 / 2
+"""Of what a run has of its GPU's memory; the net needs the rest."""
+PIECE = 8192
+"""Images that go to the GPU at once."""
 NUM_CHECKED = 16
 
 
@@ -128,38 +127,35 @@ def batch_of_step(run: RunConfig, step: int) -> npt.NDArray[np.int64]:
     return epoch_order(run, epoch)[done * batch_size : (done + 1) * batch_size]
 
 
-def memory_of_gpu() -> int:
-    """Bytes of the memory of the GPU that TensorFlow computes on; 0 where it computes on the processor."""
-    return gpu_memory() if tf.config.list_logical_devices("GPU") else 0
-
-
-def resident_images(images: Images, memory: int) -> tf.Tensor | None:
+def resident_images(images: Images, memory: int) -> tf.Variable | None:
     """All images (n, size, size, 3) as uint8 in the memory of the GPU; None where that is too small, or there is none.
 
     Args:
-        images: copied block by block.
-        memory: bytes of the GPU's memory; 0 without one.
+        images: copied piece by piece.
+        memory: bytes of the GPU's memory that are this run's; 0 without one.
     """
     if len(images) * images[:1].nbytes > RESIDENT_SHARE * memory:
         return None
-    with tf.device("GPU"):
-        blocks = [tf.constant(images[start : start + BLOCK]) for start in range(0, len(images), BLOCK)]
-        resident = tf.concat(blocks, axis=0)
-        checked = np.linspace(0, len(images) - 1, NUM_CHECKED).astype(np.int64)
-        # A kernel that counted elements in 32 bits would gather others beyond 2 GiB.
-        if not np.array_equal(tf.gather(resident, checked).numpy(), images[checked]):
-            logger.warning("the GPU gathers wrong images; they are read from the host instead")
-            return None
+    resident = device_memory(images, len(images))
+    for start in range(0, len(images), PIECE):
+        resident[start : start + PIECE].assign(images[start : start + PIECE])
+    checked = np.linspace(0, len(images) - 1, NUM_CHECKED).astype(np.int64)
+    # A kernel that counted elements in 32 bits would gather others beyond 2 GiB.
+    if not np.array_equal(_gathered(resident, tf.constant(checked, tf.int32)), images[checked]):
+        logger.warning("the GPU gathers wrong images; they are read from the host instead")
+        return None
     return resident
 
 
-def feeding(
-    images: Images, resident: tf.Tensor | None, order: npt.NDArray[np.int64], batch_size: int
-) -> tf.data.Dataset:
-    """Batches of images in this order; of their positions alone, int64 (batch,), where the images are resident."""
-    if resident is None:
-        return batches(images, order, batch_size)
-    return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).prefetch(2).with_options(_options())
+def device_memory(images: Images, count: int) -> tf.Variable:
+    """Room for so many images (count, size, size, 3) on the device, as one block: pieces joined would take three."""
+    return tf.Variable(tf.zeros((count, *images[:1].shape[1:]), tf.uint8), trainable=False)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _gathered(images: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    """As the training's program does it."""
+    return tf.gather(images.read_value(), rows)
 
 
 def batches(images: Images, order: npt.NDArray[np.int64], batch_size: int) -> tf.data.Dataset:
