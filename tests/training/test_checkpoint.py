@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,8 +15,10 @@ from tests.examples import run_config, trained_record
 from vaehpc.command import DiskFullError
 from vaehpc.study.attempts import Attempt, SupersededError
 from vaehpc.study.files import RunDir
+from vaehpc.training import checkpoint
 from vaehpc.training.checkpoint import (
     NUM_KEPT,
+    CheckpointWriter,
     NonFiniteError,
     Progress,
     restore_newest,
@@ -157,6 +161,77 @@ def test_a_state_that_is_not_finite_is_not_kept(run: RunDir) -> None:
     with pytest.raises(NonFiniteError, match="step 20"):
         save_checkpoint(Attempt.start(run, "train"), spoilt, Progress(step=20))
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-000000010"]
+
+
+class Writing:
+    """A writer beside the training, which waits until it is let go on."""
+
+    def __init__(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.variables, self.go_on = variables(1.0), threading.Event()
+        self.writer = CheckpointWriter(Attempt.start(run, "train"), self.variables, (), True, lambda _: None)
+        write = checkpoint.write_checkpoint
+
+        def write_later(*arguments: Any) -> str:
+            assert self.go_on.wait(60)
+            return write(*arguments)
+
+        monkeypatch.setattr(checkpoint, "write_checkpoint", write_later)
+
+
+def test_a_training_that_goes_on_meanwhile_changes_no_bit_of_a_checkpoint(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = Writing(run, monkeypatch)
+    with writing.writer as writer:
+        writer.save(Progress(step=7))
+        for variable in writing.variables:
+            variable.assign(variable + 1)
+        assert not run.checkpoint_dirs()
+        assert writer.newest == {}
+        writing.go_on.set()
+        writer.finish()
+        digest = state_hash(state_arrays(variables(1.0)), 7)
+        assert writer.newest == {"checkpoint_step": 7, "checkpoint_sha256": digest}
+    restored = variables(0.0)
+    assert restore_newest(run, restored) == Progress(step=7)
+    np.testing.assert_array_equal(restored[0], 1.0)
+
+
+def test_a_checkpoint_that_nobody_waited_for_is_there_in_the_end(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing = Writing(run, monkeypatch)
+    with writing.writer as writer:
+        writer.save(Progress(step=7))
+        writing.go_on.set()
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000000007"]
+
+
+def test_what_went_wrong_beside_the_training_is_raised(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing = Writing(run, monkeypatch)
+    Attempt.start(run, "train")
+    writing.go_on.set()
+    with writing.writer as writer:
+        writer.save(Progress(step=7))
+        with pytest.raises(SupersededError):
+            writer.save(Progress(step=8))
+    assert not run.checkpoint_dirs()
+
+
+def test_short_epochs_share_a_checkpoint(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+
+    def takes_a_second(_: Progress) -> None:
+        nonlocal now
+        now += 1
+
+    writer = CheckpointWriter(Attempt.start(run, "train"), variables(1.0), (), False, takes_a_second)
+    with writer:
+        assert writer.is_due(epoch_ended=True, longest=600)
+        writer.save(Progress(step=1))
+        due = {}
+        for now in (19, 20, 600, 601):
+            due[now] = [writer.is_due(epoch_ended, longest=600) for epoch_ended in (True, False)]
+    assert due == {19: [False, False], 20: [True, False], 600: [True, False], 601: [True, True]}
 
 
 def test_an_attempt_that_was_replaced_publishes_nothing(run: RunDir) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -28,7 +29,9 @@ from vaehpc.study.provenance import provenance
 from vaehpc.study.states import Checkpoint, Progress, state_hash
 from vaehpc.training.board import Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import (
+    CheckpointWriter,
     NonFiniteError,
+    require_finite,
     restore_checkpoint,
     restore_newest,
     restore_weights,
@@ -178,11 +181,16 @@ def _fit(
     variables = [*net.variables, *optimizer.variables]
     states = {"device": device.name, "driver": device.driver, "start_step": first.step}
     states |= {"start_sha256": state_hash(state_arrays(variables), first.step)}
-    begun, saved = time.monotonic(), time.monotonic()
+    begun = time.monotonic()
     kept_epochs = range(0, run.arm.train.epochs + 1, run.arm.train.keep_every_epochs)
     kept_steps = [] if run.arm.fork else [epoch * run.steps_per_epoch for epoch in kept_epochs]
     names = signal_names(run.arm, net)
-    with FlightRecorder(attempt, run, variables, names, first) as recorder:
+    with (
+        FlightRecorder(attempt, run, variables, names, first) as recorder,
+        CheckpointWriter(
+            attempt, variables, kept_steps, device.kind == "gpu", functools.partial(publish_record, attempt)
+        ) as writer,
+    ):
         rows = read_steps(attempt.run.steps, steps_schema(run, names))
         board = Board(attempt, first, rows) if run.arm.train.tensorboard else None
         for block in train_blocks(run, images, net, optimizer, first):
@@ -190,12 +198,16 @@ def _fit(
             recorder.record(block)
             stopping = attempt.run.stop.exists() or stop_asked.is_set()
             epoch_ended = progress.step % run.steps_per_epoch == 0
-            if epoch_ended or stopping or time.monotonic() - saved > run.arm.train.checkpoint_seconds:
-                digest = save_checkpoint(attempt, variables, progress, kept_steps)
-                states |= {"checkpoint_step": progress.step, "checkpoint_sha256": digest}
-                publish_record(attempt, progress)
-                saved = time.monotonic()
-            if attempt.is_silent or states.get("checkpoint_step") == progress.step:
+            leaving = stopping or progress.step == run.num_steps
+            if epoch_ended:
+                require_finite(variables, progress)
+            if leaving or progress.step in kept_steps or writer.is_due(epoch_ended, run.arm.train.checkpoint_seconds):
+                writer.save(progress)
+            if leaving:
+                writer.finish()
+            newest = writer.newest
+            if attempt.is_silent or newest.get("checkpoint_step") != states.get("checkpoint_step"):
+                states |= newest
                 attempt.beat(
                     step=progress.step,
                     num_steps=run.num_steps,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from vaehpc.command import UserError, explained
 from vaehpc.schema.results import ProbeRecord
@@ -19,6 +22,8 @@ from vaehpc.study.states import Arrays, Checkpoint, Progress, checkpoint_name, r
 
 NUM_KEPT = 2
 """Newest checkpoints that are kept: the last good one survives damage to the newest."""
+SAVES_PER_TIME = 20
+"""At the end of an epoch one is saved after so many times as long as the last took: on a GPU an epoch may take less."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,12 @@ def state_arrays(variables: Sequence[keras.Variable]) -> dict[str, npt.NDArray[n
     return arrays
 
 
+@tf.function(autograph=False)
+def _are_finite(variables: Sequence[tf.Variable]) -> tf.Tensor:
+    """On the device, so that no more than the answer leaves it."""
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in variables])
+
+
 def save_checkpoint(
     attempt: Attempt, variables: Sequence[keras.Variable], progress: Progress, kept_steps: Collection[int] = ()
 ) -> str:
@@ -71,10 +82,18 @@ def save_checkpoint(
         SupersededError: a newer attempt exists; nothing was published.
         UserError: the disk is full.
     """
-    run = attempt.run
-    arrays = state_arrays(variables)
-    if not all(np.isfinite(array).all() for array in arrays.values()):
+    require_finite(variables, progress)
+    return _saved(attempt, state_arrays(variables), progress, kept_steps)
+
+
+def require_finite(variables: Sequence[keras.Variable], progress: Progress) -> None:
+    """NonFiniteError if a variable holds NaN or infinity."""
+    if not _are_finite([variable.value for variable in variables if variable.dtype == "float32"]):
         raise NonFiniteError(progress.step, probe=progress.probe)
+
+
+def _saved(attempt: Attempt, arrays: Arrays, progress: Progress, kept_steps: Collection[int]) -> str:
+    run = attempt.run
     aside = attempt.path / checkpoint_name(progress.step)
     digest = write_checkpoint(aside, arrays, progress)
     attempt.publish(aside, run.checkpoints / aside.name)
@@ -83,6 +102,64 @@ def save_checkpoint(
         if old.name not in kept:
             shutil.rmtree(old)
     return digest
+
+
+class CheckpointWriter:
+    """Saves the checkpoints of a training, at the latest by the time when the next one is due.
+
+    Beside the training if asked to, which then only waits until the variables are copied. As a context, it is left when
+    the last checkpoint is saved.
+    """
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        variables: Sequence[keras.Variable],
+        kept_steps: Collection[int],
+        beside: bool,
+        on_saved: Callable[[Progress], None],
+    ) -> None:
+        """Of arguments that `save_checkpoint` has not: what is done after each, in the same thread."""
+        self._attempt, self._variables, self._kept_steps = attempt, variables, kept_steps
+        self._beside, self._on_saved = beside, on_saved
+        self._begun, self._seconds = time.monotonic(), 0.0
+        self._saving: Future[None] | None = None
+        self.newest: dict[str, object] = {}
+        """Step and hash of the state of the newest one, as a heartbeat says them."""
+
+    def __enter__(self) -> CheckpointWriter:
+        self._thread = ThreadPoolExecutor(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def is_due(self, epoch_ended: bool, longest: float) -> bool:
+        """Whether the newest is older than so many seconds; at the end of an epoch, whether one pays by now."""
+        seconds = time.monotonic() - self._begun
+        return seconds > longest or (epoch_ended and seconds >= SAVES_PER_TIME * self._seconds)
+
+    def save(self, progress: Progress) -> None:
+        """Raises as `save_checkpoint`, perhaps for the one before."""
+        self.finish()
+        self._begun = time.monotonic()
+        require_finite(self._variables, progress)
+        arrays = {name: np.copy(array) for name, array in state_arrays(self._variables).items()}
+        self._saving = self._thread.submit(self._save, arrays, progress)
+        if not self._beside:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the last one is saved."""
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            saving.result()
+
+    def _save(self, arrays: Arrays, progress: Progress) -> None:
+        digest = _saved(self._attempt, arrays, progress, self._kept_steps)
+        self._on_saved(progress)
+        self.newest = {"checkpoint_step": progress.step, "checkpoint_sha256": digest}
+        self._seconds = time.monotonic() - self._begun
 
 
 def write_checkpoint(path: Path, arrays: Arrays, progress: Progress) -> str:
