@@ -67,7 +67,7 @@ def test_a_study_measures_once(
     (tmp_path / "study" / "jobs").mkdir()
     asked: list[int] = []
     measured = together({1: 100, 2: 190, 4: 200}, asked)
-    monkeypatch.setattr(sharing, "timed_together", lambda _run, _seconds, gpus: measured(len(gpus)))
+    monkeypatch.setattr(sharing, "timed_together", lambda _run, _seconds, gpus, _study: measured(len(gpus)))
     monkeypatch.setattr(sharing, "gpu_name", lambda _: "NVIDIA H200")
     assert [runs_at_once(str(run.path), 4) for _ in range(2)] == [2, 2]
     assert asked == [1, 2, 4]
@@ -80,7 +80,7 @@ def test_a_study_measures_once(
 
 def test_runs_are_measured_side_by_side(faces: DataConfig) -> None:
     run = run_config(data=faces)
-    found = timed_together(run, 0.2, [None, None], {"CUDA_VISIBLE_DEVICES": ""})
+    found = timed_together(run, 0.2, [None, None], environment={"CUDA_VISIBLE_DEVICES": ""})
     assert [each.run for each in found] == [run.name] * 2
     assert all(each.step_seconds > 0 for each in found)
 

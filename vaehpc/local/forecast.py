@@ -27,7 +27,7 @@ def timed_arms(config: StudyConfig, seconds: float) -> dict[str, Timing]:
     gpus = [slot.gpu for slot in local_slots(job_config("train"))]
     environment = built_in_site("local").environment
     first = {arm: next(run for run in config.runs() if run.arm.name == arm) for arm in config.arms}
-    return {arm: _median(timed_together(run, seconds, gpus, environment)) for arm, run in first.items()}
+    return {arm: _median(timed_together(run, seconds, gpus, environment=environment)) for arm, run in first.items()}
 
 
 def _median(found: list[Timing]) -> Timing:

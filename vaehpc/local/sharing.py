@@ -11,11 +11,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import BrokenBarrierError
 
 from vaehpc.command import UserError
 from vaehpc.local.starting import added, fork_server
-from vaehpc.machine.hardware import gpu_name
+from vaehpc.machine.hardware import RUNS_ON_GPU, gpu_name
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Sharing, Timing
 from vaehpc.study.files import RunDir, StudyDir, read_model, write_model
@@ -44,13 +46,13 @@ def runs_at_once(directory: str, most: int, gpu: str | None = None) -> int:
         gpu: as CUDA_VISIBLE_DEVICES names it; None: the one that this process sees.
     """
     run = RunDir(Path(directory))
-    name = gpu_name(gpu)
-    kept = StudyDir(run.path.parent).jobs / f"sharing-{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{most}.json"
+    name, study = gpu_name(gpu), StudyDir(run.path.parent)
+    kept = study.jobs / f"sharing-{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{most}.json"
     sharing = _kept(kept)
     if sharing is None:
         config = run.config()
         print(f"measuring how many runs, at most {most}, train fastest together on {name}: a minute or two", flush=True)
-        sharing = measured_sharing(name, most, lambda number: timed_together(config, SECONDS, [gpu] * number))
+        sharing = measured_sharing(name, most, lambda number: timed_together(config, SECONDS, [gpu] * number, study))
         write_model(kept, sharing)
         logger.info("%s", sharing.model_dump_json())
     return sharing.runs_at_once
@@ -81,26 +83,62 @@ def measured_sharing(gpu: str, most: int, together: Together) -> Sharing:
 
 
 def timed_together(
-    run: RunConfig, seconds: float, gpus: Sequence[str | None], environment: Mapping[str, str] | None = None
+    run: RunConfig,
+    seconds: float,
+    gpus: Sequence[str | None],
+    study: StudyDir | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> list[Timing]:
-    """One run, measured in a process for each of these GPUs at the same time; None leaves the choice to TensorFlow.
+    """One run, measured in a process for each of these GPUs, from the moment on at which all of them are ready.
+
+    Args:
+        run: what is measured.
+        seconds: how long.
+        gpus: as CUDA_VISIBLE_DEVICES names them; None leaves the choice to TensorFlow.
+        study: keeps the programs that XLA compiles, for these processes and for its trainings.
+        environment: of the fork server.
 
     Raises:
         UserError: the data are damaged.
     """
+    context = fork_server()
+    ready = context.Barrier(len(gpus))
     # A process each time: TensorFlow chooses its device once, and memory is that of this run alone.
-    with added(environment or {}), ProcessPoolExecutor(len(gpus), mp_context=fork_server()) as pool:
-        seen = [{} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
-        tasks = [pool.submit(_timed, run, seconds, {**os.environ, **of_gpu}) for of_gpu in seen]
+    with (
+        added(environment or {}),
+        ProcessPoolExecutor(len(gpus), mp_context=context, initializer=_inherit, initargs=(ready,)) as pool,
+    ):
+        seen = [{} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu, RUNS_ON_GPU: str(gpus.count(gpu))} for gpu in gpus]
+        tasks = [pool.submit(_timed, run, seconds, study, {**os.environ, **of_gpu}) for of_gpu in seen]
+        # One that cannot be ready sets the others free, and is what went wrong.
+        errors = [error for task in tasks if (error := task.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error
         return [task.result() for task in tasks]
 
 
-def _timed(run: RunConfig, seconds: float, environment: Mapping[str, str]) -> Timing:
+_ready: Barrier | None = None
+"""Of the processes that are measured together: only what they are started with may hold it."""
+
+
+def _inherit(ready: Barrier) -> None:
+    global _ready
+    _ready = ready
+
+
+def _timed(run: RunConfig, seconds: float, study: StudyDir | None, environment: Mapping[str, str]) -> Timing:
     os.environ.update(environment)
     # Imported here, in a process of its own: what starts it does without TensorFlow.
     from vaehpc.tasks.timing import timed
+    from vaehpc.tasks.train import kept_programs
 
-    return timed(run, seconds)
+    assert _ready is not None
+    try:
+        with contextlib.nullcontext() if study is None else kept_programs(study):
+            return timed(run, seconds, _ready.wait)
+    except BaseException:
+        _ready.abort()
+        raise
 
 
 @contextlib.contextmanager
