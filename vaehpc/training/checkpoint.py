@@ -50,7 +50,7 @@ class NonFiniteError(Exception):
 
 
 def state_arrays(variables: Sequence[keras.Variable]) -> dict[str, npt.NDArray[np.generic]]:
-    """Weights, moving statistics and optimizer state by the paths of their variables."""
+    """Copies of weights, moving statistics and optimizer state by the paths of their variables."""
     arrays = {variable.path: np.asarray(variable) for variable in variables}
     if len(arrays) != len(variables):
         raise ValueError("two variables have the same path: their checkpoint could not be read back")
@@ -144,8 +144,7 @@ class CheckpointWriter:
         self.finish()
         self._begun = time.monotonic()
         require_finite(self._variables, progress)
-        arrays = {name: np.copy(array) for name, array in state_arrays(self._variables).items()}
-        self._saving = self._thread.submit(self._save, arrays, progress)
+        self._saving = self._thread.submit(self._save, state_arrays(self._variables), progress)
         if not self._beside:
             self.finish()
 

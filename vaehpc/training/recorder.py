@@ -78,7 +78,7 @@ class Snapshot:
 
     def __init__(self, variables: Sequence[keras.Variable], progress: Progress) -> None:
         begun = time.monotonic()
-        self.arrays: Arrays = {name: np.copy(array) for name, array in state_arrays(variables).items()}
+        self.arrays: Arrays = state_arrays(variables)
         self.progress = progress
         self.taken = time.monotonic()
         self.seconds = self.taken - begun
