@@ -14,7 +14,7 @@ import pytest
 from vaehpc.command import DiskFullError, UserError
 from vaehpc.local import pool
 from vaehpc.local.pool import OnChange, Slot, Task, local_slots, run_debug, run_pack, run_pool
-from vaehpc.machine.hardware import visible_gpus
+from vaehpc.machine.hardware import RUNS_ON_GPU, visible_gpus
 from vaehpc.study.sites import job_config
 
 PROCESSORS = (Slot(""), Slot(""))
@@ -24,8 +24,8 @@ def record(directory: str) -> None:
     """A task: notes when it ran and what it saw."""
     started = time.monotonic()
     time.sleep(0.4)
-    threads, gpus = os.environ["THREADS"], os.environ["CUDA_VISIBLE_DEVICES"]
-    Path(directory, "seen").write_text(f"{started} {time.monotonic()} {threads} '{gpus}'")
+    threads, gpus, sharing = os.environ["THREADS"], os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get(RUNS_ON_GPU)
+    Path(directory, "seen").write_text(f"{started} {time.monotonic()} {threads} '{gpus}' {sharing}")
 
 
 def fail(directory: str) -> None:
@@ -100,7 +100,7 @@ def test_tasks_run_bounded_with_the_sites_environment(tmp_path: Path, monkeypatc
     at_once = [sum(start <= moment < stop for start, stop in times) for moment, _ in times]
     assert max(at_once) <= 2
     assert max(shown) == 2
-    assert {tuple(seen(tmp_path, number)[2:]) for number in range(4)} == {("1", "''")}
+    assert {tuple(seen(tmp_path, number)[2:]) for number in range(4)} == {("1", "''", "1")}
     assert dict(os.environ) == before
 
 
@@ -126,8 +126,8 @@ def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: 
 def test_a_slot_of_no_known_gpu_hides_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a pack in a container without nvidia-smi, to which Slurm gave the whole node."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    run_pool(tasks_in(tmp_path, 1), [Slot(None)], {"THREADS": "1"}, tmp_path)
-    assert seen(tmp_path, 0)[3] == "'3'"
+    run_pool(tasks_in(tmp_path, 1), [Slot(None, 4)], {"THREADS": "1"}, tmp_path)
+    assert seen(tmp_path, 0)[3:] == ["'3'", "4"]
 
 
 def test_a_task_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
