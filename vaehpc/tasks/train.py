@@ -179,7 +179,7 @@ def _fit(
     """Go through the blocks: record them, say how far the run is, checkpoint when due, leave when asked to."""
     progress = first
     variables = [*net.variables, *optimizer.variables]
-    states = {"device": device.name, "driver": device.driver, "start_step": first.step}
+    states: dict[str, object] = {"device": device.name, "driver": device.driver, "start_step": first.step}
     states |= {"start_sha256": state_hash(state_arrays(variables), first.step)}
     begun = time.monotonic()
     kept_epochs = range(0, run.arm.train.epochs + 1, run.arm.train.keep_every_epochs)
