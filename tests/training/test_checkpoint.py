@@ -183,6 +183,7 @@ def test_a_training_that_goes_on_meanwhile_changes_no_bit_of_a_checkpoint(
 ) -> None:
     writing = Writing(run, monkeypatch)
     with writing.writer as writer:
+        writer._thread.submit(writing.go_on.wait, 60)  # so that it does not even begin before
         writer.save(Progress(step=7))
         for variable in writing.variables:
             variable.assign(variable + 1)
