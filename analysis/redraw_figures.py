@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from vaehpc.reporting.figures import CLASS_COLOURS
+from vaehpc.reporting.palette import CLASS_COLOURS
 from vaehpc.stats.radius import radius_histogram
 from vaehpc.study.files import StudyDir
 

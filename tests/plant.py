@@ -12,6 +12,7 @@ import pyarrow as pa
 from PIL import Image
 
 from tests.examples import CELEBA, Course, data_config, measured_run, study_config, trained_record, trigger_record
+from vaehpc.reporting.document import Known, write_report
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
 from vaehpc.schema.config import RunConfig, StudyConfig, TrainConfig
 from vaehpc.schema.results import BatchRecord, PairDistances, RunClass, StudySummary, TriggerRecord
@@ -216,6 +217,16 @@ def classed(
     summary = summarise(config, runs, read_reference(), pair_distances(config, runs))
     write_model(found.summary_path, summary)
     return found, summary
+
+
+def reported(study: StudyDir, summary: StudySummary) -> None:
+    """The report of a planted study."""
+    write_report(study, summary, Known(found(study)))
+
+
+def found(study: StudyDir) -> list[FoundRun]:
+    """Every run of a study, as the aggregate reads it."""
+    return [read_run(study.run(run.name), run) for run in study.config().runs()]
 
 
 def classed_config(

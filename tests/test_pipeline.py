@@ -116,6 +116,8 @@ def test_run_directory_is_the_one_of_the_readme(finished: StudyDir) -> None:
         "study.json",
         "summary.json",
         "runs.parquet",
+        "runs.csv",
+        "columns.csv",
         "report.html",
         "report.md",
         "ro-crate-metadata.json",

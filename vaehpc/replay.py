@@ -193,7 +193,7 @@ def found_events(run: RunDir) -> list[RunEvent]:
     """
     # Imported here: the launcher starts without what only an analysis needs.
     from vaehpc.stats.replay import run_events
-    from vaehpc.tasks.recorded import read_curve
+    from vaehpc.tasks.probe import read_curve
 
     config = run.config()
     lost = _ended(run).nonfinite_step
@@ -282,7 +282,7 @@ def observed_event(run: RunDir, config: RunConfig, start: Start, trained: Traine
         UserError: there is none, or its radius was not recorded to the end of the forks.
     """
     from vaehpc.stats.replay import farthest_radius, last_probe, null_window, until_step
-    from vaehpc.tasks.recorded import read_curve
+    from vaehpc.tasks.probe import read_curve
 
     curve, plan, trigger = read_curve(run), config.plan, start.trigger
     events = found_events(run)

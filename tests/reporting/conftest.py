@@ -1,7 +1,6 @@
 import pytest
 
 from tests import plant
-from vaehpc.reporting.document import write_report
 from vaehpc.schema.results import StudySummary
 from vaehpc.study.files import StudyDir
 
@@ -15,5 +14,5 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyDir, StudySumm
         "vae-eps5": ["regular", "nonfinite"],
     }
     study, summary = plant.classed(tmp_path_factory.mktemp("runs") / "mixed", classes)
-    write_report(study, summary)
+    plant.reported(study, summary)
     return study, summary

@@ -66,8 +66,8 @@ class Page(HTMLParser):
 
 
 def figures_of(page: Page) -> list[dict[str, str | None]]:
-    """The figures, without the small curves of the table of runs."""
-    return [figure for figure in page.of("svg") if figure.get("class") != "course"]
+    """The figures, without the small ones in tables."""
+    return [figure for figure in page.of("svg") if figure.get("class") not in ("course", "interval")]
 
 
 def no_requests(page: Page) -> None:

@@ -1,18 +1,23 @@
 import math
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from tests import plant
 from tests.examples import ONSET_EPOCH, run_summary
 from vaehpc.reporting import figures, tables
 from vaehpc.reporting.document import ended_runs
-from vaehpc.reporting.figures import CLASS_COLOURS, ArmRuns
+from vaehpc.reporting.figures import ArmRuns
+from vaehpc.reporting.palette import CLASS_COLOURS, QUIET
 from vaehpc.schema.results import CourseMark, EventCurves, RunCourse
+from vaehpc.stats.radius import radius_statistics, ratio_histogram
 from vaehpc.stats.survival import event_curves
+from vaehpc.study.presets import analysis_plan
+
+PLAN = analysis_plan()
 
 
 def mark(kind: str, step: int) -> CourseMark:
@@ -22,40 +27,52 @@ def mark(kind: str, step: int) -> CourseMark:
 @pytest.fixture(scope="module")
 def runs(mixed) -> ArmRuns:
     study, summary = mixed
-    return ended_runs(study, study.config(), summary)
+    return ended_runs(study, summary, plant.found(study))
 
 
 @pytest.fixture(scope="module")
 def regular_runs(tmp_path_factory) -> ArmRuns:
     study, summary = plant.classed(tmp_path_factory.mktemp("runs") / "regular", {"ae": ["regular"] * 3})
-    return ended_runs(study, study.config(), summary)
+    return ended_runs(study, summary, plant.found(study))
 
 
-def test_radius_curves_are_the_histograms_in_the_colours_of_the_classes(runs):
-    drawn = figures.radius_curves(runs, {})
-    assert set(drawn) == {"ae", "vae-tiny", "vae-eps5"}
-    for arm, figure in drawn.items():
-        (axes,) = figure.axes
-        assert isinstance(figure, Figure)
-        assert len(axes.lines) == len(runs[arm])
-        expected = {
-            (CLASS_COLOURS[run.run_class], run.statistics.radius_mu.histogram.counts, 0.25, 34.75) for run in runs[arm]
-        }
-        lines = {(line.get_color(), tuple(line.get_ydata()), *line.get_xdata()[[0, -1]]) for line in axes.lines}
-        assert lines == expected
+def test_radius_curves_are_the_articles_histograms_in_the_colours_of_the_classes(regular_runs):
+    (axes,) = figures.radius_curves(regular_runs, {})["ae"].axes
+    expected = {
+        (CLASS_COLOURS[run.run_class], run.statistics.radius_mu.histogram.counts, 0.25, 34.75)
+        for run in regular_runs["ae"]
+    }
+    lines = {(line.get_color(), tuple(line.get_ydata()), *line.get_xdata()[[0, -1]]) for line in axes.lines}
+    assert lines == expected
+    assert axes.get_xscale() == "linear"
 
 
-def test_images_beyond_the_histogram_are_points_at_the_edge_below_the_top(runs):
+def test_radius_curves_reach_the_farthest_image(regular_runs):
+    """One image at R = 400: nothing of the run is left out, and images per ratio of R keep their sum."""
+    (first, second, *_) = regular_runs["ae"]
+    radii = np.r_[np.random.default_rng(1).normal(16, 1, 500), 400.0]
+    statistics = first.statistics.model_copy(update={"radius_mu": radius_statistics(radii, PLAN.radius)})
+    far = replace(first, statistics=statistics, ratio_counts=ratio_histogram(radii))
+    near = replace(second, ratio_counts=ratio_histogram(np.full(10, 15.0)))
+    (axes,) = figures.radius_curves({"ae": [far, near]}, {})["ae"].axes
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlim()[1] > 400
+    (line,) = [line for line in axes.lines if line.get_xdata()[-1] > 300]
+    assert line.get_ydata().sum() == 501
+    at = line.get_xdata()[np.flatnonzero(line.get_ydata())]
+    assert abs(np.log(at[-1] / 400)) <= np.log(1.03) / 2  # the centre of its bin
+    assert 16 < line.get_xdata()[np.argmax(line.get_ydata())] * 1.03 < 18
+
+
+def test_images_of_runs_whose_radii_are_gone_are_a_point_at_their_median(runs):
     drawn = figures.radius_curves(runs, {})
     (axes,) = drawn["vae-tiny"].axes
-    overflowing = [run for run in runs["vae-tiny"] if run.statistics.radius_mu.histogram.overflow]
-    assert [run.run_class for run in overflowing] == ["diverged", "diverged"]
+    beyond = [run for run in runs["vae-tiny"] if run.statistics.radius_mu.histogram.overflow]
+    assert [run.run_class for run in beyond] == ["diverged", "diverged"]
     assert [to_hex(points.get_facecolor()[0]) for points in axes.collections] == [CLASS_COLOURS["diverged"]] * 2
-    for points in axes.collections:
-        ((x, y),) = points.get_offsets()
-        assert 35 < x < axes.get_xlim()[1]
-        assert 0.9 * axes.get_ylim()[1] < y < axes.get_ylim()[1]
-    assert axes.get_xticklabels()[-1].get_text() == "≥ 35"
+    found = sorted(float(points.get_offsets()[0][0]) for points in axes.collections)
+    assert found == pytest.approx(sorted(run.statistics.radius_mu.median for run in beyond))
+    assert all(points.get_offsets()[0][1] < axes.get_ylim()[1] for points in axes.collections)
     assert not drawn["ae"].axes[0].collections
 
 
@@ -169,7 +186,7 @@ def test_an_arm_without_a_rate_of_divergence_shows_its_jumps(mixed):
     changes = {"unjudged": "displaced", "rate": None, "endpoints": jumped, "num_missing": 0}
     figure = figures.divergence_rates({"vae-tiny": tiny.model_copy(update=changes)})
     (line,) = figure.axes[0].lines
-    assert (line.get_color(), line.get_xdata().tolist()) == (figures.QUIET, [jumped["jumped"].rate])
+    assert (line.get_color(), line.get_xdata().tolist()) == (QUIET, [jumped["jumped"].rate])
     assert "2 of 7 jumped" in figures.svg(figure)
 
 

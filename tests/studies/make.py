@@ -65,7 +65,7 @@ def strip(study: Path) -> None:
     """Leave what commands read."""
     for path in (study / "jobs", study / "pages", study / "figures"):
         shutil.rmtree(path)
-    for name in ("report.html", "report.md", "ro-crate-metadata.json"):
+    for name in ("runs.csv", "columns.csv", "report.html", "report.md", "ro-crate-metadata.json"):
         (study / name).unlink()
     for run in study.glob("*-seed*"):
         for log in run.glob("attempts/*/log"):

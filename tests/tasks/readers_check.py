@@ -982,6 +982,29 @@ def of_counts(arm):
     return [*leaves(arm).values(), arm["num_runs"] - arm["num_missing"], rest, *rates]
 
 
+def decisive(page, config, own):
+    """Seeds per arm that the page says a decision takes, if so many have the plan's power and one seed less has not."""
+    contrasts, plan = [of for of in own["contrasts"] if not of["exploratory"]], config["plan"]["contrasts"]
+    for said in re.findall(r"takes (\d+).seeds per arm", page):
+        two_sided = any(of["alternative"] == "two-sided" for of in contrasts)
+        alpha = (1 - config["plan"]["level"]) / max(of["family"] for of in contrasts) / (2 if two_sided else 1)
+        enough, less = (power_of_equals(int(said) - one, plan["rate"], plan["versus"], alpha) for one in (0, 1))
+        if less < plan["power"] <= enough:
+            yield int(said)
+
+
+def power_of_equals(n, rate, versus, alpha):
+    """The same as `power` for arms of n runs each, over all tables at once."""
+    x, y = (grid.ravel() for grid in np.mgrid[: n + 1, : n + 1])
+    fisher = stats.hypergeom.sf(x - 1, 2 * n, n, x + y).round(12)
+    order = np.argsort(fisher, kind="stable")
+    of_counts = stats.binom.pmf(np.arange(n + 1)[:, None], n, np.linspace(0, 1, 401))
+    levels = np.cumsum(of_counts[x[order]] * of_counts[y[order]], axis=0).max(axis=1)
+    last_of_ties = np.searchsorted(fisher[order], fisher[order], side="right") - 1
+    found = order[levels[last_of_ties] <= alpha]
+    return float((stats.binom.pmf(x[found], n, rate) * stats.binom.pmf(y[found], n, versus)).sum())
+
+
 NOT_REGULAR = ("diverged", "nonfinite", "shifted", "collapsed", "displaced", "unclassified")
 
 
@@ -1009,10 +1032,12 @@ def unexplained(study):
     tests = [*leaves(tests).values(), *pools, *(number for of in counts.values() for number in of)]
     quoted = re.findall(r"-?\d+(?:\.\d+)?", json.dumps([told["comparison"], told["deviations"]]).replace(",", ""))
     ratios = np.exp(np.clip([*leaves(own["likeness"]).values()], -9, 9))
+    of_classes = Counter(run["class"] or "missing" for run in own["runs"].values()).values()
+    page = re.sub(r"<(svg|style|script)\b.*?</\1>", "", (study / "report.html").read_text(), flags=re.S)
+    tests += [*of_classes, *decisive(page, config, own)]
     said = [*tests, *leaves(own).values(), *map(float, quoted), *ratios, len(runs), 95]
     known = {name: [*of.values()] for name, of in runs.items()}
     known |= {arm: [*counts[arm], *leaves(own["sensitivity"].get(arm, [])).values()] for arm in of_arms}
-    page = re.sub(r"<(svg|style|script)\b.*?</\1>", "", (study / "report.html").read_text(), flags=re.S)
     for tag, text in re.findall(r"<(tr|p|li|caption|figcaption)\b[^>]*>(.*?)</\1>", page.translate(MARKS), re.S):
         head, _, cells = re.sub('<td class="article".*?</td>', "", text, flags=re.S).rpartition("</th>")
         name, body = (re.sub("<[^>]*>|&[^;]*;", " ", part).strip() for part in (head, cells))

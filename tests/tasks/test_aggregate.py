@@ -21,7 +21,7 @@ from vaehpc.stats.quantities import measure as of_quantities
 from vaehpc.stats.runs import MeasuredRun
 from vaehpc.study.files import RunDir, StudyDir, record_text, write_model
 from vaehpc.tasks import aggregate, statistics
-from vaehpc.tasks.recorded import read_probe
+from vaehpc.tasks.probe import read_probe
 
 CONTROL_RADII = (15.0, 15.5, 16.0, 16.0, 16.0, 16.5, 16.5, 17.0)
 VAE_RADII = {
@@ -376,6 +376,8 @@ def test_writes_the_report_and_leaves_no_debris(planted, summary):
         "study.json",
         "summary.json",
         "runs.parquet",
+        "runs.csv",
+        "columns.csv",
         "figures",
         "report.html",
         "report.md",

@@ -29,7 +29,7 @@ from vaehpc.study import attempts
 from vaehpc.study.attempts import all_attempts, made_of, starts_of
 from vaehpc.study.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.study.study import data_config
-from vaehpc.tasks.recorded import read_probe
+from vaehpc.tasks.probe import read_probe
 from vaehpc.tasks.train import kept_programs
 from vaehpc.tasks.train import run as run_train
 from vaehpc.training.checkpoint import NonFiniteError

@@ -351,6 +351,11 @@ def test_another_study_is_refused(tmp_path):
 # Verdicts of a study's runs
 
 
+def verdicts(folder) -> dict[str, str]:
+    replays = verdict.replays_of(StudyDir(folder / "demo"), "demo")
+    return {run: verdict.lines(of_run) for run, of_run in replays.items()}
+
+
 def test_the_replays_beside_a_study_give_its_runs_their_verdicts(forks, tmp_path, caplog):
     study = forks.plant(jumps={"clipped": 0})
     verdict.run(str(study.path))
@@ -361,16 +366,16 @@ def test_the_replays_beside_a_study_give_its_runs_their_verdicts(forks, tmp_path
         (tmp_path / name).mkdir()
         (tmp_path / name / "replay.json").write_text(json.dumps(record))
     line = "(gradient spike; clipped: 0 of 8 jump; noise: 8 of 8 jump)"
-    found = verdict.verdicts_of(StudyDir(tmp_path / "demo"), "demo")
+    found = verdicts(tmp_path)
     assert found == {"vae-tiny-seed007": f"{line} {line}"}
     (tmp_path / "later" / "replay.json").write_text("{}")
-    assert verdict.verdicts_of(StudyDir(tmp_path / "demo"), "demo") == {"vae-tiny-seed007": line}
+    assert verdicts(tmp_path) == {"vae-tiny-seed007": line}
     assert "is passed over" in caplog.text
 
 
 def test_a_replay_with_missing_forks_has_no_verdict_for_its_run(forks, tmp_path, caplog):
     verdict.run(str(forks.plant(missing=("noise-seed000",)).path))
-    assert verdict.verdicts_of(StudyDir(tmp_path / "demo"), "demo") == {}
+    assert verdicts(tmp_path) == {}
     assert "forks are missing" in caplog.text
 
 

@@ -19,6 +19,8 @@ TOP_FILES = {
     "study.json": ("settings, plan, seeds, data hash and code version of the study", "application/json"),
     "summary.json": ("every count, rate, class and test", "application/json"),
     "runs.parquet": ("one row per run", "application/vnd.apache.parquet"),
+    "runs.csv": ("the same as text", "text/csv"),
+    "columns.csv": ("what the columns of both mean", "text/csv"),
     "report.html": ("the report", "text/html"),
     "report.md": ("the report as plain text", "text/markdown"),
 }

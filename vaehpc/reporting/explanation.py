@@ -16,11 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from vaehpc.reporting.figures import CLASS_COLOURS, INK, LOG_RANGE, QUIET, STYLE, WIDTH
+from vaehpc.reporting.figures import LOG_RANGE, STYLE, WIDTH
+from vaehpc.reporting.palette import CLASS_COLOURS, INK, QUIET
 from vaehpc.reporting.words import NBSP, counted, enumeration, number, percent
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.plan import RecorderPlan
-from vaehpc.schema.results import TriggerRecord
+from vaehpc.schema.results import RunSummary, TriggerRecord
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.departures import Departure, Event, StepRecord, chance_to_leave, searched_steps
 
@@ -328,6 +329,21 @@ def departure_words(event: Event, events: Iterable[Event]) -> str:
         elif event.first_searched <= other.trigger.step < trigger_step:
             said.append(f"Trigger {other.number} was {relation(other.trigger.step, trigger_step)}.")
     return " ".join(said)
+
+
+def first_departure(explained: Explained, run: RunSummary) -> str:
+    """'log_var_max left its band first, at step 109', of the last trigger before a run left; nothing without any."""
+    left = run.nonfinite_step if run.course.departed is None else run.course.departed.step
+    events = [event for event in explained.events if left is None or event.trigger.step <= left]
+    if not events:
+        return ""
+    found = events[-1]
+    if not found.departures:
+        return f"recorder: {found.trigger.signal} at step {found.trigger.step:,}"
+    first = [departure for departure in found.departures if departure.step == found.departures[0].step]
+    names = [departure.signal for departure in first if "/" not in departure.signal] or [first[0].signal]
+    bands = "its band" if len(names) == 1 else "their bands"
+    return f"{enumeration(names[:2])} left {bands} first, at step {first[0].step:,}"
 
 
 def group_words(group: Sequence[Departure], trigger_step: int) -> str:

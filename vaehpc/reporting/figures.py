@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -24,44 +25,20 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, Per
 from vaehpc.reporting import words
 from vaehpc.reporting.findings import EVENTS as EVENT_WORDS
 from vaehpc.reporting.findings import told
+from vaehpc.reporting.palette import CLASS_COLOURS, CLASS_LINES, INK, PAPER, QUIET, RULE
 from vaehpc.schema.results import (
     RUN_CLASSES,
     ArmSummary,
     EpochRecord,
     Event,
     EventCurves,
-    Histogram,
     LatentStatistics,
     LikenessToControl,
     RunClass,
     RunSummary,
     Share,
 )
-
-INK = "#1f2328"
-QUIET = "#656d76"
-RULE = "#d8dde3"
-PAPER = "#ffffff"
-
-# Okabe and Ito's palette, which the colour-blind can tell apart; line styles serve print without colour.
-CLASS_COLOURS: dict[RunClass, str] = {
-    "regular": "#0072b2",
-    "shifted": "#e69f00",
-    "diverged": "#d55e00",
-    "displaced": "#009e73",
-    "collapsed": "#cc79a7",
-    "nonfinite": "#3d444d",
-    "unclassified": "#7d8590",
-}
-CLASS_LINES: dict[RunClass, Literal["solid", "dashed", "dashdot", "dotted"]] = {
-    "regular": "solid",
-    "shifted": "dashed",
-    "diverged": "solid",
-    "displaced": "dashdot",
-    "collapsed": "dashdot",
-    "nonfinite": "dotted",
-    "unclassified": "solid",
-}
+from vaehpc.stats.radius import RATIO
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -89,9 +66,6 @@ WIDTH = 3.4
 LOG_RANGE = 5.0
 """Axes whose largest value exceeds the smallest by this factor are logarithmic."""
 
-COURSE_SIZE = (64, 16)
-"""Width and height of a run's small curve, px."""
-
 ROUND = (1, 2, 2.5, 5, 10)
 """Steps between ticks that a reader can count in."""
 
@@ -106,6 +80,9 @@ class EndedRun:
     statistics: LatentStatistics
     history: Sequence[EpochRecord]
     steps_per_epoch: int
+    ratio_counts: Mapping[int, int] | None = None
+    """Images in bins of equal ratio (vaehpc.stats.radius.ratio_histogram); None: none lies beyond the histogram of any
+    run of the study, or the radii are gone."""
 
     def epochs(self) -> np.ndarray:
         """Training time of each history record in epochs."""
@@ -158,25 +135,77 @@ def _shares(arm: ArmSummary) -> list[tuple[float, str, Share]]:
 def radius_curves(arms: ArmRuns, article_radius: Mapping[str, float]) -> dict[str, Figure]:
     """The article's histogram of R = ||mu||_2 of each arm's runs: one line per run through the bin centres.
 
-    Images beyond the last bin are drawn as a point at the right edge, or as a triangle where the point would be off the
-    scale. `article_radius` is the article's peak for the arms that can be compared with it.
+    Where images lie beyond its last bin the axis is logarithmic, up to the farthest, with bins of equal ratio; of a run
+    whose radii are gone these are a point there. `article_radius` is the article's peak for the arms that can be
+    compared with it.
     """
-    histograms = [run.statistics.radius_mu.histogram for runs in arms.values() for run in runs]
-    top = 1.1 * max(max(*histogram.counts, 1) for histogram in histograms)
-    right, overflows = _radius_extent(histograms), any(histogram.overflow for histogram in histograms)
+    runs = [run for of_arm in arms.values() for run in of_arm]
+    is_wide = any(run.statistics.radius_mu.histogram.overflow for run in runs)
+    curves = {run.name: (_ratio_curve if is_wide else _article_curve)(run) for run in runs}
+    top = 1.1 * max(max(counts.max(initial=1) for _, counts in curves.values()), 1)
+    low, high = _radius_extent(runs, is_wide)
     figures = {}
-    for arm, runs in arms.items():
-        figure, axes = _panel(runs)
-        _draw_histograms(axes, runs, right, top)
+    for arm, of_arm in arms.items():
+        figure, axes = _panel(of_arm)
+        for run in _regular_first(of_arm):
+            axes.plot(*curves[run.name], **_line(run))
+            if is_wide and run.ratio_counts is None and (beyond := run.statistics.radius_mu.histogram.overflow):
+                radius = max(run.statistics.radius_mu.median, _last_edge(run))
+                height, marker = min(beyond, 0.96 * top), "o" if beyond < top else "^"
+                axes.scatter(radius, height, s=18, marker=marker, color=CLASS_COLOURS[run.run_class], zorder=3)
         if arm in article_radius:
             _mark_article(axes, article_radius[arm], top)
-        axes.set(xlim=(0, 1.1 * right if overflows else right), ylim=(0, top))
-        if overflows:
-            within = np.linspace(0, right, 8)[:-1]
-            axes.set_xticks([*within, 1.05 * right], [*(f"{tick:g}" for tick in within), f"≥ {right:g}"])
-        axes.set(xlabel="latent radius R = ‖μ‖₂", ylabel=f"images per bin of {histograms[0].bin_width:g}")
+        label = f"images per {100 * (RATIO - 1):.0f} % of R"
+        if is_wide:
+            axes.set_xscale("log")
+            ticks = LogLocator(subs=(1, 2, 5) if high < 30 * low else (1, 3) if high < 1000 * low else (1,))
+            axes.xaxis.set_major_locator(ticks)
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            label = f"images per bin of {of_arm[0].statistics.radius_mu.histogram.bin_width:g}"
+        axes.set(xlim=(low, high), ylim=(0, top), xlabel="latent radius R = ‖μ‖₂", ylabel=label)
         figures[arm] = figure
     return figures
+
+
+Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def _article_curve(run: EndedRun) -> Curve:
+    """Centres of the article's bins, and the images in each."""
+    histogram = run.statistics.radius_mu.histogram
+    return np.array(histogram.centres), np.array(histogram.counts, np.float64)
+
+
+def _ratio_curve(run: EndedRun) -> Curve:
+    """Centres of bins of equal ratio, and the images in each; empty bins lie between and around them."""
+    if run.ratio_counts is None:  # of the article's bins, as if each had that ratio
+        centres, counts = _article_curve(run)
+        used = slice(0, 1 + max(np.flatnonzero(counts), default=0))
+        return centres[used], (counts * (RATIO - 1) * centres / run.statistics.radius_mu.histogram.bin_width)[used]
+    if not run.ratio_counts:
+        return np.array([]), np.array([])
+    bins = np.arange(min(run.ratio_counts) - 1, max(run.ratio_counts) + 2)
+    counts = np.array([run.ratio_counts.get(int(at), 0) for at in bins], np.float64)
+    return np.exp(math.log(RATIO) * (bins + 0.5)), counts
+
+
+def _last_edge(run: EndedRun) -> float:
+    histogram = run.statistics.radius_mu.histogram
+    return histogram.bin_width * len(histogram.counts)
+
+
+def _radius_extent(runs: Sequence[EndedRun], is_wide: bool) -> tuple[float, float]:
+    """Ends of the axis of radii: in whole tens of bins, as far as images lie; else from the least to the largest."""
+    if is_wide:
+        ends = [end for run in runs for end in (run.statistics.radius_mu.min, run.statistics.radius_mu.max)]
+        positive = [end for end in ends if math.isfinite(end) and end > 0]
+        return min(positive) / RATIO**2, max(positive) * RATIO**2
+    histogram = runs[0].statistics.radius_mu.histogram
+    used = np.flatnonzero(np.sum([run.statistics.radius_mu.histogram.counts for run in runs], axis=0))
+    bins = used[-1] + 1 if used.size else len(histogram.counts)
+    return 0.0, histogram.bin_width * min(len(histogram.counts), 10 * math.ceil(bins / 10))
 
 
 @mpl.rc_context(STYLE)
@@ -299,26 +328,6 @@ def likeness_strips(found: LikenessToControl) -> Figure:
     return figure
 
 
-def courses(arms: ArmRuns) -> dict[str, str]:
-    """Median R over the epochs of each run as an SVG path in COURSE_SIZE, on one logarithmic scale for all runs."""
-    runs = [run for of_arm in arms.values() for run in of_arm]
-    curves = {run.name: run.values("radius_median") for run in runs}
-    positive = np.concatenate([np.empty(0), *(curve[np.isfinite(curve) & (curve > 0)] for curve in curves.values())])
-    if not positive.size:
-        return {}
-    low, high = np.log(positive.min()), np.log(positive.max())
-    width, height = COURSE_SIZE
-    drawn = {}
-    for name, curve in curves.items():
-        shown = np.flatnonzero(np.isfinite(curve) & (curve > 0))
-        if shown.size:
-            x = width * (shown + 1) / max(len(curve), 1)
-            y = height - 1 - (height - 2) * (np.log(curve[shown]) - low) / ((high - low) or 1)
-            points = [f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True)]
-            drawn[name] = f"M{'L'.join([points[0], *points])}"  # a single epoch is a dot
-    return drawn
-
-
 def svg(figure: Figure) -> str:
     """The figure as an SVG document with real text; equal figures give equal bytes."""
     text = io.StringIO()
@@ -334,15 +343,6 @@ def _panel(runs: Sequence[EndedRun]) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     _add_legend(figure, runs)
     return figure, axes
-
-
-def _draw_histograms(axes: Axes, runs: Sequence[EndedRun], right: float, top: float) -> None:
-    for run in _regular_first(runs):
-        histogram = run.statistics.radius_mu.histogram
-        axes.plot(histogram.centres, histogram.counts, **_line(run))
-        if histogram.overflow:
-            marker, height = ("o", histogram.overflow) if histogram.overflow < top else ("^", 0.96 * top)
-            axes.scatter(1.05 * right, height, s=18, marker=marker, color=CLASS_COLOURS[run.run_class], zorder=3)
 
 
 def _mark_article(axes: Axes, radius: float, top: float) -> None:
@@ -400,14 +400,6 @@ def _counts(arm: ArmSummary) -> str:
     counts += " jumped" if shares and arm.unjudged else ""
     counts += f", {shares[1][2].count} with NaN" if len(shares) > 1 else ""
     return f"{counts}, {arm.num_missing} missing" if arm.num_missing else counts
-
-
-def _radius_extent(histograms: Sequence[Histogram]) -> float:
-    """Right end of the radius axis in whole tens of bins: all of them if any image lies beyond, else those in use."""
-    counts = np.sum([histogram.counts for histogram in histograms], axis=0)
-    used = np.flatnonzero(counts)
-    bins = len(counts) if any(histogram.overflow for histogram in histograms) or not used.size else used[-1] + 1
-    return histograms[0].bin_width * min(len(counts), 10 * math.ceil(bins / 10))
 
 
 def _common_scale(curves: Sequence[np.ndarray], logarithmic: bool = False) -> Callable[[Axes], None]:

@@ -195,6 +195,24 @@ def told(arm: ArmSummary) -> list[Endpoint]:
     return found[:1] if len(set(counts)) == 1 else found
 
 
+@dataclass(frozen=True)
+class ToldShare:
+    """An endpoint that is told of an arm."""
+
+    arm: str
+    endpoint: Endpoint
+    share: Share
+
+
+def shares(summary: StudySummary) -> list[ToldShare]:
+    """Every endpoint that is told."""
+    return [
+        ToldShare(name, endpoint, arm.endpoints[endpoint])
+        for name, arm in summary.arms.items()
+        for endpoint in told(arm)
+    ]
+
+
 def rate(share: Share, endpoint: Endpoint) -> str:
     """Count, rate and interval; 0 of n is not 'never'."""
     exact = (
@@ -266,6 +284,11 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
 
 def course(run: RunSummary) -> str:
     """'jump at step 400 (R × 2.1); excursion at 500 (R × 1.6); NaN at step 519', and what a replay made of it."""
+    return "; ".join(part for part in (marks(run), run.verdict) if part)
+
+
+def marks(run: RunSummary) -> str:
+    """The same without the verdict of a replay."""
     said = [mark(each) for each in run.course.marks]
     if run.course.far and run.course.departed is None:
         first = "" if run.course.first_step is None else f" at step {run.course.first_step:,}"
@@ -274,8 +297,6 @@ def course(run: RunSummary) -> str:
         said.append(f"NaN at step {run.nonfinite_step:,}")
     if run.course.unknown_after is not None:
         said.append(f"course unknown after step {run.course.unknown_after:,}")
-    if run.verdict is not None:
-        said.append(run.verdict)
     return "; ".join(said)
 
 

@@ -10,14 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from vaehpc.command import neutral
-from vaehpc.reporting import figures
+from vaehpc.reporting import palette
 
 PAGE_COLOURS = {
-    figures.INK: "--ink",
-    figures.QUIET: "--quiet",
-    figures.RULE: "--rule",
-    figures.PAPER: "--paper",
-    **{colour: f"--{run_class}" for run_class, colour in figures.CLASS_COLOURS.items()},
+    palette.INK: "--ink",
+    palette.QUIET: "--quiet",
+    palette.RULE: "--rule",
+    palette.PAPER: "--paper",
+    **{colour: f"--{run_class}" for run_class, colour in palette.CLASS_COLOURS.items()},
 }
 """Colours of the figures that the page sets itself, so that they follow its dark mode."""
 
@@ -45,7 +45,7 @@ def rendered(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(class_colours=figures.CLASS_COLOURS, **values)
+    return environment.get_template(template).render(class_colours=palette.CLASS_COLOURS, **values)
 
 
 def _neutral(value: object) -> object:
@@ -63,9 +63,14 @@ def inline(drawing: Drawing, name: str) -> Markup:
     element = drawing.svg[drawing.svg.index("<svg") :]
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", element)
+    return Markup(coloured(element).replace("<svg", f'<svg role="img" aria-label="{escape(drawing.alt)}"', 1))
+
+
+def coloured(element: str) -> str:
+    """A figure with the page's colours."""
     for colour, variable in PAGE_COLOURS.items():
         element = element.replace(colour, f"var({variable})")
-    return Markup(element.replace("<svg", f'<svg role="img" aria-label="{escape(drawing.alt)}"', 1))
+    return element
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from vaehpc.reporting.figures import CLASS_COLOURS, INK, QUIET, ROUND, STYLE, WIDTH
+from vaehpc.reporting.figures import ROUND, STYLE, WIDTH
+from vaehpc.reporting.palette import CLASS_COLOURS, INK, QUIET
 from vaehpc.schema.results import InertiaCurve, TriggerMark
 from vaehpc.stats.course import ProbeCurve
 

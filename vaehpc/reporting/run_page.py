@@ -55,6 +55,8 @@ class RunMaterial:
     """Of the training images, (num_train,), by name."""
     images: Mapping[str, bytes] = field(default_factory=dict)
     """PNG files by name, in the order of SAMPLE_IMAGES."""
+    replays: Sequence[str] = ()
+    """Pages of its replays, relative to its own."""
 
 
 def run_page(run: RunMaterial, made_of: str) -> str:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from vaehpc.reporting.explanation import rounded
-from vaehpc.reporting.figures import CLASS_COLOURS, QUIET, STYLE, WIDTH
+from vaehpc.reporting.figures import STYLE, WIDTH
+from vaehpc.reporting.palette import CLASS_COLOURS, QUIET
 from vaehpc.reporting.words import NBSP, counted, enumeration
 from vaehpc.schema.results import Stability
 from vaehpc.stats.departures import Event

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaehpc.reporting import words
-from vaehpc.reporting.figures import ArmRuns, EndedRun
-from vaehpc.schema.config import ArmConfig
+from vaehpc.reporting.courses import Course
+from vaehpc.reporting.figures import EndedRun
+from vaehpc.reporting.words import NO_VALUE
+from vaehpc.schema.config import ArmConfig, StudyConfig
 from vaehpc.schema.plan import PairPlan, PlanConfig
 from vaehpc.schema.results import (
     ComparisonRow,
@@ -25,8 +27,9 @@ from vaehpc.schema.results import (
     StudySummary,
 )
 from vaehpc.stats.quantities import QUANTITIES
+from vaehpc.stats.runs import FoundRun, MeasuredRun
 from vaehpc.study.attempts import all_attempts
-from vaehpc.study.files import RunDir, StudyDir
+from vaehpc.study.files import StudyDir
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class RunRow:
     name: str
     summary: RunSummary
     num_attempts: int
+    """Starts of its training; of any task if it is missing, because its records may be damaged."""
     course: str | None
-    """Its radius over the epochs as the path of a small curve."""
+    """Its radius over the steps as the path of a small curve."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,19 @@ class ComparisonLine:
     cells: list[Cell]
 
 
-def run_rows(study: StudyDir, summary: StudySummary, courses: Mapping[str, str]) -> list[RunRow]:
+def run_rows(
+    study: StudyDir, summary: StudySummary, found: Sequence[FoundRun], courses: Mapping[str, str]
+) -> list[RunRow]:
     """Every run of the study, missing ones too."""
     return [
-        RunRow(name, found, num_attempts(study.run(name), found), courses.get(name))
-        for name, found in summary.runs.items()
+        RunRow(
+            run.config.name,
+            summary.runs[run.config.name],
+            run.trained.num_attempts if isinstance(run, MeasuredRun) else len(all_attempts(study.run(run.config.name))),
+            courses.get(run.config.name),
+        )
+        for run in found
     ]
-
-
-def num_attempts(run: RunDir, found: RunSummary) -> int:
-    """Starts of the training; of any task if the run is missing, because its records may be damaged."""
-    return len(all_attempts(run)) if found.run_class is None else run.trained().num_attempts
 
 
 def settings(arm: ArmConfig) -> dict[str, str]:
@@ -89,7 +95,7 @@ def differing_settings(arms: Mapping[str, ArmConfig]) -> dict[str, list[str]]:
     """Settings in which the arms differ: one value per arm."""
     of_arms = [settings(arm) for arm in arms.values()]
     keys = dict.fromkeys(key for of_arm in of_arms for key in of_arm)
-    values = {key: [of_arm.get(key, words.NO_VALUE) for of_arm in of_arms] for key in keys}
+    values = {key: [of_arm.get(key, NO_VALUE) for of_arm in of_arms] for key in keys}
     return {key: of_key for key, of_key in values.items() if len(set(of_key)) > 1}
 
 
@@ -99,50 +105,53 @@ def shared_settings(arms: Mapping[str, ArmConfig]) -> dict[str, str]:
     return {key: value for arm in arms.values() for key, value in settings(arm).items() if key not in differing}
 
 
-def machines(study: StudyDir, runs: ArmRuns) -> Counter[tuple[str, int, str]]:
+def machines(found: Sequence[FoundRun]) -> Counter[tuple[str, int, str]]:
     """(device, threads, code version) of the trainings, and how many runs had each."""
-    trained = [study.run(run.name).trained() for of_arm in runs.values() for run in of_arm]
+    trained = [run.trained for run in found if isinstance(run, MeasuredRun)]
     return Counter((record.device, record.threads, record.provenance.code_version) for record in trained)
 
 
-def comparison_lines(study: StudyDir, summary: StudySummary) -> list[ComparisonLine]:
+def comparison_lines(study: StudyDir, config: StudyConfig, summary: StudySummary) -> list[ComparisonLine]:
     """The rows of 'article / measured' with one cell per arm."""
     rows = summary.comparison.rows if summary.comparison else ()
-    return [ComparisonLine(row, [cell(row, arm, study, summary) for arm in summary.arms]) for row in rows]
+    return [ComparisonLine(row, [cell(row, arm, study, config, summary) for arm in summary.arms]) for row in rows]
 
 
-def cell(row: ComparisonRow, arm: str, study: StudyDir, summary: StudySummary) -> Cell:
+def cell(row: ComparisonRow, arm: str, study: StudyDir, config: StudyConfig, summary: StudySummary) -> Cell:
     """What the runs of an arm, or the arm itself, measured of a quantity of the article."""
     if arm in row.measured:  # a share of runs: never without its counts
         share = summary.arms[arm].endpoints["diverged"]
         return Cell(words.of_ended(share), words.interval(share))
     names = [name for name, run in summary.runs.items() if run.arm == arm]
     if row.images:
-        return image_cell(row, names, study, summary)
-    return spread_cell([row.measured[name] for name in names if name in row.measured], row.nan)
+        return (
+            image_cell(row, names, study, summary) if row.of in (config.arms[arm].kind, "any") else Cell(NO_VALUE, "")
+        )
+    values = [row.measured[name] for name in names if name in row.measured]
+    return spread_cell(values, row.nan, words.mode(math.inf, config.plan.radius))
 
 
 def image_cell(row: ComparisonRow, names: Sequence[str], study: StudyDir, summary: StudySummary) -> Cell:
     """A link to the first run that has such an image of its end."""
-    is_vae = {run.name: run.arm.vae is not None for run in study.config().runs() if run.name in names}
-    comparable = [name for name in names if row.of == "any" or is_vae[name] == (row.of == "vae")]
-    if not comparable:
-        return Cell(words.NO_VALUE, "")
-    finite = [name for name in comparable if summary.runs[name].run_class != "nonfinite"]
+    finite = [name for name in names if summary.runs[name].run_class != "nonfinite"]
     pictured = [name for name in finite if (study.run(name).images / row.images[0]).exists()]
     return Cell("images", pictured[0], pictured[0]) if pictured else Cell(words.NOT_MEASURED, "")
 
 
-def spread_cell(values: Sequence[float], nan: str = "") -> Cell:
-    """Median and range; how many are NaN, where that has a meaning."""
+def spread_cell(values: Sequence[float], nan: str = "", beyond: str = "∞") -> Cell:
+    """Median and range; how many are NaN, where that has a meaning. `beyond` stands for infinity."""
+
+    def said(value: float) -> str:
+        return beyond if value == math.inf else words.number(value)
+
     known = [value for value in values if not math.isnan(value)]
     lost = len(values) - len(known)
     without = f"{nan} in {lost} of {len(values)}" if nan and lost else ""
     if not known:
-        return Cell(without or words.NO_VALUE, "")
-    low, high = words.number(min(known)), words.number(max(known))
+        return Cell(without or NO_VALUE, "")
+    low, high = said(min(known)), said(max(known))
     spread = f"{low} to {high}" if low != high else ""
-    return Cell(words.number(statistics.median(known)), "; ".join(part for part in (spread, without) if part))
+    return Cell(said(statistics.median(known)), "; ".join(part for part in (spread, without) if part))
 
 
 def cloud_lines(summary: StudySummary) -> list[tuple[str, list[Cell]]]:
@@ -201,6 +210,15 @@ def csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def course_rows(courses: Sequence[Course]) -> list[dict[str, Any]]:
+    """R over the steps of every run: a row per run and probe."""
+    return [
+        {"run": course.name, "class": course.kind, "step": step, "radius_median": radius}
+        for course in courses
+        for step, radius in zip(course.steps.tolist(), course.radii.tolist(), strict=True)
+    ]
 
 
 def event_rows(curves: EventCurves) -> list[dict[str, Any]]:

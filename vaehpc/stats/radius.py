@@ -80,6 +80,20 @@ def radius_histogram(radius: FloatArray, bin_width: float, num_bins: int) -> His
     return Histogram(bin_width=bin_width, counts=tuple(within), overflow=overflow)
 
 
+RATIO = 1.03
+"""Of the ends of a bin; near R = 16.5 it is as wide as one of the article's."""
+
+
+def ratio_histogram(radius: FloatArray) -> dict[int, int]:
+    """Counts of finite radii with RATIO^k <= R < RATIO^(k + 1), by k: every radius has a bin; empty ones are left out.
+
+    At R = 0, which has none, an image is left out.
+    """
+    positive = np.asarray(radius, np.float64)[np.isfinite(radius) & (radius > 0)]
+    bins, counts = np.unique(np.floor(np.log(positive) / math.log(RATIO)).astype(np.int64), return_counts=True)
+    return dict(zip(bins.tolist(), counts.tolist(), strict=True))
+
+
 def histogram_mode(histogram: Histogram) -> float:
     """Centre of the fullest bin, the lowest of equals; infinity for the overflow bin, NaN if nothing was counted."""
     fullest = max(*histogram.counts, histogram.overflow)

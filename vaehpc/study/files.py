@@ -351,6 +351,11 @@ class RunDir:
         """The statistics of the run's latents."""
         return read_model(self.statistics_path, LatentStatistics)
 
+    def radii(self, sha256: str | None = None) -> npt.NDArray[np.float32] | None:
+        """R = ||mu||_2 of every image, (num_images,); None if the file is gone, UserError if it is damaged."""
+        path = self.statistics_arrays / "radius_mu.npy"
+        return read_array(path, sha256) if path.exists() else None
+
     def history(self, sha256: str | None = None) -> list[EpochRecord]:
         """One record per finished epoch; UserError if the file is damaged, or not of this SHA-256, if that is known."""
         try:
@@ -397,6 +402,9 @@ class StudyDir:
         """Which process runs the study on this machine."""
         self.summary_path = self.path / "summary.json"
         self.runs_table = self.path / "runs.parquet"
+        self.runs_csv = self.path / "runs.csv"
+        self.columns_csv = self.path / "columns.csv"
+        """What the columns of both mean."""
         self.figures = self.path / "figures"
         self.report = self.path / "report.html"
         self.report_text = self.path / "report.md"
@@ -409,6 +417,7 @@ class StudyDir:
         """Of a replay: the state that its null forks start from."""
         self.replay_path = self.path / "replay.json"
         self.replay_page = self.path / "replay.md"
+        self.replay_html = self.path / "replay.html"
 
     def make_jobs(self) -> None:
         """Make the folder of the jobs, which others may read and nobody else may write to, whatever the umask."""

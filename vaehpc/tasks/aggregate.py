@@ -1,4 +1,4 @@
-"""Sum up a study: read every run's results, write summary.json and runs.parquet, pages of runs, figures and report.
+"""Sum up a study: read every run's results, write summary.json, tables of runs, pages of runs, figures and report.
 
 May run at any time, also beside trainings: a run without results is missing, and the next aggregate replaces the files.
 """
@@ -6,7 +6,6 @@ May run at any time, also beside trainings: a run without results is missing, an
 from __future__ import annotations
 
 import logging
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
-from vaehpc.command import UserError, explained
+from vaehpc.command import UserError
+from vaehpc.reporting.answers import MOST_NAMED, left_runs
 from vaehpc.reporting.crate import crate
-from vaehpc.reporting.document import write_report
+from vaehpc.reporting.document import Known, write_report
+from vaehpc.reporting.explanation import first_departure
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import PairDistances, StudySummary
 from vaehpc.stats.comparison import Reference
@@ -26,10 +28,11 @@ from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.runs import FoundRun, MeasuredRun
 from vaehpc.stats.summary import summarise
-from vaehpc.study.files import StudyDir, declaration, read_array, write_model, write_text
+from vaehpc.study.files import StudyDir, declaration, read_array, write_model, write_text, written_aside
+from vaehpc.study.tables import dictionary
 from vaehpc.tasks.found import read_run
-from vaehpc.tasks.pages import write_pages
-from vaehpc.tasks.verdict import verdicts_of
+from vaehpc.tasks.pages import recorded, write_pages
+from vaehpc.tasks.verdict import lines, replays_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +40,29 @@ SAME_RADIUS = 1e-5
 """Relative: a radius is kept in float32."""
 
 ARROW = {float: pa.float64(), int: pa.int64(), str: pa.string()}
+
+
+def column(name: str, kind: pa.DataType, words: str, unit: str = "") -> pa.Field:
+    """A column that says what it means."""
+    return pa.field(name, kind, metadata={"words": words, "unit": unit})
+
+
 RUNS_TABLE = pa.schema(
     [
-        ("run", pa.string()),
-        ("arm", pa.string()),
-        ("seed", pa.int64()),
-        ("class", pa.string()),
-        ("onset_step", pa.int64()),
-        ("onset_kind", pa.string()),
-        ("ever_diverged", pa.bool_()),
-        ("verdict", pa.string()),
-        ("missing_stage", pa.string()),
-        ("last_words", pa.string()),
-        ("followed_steps", pa.int64()),
-        *(
-            pa.field(quantity.name, ARROW[quantity.kind], metadata={"words": quantity.words, "unit": quantity.unit})
-            for quantity in QUANTITIES
+        column("run", pa.string(), "name: ARM-seedNNN"),
+        column("arm", pa.string(), "arm of the study"),
+        column("seed", pa.int64(), "runs of equal seeds share initial weights and batches"),
+        column("class", pa.string(), "class at the end; null: missing"),
+        column(
+            "onset_step", pa.int64(), "steps done at the probe that saw the first jump or growth; null: none", "steps"
         ),
+        column("onset_kind", pa.string(), "jump or growth"),
+        column("ever_diverged", pa.bool_(), "jumped, grew, or ended beyond the limit; null: that is not judged"),
+        column("verdict", pa.string(), "of the replays beside the study"),
+        column("missing_stage", pa.string(), "stage without a result; null: the run ended"),
+        column("last_words", pa.string(), "end of the log of a missing run"),
+        column("followed_steps", pa.int64(), "steps up to which its radius was seen", "steps"),
+        *(column(quantity.name, ARROW[quantity.kind], quantity.words, quantity.unit) for quantity in QUANTITIES),
     ]
 )
 """Columns of runs.parquet: what a RunSummary tells of every run, then the quantities of one that ended; else null."""
@@ -69,11 +78,13 @@ def run(directory: str) -> None:
     config = study.config()
     runs = [read_run(study.run(run.name), run) for run in config.runs()]
     summary = summarise(config, runs, read_reference(), measure_pairs(study, config, runs))
-    summary = judged_again(summary, verdicts_of(study, config.name))
+    replays = replays_of(study, config.name)
+    summary = judged_again(summary, {run: lines(of_run) for run, of_run in replays.items()})
     write_model(study.summary_path, summary)
-    write_table(study.runs_table, runs_table(summary, runs))
-    write_pages(study, config, summary)
-    write_report(study, summary)
+    write_tables(study, runs_table(summary, runs))
+    pages = {run: [f"../{replay.page}" for replay in of_run] for run, of_run in replays.items()}
+    write_pages(study, config, summary, pages)
+    write_report(study, summary, Known(runs, causes_of(study, summary), pages))
     write_text(study.crate, crate(study, config, summary))
     logger.info("%s: %s", config.name, study.report)
 
@@ -177,12 +188,23 @@ def runs_table(summary: StudySummary, runs: Sequence[FoundRun]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=RUNS_TABLE)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write aside, then rename: `path` is never seen half-written."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+def write_tables(study: StudyDir, table: pa.Table) -> None:
+    """runs.parquet, the same as CSV, and what its columns mean.
+
+    Raises:
+        UserError: the disk is full, or the folder may not be written.
+    """
+    with written_aside(study.runs_table) as aside:
         pq.write_table(table, aside)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise explained(error, path) from error
+    for path, content in ((study.runs_csv, table), (study.columns_csv, dictionary(table.schema))):
+        with written_aside(path) as aside:
+            csv.write_csv(content, aside)
+
+
+def causes_of(study: StudyDir, summary: StudySummary) -> dict[str, str]:
+    """What left its band first in each run that the report names at its beginning, as far as its recorder knows."""
+    found = {}
+    for name in left_runs(summary)[:MOST_NAMED]:
+        if summary.runs[name].run_class is not None and (record := recorded(study.run(name))) is not None:
+            found[name] = first_departure(record, summary.runs[name])
+    return found

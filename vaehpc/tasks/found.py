@@ -19,7 +19,8 @@ from vaehpc.stats.limits import limits_acted
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.study.attempts import all_attempts, starts_of, tail
 from vaehpc.study.files import RunDir, step_of
-from vaehpc.tasks.recorded import read_curve, read_probe, read_steps, sha256_of
+from vaehpc.tasks.probe import read_curve, read_probe, sha256_of
+from vaehpc.tasks.recorded import read_steps
 
 logger = logging.getLogger(__name__)
 

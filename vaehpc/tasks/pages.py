@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -22,7 +22,8 @@ from vaehpc.stats.threads import num_threads
 from vaehpc.study.files import RunDir, StudyDir, read_array, read_bytes, read_words, write_text
 from vaehpc.study.provenance import provenance
 from vaehpc.tasks.found import curve_of
-from vaehpc.tasks.recorded import NO_CURVE, read_recorded
+from vaehpc.tasks.probe import NO_CURVE
+from vaehpc.tasks.recorded import read_recorded
 from vaehpc.tasks.statistics import load_attributes
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,13 @@ DRAWN = ("principal_variances", "mahalanobis_qq")
 """Arrays of statistics/ that a page draws, beside the t-SNE maps."""
 
 
-def write_pages(study: StudyDir, config: StudyConfig, summary: StudySummary) -> None:
+def write_pages(
+    study: StudyDir, config: StudyConfig, summary: StudySummary, replays: Mapping[str, Sequence[str]] | None = None
+) -> None:
     """Write the page of every run, also of one that is missing, unless it is there and nothing of it has changed.
 
-    Many pages are drawn by as many processes as this task has processors.
+    Many pages are drawn by as many processes as this task has processors. `replays` are the pages of the replays of
+    runs, relative to the study's directory.
 
     Raises:
         UserError: the folder may not be written, or the disk is full.
@@ -48,9 +52,10 @@ def write_pages(study: StudyDir, config: StudyConfig, summary: StudySummary) -> 
     wanted = []
     for run in config.runs():
         found, target = summary.runs[run.name], study.page(run.name)
-        made_of = fingerprint(study.run(run.name), found, has_attributes)
+        links = [f"../{page}" for page in (replays or {}).get(run.name, ())]
+        made_of = fingerprint(study.run(run.name), found, has_attributes, links)
         if made_of not in read_words(target)[:LENGTH_OF_HEAD]:
-            wanted.append((study, run, found, has_attributes, made_of))
+            wanted.append((study, run, found, has_attributes, links, made_of))
     num_processes = min(num_threads(), len(wanted) // PAGES_PER_PROCESS)
     if num_processes < 2:
         for page in wanted:
@@ -62,14 +67,16 @@ def write_pages(study: StudyDir, config: StudyConfig, summary: StudySummary) -> 
             pass
 
 
-def write_page(study: StudyDir, config: RunConfig, found: RunSummary, has_attributes: bool, made_of: str) -> None:
+def write_page(
+    study: StudyDir, config: RunConfig, found: RunSummary, has_attributes: bool, replays: Sequence[str], made_of: str
+) -> None:
     """Read what a run has left, and draw it."""
     attributes = attributes_of(config) if has_attributes else None
-    material = read_material(study.run(config.name), config, found, attributes)
+    material = read_material(study.run(config.name), config, found, attributes, replays)
     write_text(study.page(config.name), run_page(material, made_of))
 
 
-def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool) -> str:
+def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool, replays: Sequence[str]) -> str:
     """Changes where a page would: with the code, with what is said of the run, with the files that it is made of."""
     single = (run_dir.trained_path, run_dir.statistics_path, run_dir.history_path, run_dir.probe, run_dir.steps)
     several = (*run_dir.trigger_dirs(), *run_dir.statistics_arrays.glob("*"), *run_dir.images.glob("*"))
@@ -77,7 +84,7 @@ def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool) -> str
     for path in (*single, *sorted(several)):
         with contextlib.suppress(OSError):
             files.append(f"{path} {path.stat().st_mtime_ns}")
-    said = [provenance().code_version, found.model_dump_json(), str(has_attributes), *files]
+    said = [provenance().code_version, found.model_dump_json(), str(has_attributes), *replays, *files]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
@@ -98,6 +105,7 @@ def read_material(
     config: RunConfig,
     summary: RunSummary,
     attributes: Mapping[str, npt.NDArray[np.bool_]] | None,
+    replays: Sequence[str] = (),
 ) -> RunMaterial:
     """What a run has left. Of one that is missing nothing is believed but its probe and its recorder."""
     is_missing = summary.run_class is None
@@ -114,6 +122,7 @@ def read_material(
         arrays={} if statistics is None else read_arrays(run_dir, statistics),
         attributes=attributes,
         images={} if trained is None else read_images(run_dir, trained),
+        replays=replays,
     )
 
 

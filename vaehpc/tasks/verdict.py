@@ -1,4 +1,4 @@
-"""Judge a replay: read how its forks ended, write replay.json and, for reading, replay.md.
+"""Judge a replay: read how its forks ended, write replay.json and, for reading, replay.md and replay.html.
 
 May run at any time: a fork without a result is missing, and the next verdict replaces the files.
 """
@@ -9,10 +9,12 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from vaehpc.command import UserError
+from vaehpc.reporting.replay_page import replay_page
 from vaehpc.schema.config import ArmConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import (
@@ -47,7 +49,7 @@ from vaehpc.stats.replay import (
 from vaehpc.study.files import RunDir, StudyDir, read_model, write_model, write_text
 from vaehpc.study.provenance import provenance
 from vaehpc.tasks.found import require_own_settings, require_trained
-from vaehpc.tasks.recorded import read_curve, read_probe
+from vaehpc.tasks.probe import read_curve, read_probe
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,11 @@ def run(directory: str) -> None:
     result = judged(study)
     write_model(study.replay_path, result)
     write_text(study.replay_page, page(result))
+    source = result.replay.source.rpartition("/")[0]
+    probes = {fork.run: read_probe(study.run(fork.run).probe) for of in result.variants for fork in of.forks}
+    said = [source_words(result.replay), fork_words(result)]
+    beside = f"../{source}" if (study.path.parent / source / "study.json").exists() else None
+    write_text(study.replay_html, replay_page(result, said, read_probe(source_probe(study)), probes, beside))
     logger.info("%s: %s", result.study, result.verdict)
 
 
@@ -250,8 +257,17 @@ def tally_of(forks: Sequence[ForkResult], num_repeats: int) -> Tally:
 # Verdicts of a study's runs
 
 
-def verdicts_of(study: StudyDir, name: str) -> dict[str, str]:
-    """The verdicts of the replays beside a study, by its runs' names; of several of one run in the order of steps.
+@dataclass(frozen=True)
+class Replayed:
+    """A replay that lies beside a study."""
+
+    result: ReplayResult
+    page: str
+    """Relative to the folder of the studies."""
+
+
+def replays_of(study: StudyDir, name: str) -> dict[str, list[Replayed]]:
+    """The replays beside a study, by its runs' names; of several of one run in the order of steps.
 
     One that is damaged or has missing forks is passed over.
 
@@ -259,7 +275,7 @@ def verdicts_of(study: StudyDir, name: str) -> dict[str, str]:
         study: whose runs were replayed.
         name: of the study.
     """
-    found: list[ReplayResult] = []
+    found: list[Replayed] = []
     for path in study.path.parent.glob("*/replay.json"):
         try:
             result = read_model(path, ReplayResult)
@@ -271,12 +287,18 @@ def verdicts_of(study: StudyDir, name: str) -> dict[str, str]:
         if any(of.num_missing for of in result.variants):
             logger.warning("%s is passed over: forks are missing", path)
             continue
-        found.append(result)
-    lines: dict[str, str] = {}
-    for result in sorted(found, key=lambda result: (result.replay.step, result.study)):
-        run = result.replay.source.rpartition("/")[2]
-        lines[run] = f"{lines[run]} {verdict_line(result)}" if run in lines else verdict_line(result)
-    return lines
+        of_forks = StudyDir(path.parent)
+        page = of_forks.replay_html if of_forks.replay_html.exists() else of_forks.replay_page
+        found.append(Replayed(result, f"{path.parent.name}/{page.name}"))
+    runs: dict[str, list[Replayed]] = {}
+    for replayed in sorted(found, key=lambda replayed: (replayed.result.replay.step, replayed.result.study)):
+        runs.setdefault(replayed.result.replay.source.rpartition("/")[2], []).append(replayed)
+    return runs
+
+
+def lines(replays: Sequence[Replayed]) -> str:
+    """The verdicts of the replays of one run."""
+    return " ".join(verdict_line(replayed.result) for replayed in replays)
 
 
 # Words

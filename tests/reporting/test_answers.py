@@ -1,0 +1,108 @@
+import re
+
+import pytest
+
+from tests import plant
+from vaehpc.launch import parsed
+from vaehpc.reporting import answers, words
+from vaehpc.stats.planning import power
+from vaehpc.study.files import StudyDir
+
+
+def plain(sentences) -> str:
+    return " ".join(sentences).replace(words.NBSP, " ")
+
+
+def test_how_often_has_the_counts_of_the_summary(mixed):
+    _, summary = mixed
+    found = {line.arm: line for line in answers.how_often(summary)}
+    assert list(found) == ["ae", "vae-tiny", "vae-eps5"]
+    line = found["vae-tiny"]
+    share = summary.arms["vae-tiny"].endpoints["diverged"]
+    assert (line.counts, line.did, line.middle) == ("2 of 7", "diverged", 2 / 7)
+    assert (line.low, line.high) == (share.interval.low, share.interval.high)
+    assert line.others == "1 collapsed, 1 missing"
+    assert found["vae-eps5"].others == "1 NaN"
+
+
+def test_of_many_arms_those_with_most_events_are_first(mixed):
+    _, summary = mixed
+    arms = {f"arm-{at}": summary.arms["ae"] for at in range(20)} | {"left": summary.arms["vae-tiny"]}
+    found = answers.how_often(summary.model_copy(update={"arms": arms}))
+    assert found[0].arm == "left"
+    assert len(found) == answers.MOST_ARMS
+
+
+def test_how_sure_says_what_so_many_seeds_cannot_show(mixed):
+    study, summary = mixed
+    config = study.config()
+    said = plain(answers.how_sure(config, summary))
+    assert "No difference between arms is shown (6 planned tests). That is no proof of equal rates." in said
+    assert "0 of 8 would still allow a rate of up to 36.9 % (ae)." in said
+    (needed,) = re.findall(r"against 0 % with a probability of [^;]*; 80 % takes (\d+) seeds per arm", said)
+    plan, seeds = config.plan.contrasts, int(needed)
+    alpha = (1 - config.plan.level) / max(each.family for each in answers.confirmatory(summary)) / 2
+    assert power(seeds, seeds, plan.rate, plan.versus, alpha) >= plan.power
+    assert power(seeds - 1, seeds - 1, plan.rate, plan.versus, alpha) < plan.power
+
+
+def test_a_difference_that_holds_is_told_with_its_counts(tmp_path):
+    classes = {"ae": ["regular"] * 16, "vae-tiny": ["diverged"] * 12 + ["regular"] * 4}
+    study, summary = plant.classed(tmp_path / "shown", classes)
+    said = plain(answers.how_sure(study.config(), summary))
+    assert "vae-tiny diverged more often than ae: 12 of 16 against 0 of 16, Holm-adjusted p < 0.0001." in said
+    assert "No difference" not in said
+    assert "launch" not in plain(step.line for step in answers.what_next(study, study.config(), summary))
+
+
+def test_an_unsound_control_comes_first(mixed):
+    study, summary = mixed
+    faulty = summary.arms["ae"].model_copy(update={"control_faults": {"ae-seed000": "diverged"}})
+    said = answers.how_sure(study.config(), summary.model_copy(update={"arms": summary.arms | {"ae": faulty}}))
+    assert said[0] == "The control ae is not sound: classes judged by it are exploratory."
+
+
+def test_which_runs_are_named_with_their_cause(mixed):
+    _, summary = mixed
+    found = answers.which_runs(summary, {"vae-tiny-seed001": "log_var_max left its band first, at step 109"})
+    assert [run.name for run in found] == [
+        "vae-tiny-seed001",
+        "vae-tiny-seed005",
+        "vae-eps5-seed001",
+        "vae-tiny-seed006",
+        "vae-tiny-seed002",
+    ]
+    assert found[0].did == "diverged, R = 66.10; jump, left between steps 300 and 400 (R × 4.115)"
+    assert found[0].cause == "log_var_max left its band first, at step 109"
+    assert found[2].did == "NaN at step 100"
+    assert found[-1].did == "missing: no result of train"
+
+
+def test_a_verdict_is_the_cause(mixed):
+    _, summary = mixed
+    judged = summary.runs["vae-tiny-seed001"].model_copy(update={"verdict": "(gradient spike)"})
+    runs = summary.runs | {"vae-tiny-seed001": judged}
+    found = answers.which_runs(summary.model_copy(update={"runs": runs}), {"vae-tiny-seed001": "a signal"})
+    assert found[0].cause == "(gradient spike)"
+
+
+def test_what_next_are_lines_that_the_commands_take(tmp_path):
+    """As they stand, from the folder that holds 'runs'; what is to be launched is the study itself, with more seeds."""
+    classes = {"ae": ["regular"] * 3, "vae-tiny": ["diverged", "regular", None]}
+    study, summary = plant.classed(tmp_path / "runs" / "named", classes)
+    steps = answers.what_next(study, study.config(), summary)
+    assert [step.line for step in steps[:3]] == [
+        "vaehpc status named --failures",
+        "vaehpc explain named --run vae-tiny-seed000",
+        "vaehpc replay named --run vae-tiny-seed000",
+    ]
+    verb, *line = steps[3].line.removeprefix("vaehpc ").replace("[the settings of the first launch] ", "").split()
+    assert verb == "launch"
+    asked = parsed(line)
+    assert (asked.preset, asked.study, asked.arms) == ("demo", "named", ("ae", "vae-tiny"))
+    assert asked.seeds is not None and asked.seeds > 3
+
+
+@pytest.mark.parametrize(("folder", "named"), [("runs", "small"), ("other runs", "'other runs/small'")])
+def test_a_study_is_named_as_a_command_takes_it(tmp_path, folder, named):
+    assert answers.named(StudyDir(tmp_path / folder / "small")) == named

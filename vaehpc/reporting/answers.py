@@ -1,0 +1,306 @@
+"""What a reader asks first of a study, each in a line or two: how often, how sure, which runs, what next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from vaehpc.command import UserError
+from vaehpc.reporting import findings
+from vaehpc.reporting.words import NO_VALUE, counted, enumeration, interval, no_end, number, of_ended, percent
+from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.plan import Endpoint
+from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, RunSummary, StudySummary
+from vaehpc.stats.planning import MOST_SEEDS, seeds_needed
+from vaehpc.study.files import StudyDir
+from vaehpc.study.presets import PRESETS, Preset, configured_arms, named_arms
+
+MOST_NAMED = 6
+"""Runs that the first screen names; the table of runs has all."""
+MOST_ARMS = 10
+"""Arms with a line on the first screen; the tables have all."""
+MOST_SHOWN = 3
+"""Tests that it tells each in a line."""
+
+
+# How often
+
+
+@dataclass(frozen=True)
+class Often:
+    """What the runs of an arm did, in numbers."""
+
+    arm: str
+    did: str
+    """'diverged', 'jumped'."""
+    counts: str
+    rate: str
+    interval: str
+    low: float | None
+    """None, as the next two: nothing ended."""
+    middle: float | None
+    high: float | None
+    others: str
+    """'2 became NaN, 1 missing'."""
+
+    @property
+    def label(self) -> str:
+        """The interval in words."""
+        return f"{self.arm}: {self.counts} ended runs {self.did}, a rate of {self.rate}, interval {self.interval}"
+
+
+def how_often(summary: StudySummary) -> list[Often]:
+    """A line per arm; where there are many, those with most events first."""
+    found = [often(name, arm) for name, arm in summary.arms.items()]
+    if len(found) <= MOST_ARMS:
+        return found
+    return sorted(found, key=lambda line: -(line.middle or 0))[:MOST_ARMS]
+
+
+def often(name: str, arm: ArmSummary) -> Often:
+    """The first endpoint that is told of an arm, and what else became of its runs."""
+    counts = [
+        (arm.num_nonfinite, "NaN"),
+        (sum(arm.returned_how.values()), "came back"),
+        (arm.num_collapsed, "collapsed"),
+        (arm.num_missing, "missing"),
+    ]
+    others = ", ".join(f"{count} {what}" for count, what in counts if count)
+    if not (endpoints := findings.told(arm)):
+        return Often(name, "", "none ended", NO_VALUE, NO_VALUE, None, None, None, others)
+    share = arm.endpoints[endpoints[0]]
+    ends = share.interval
+    did = findings.ENDPOINTS[endpoints[0]]
+    return Often(
+        name, did, of_ended(share), percent(share.rate), interval(share), ends.low, share.rate, ends.high, others
+    )
+
+
+# How sure
+
+
+def how_sure(config: StudyConfig, summary: StudySummary) -> list[str]:
+    """What the tests show, what none of so many allows, and how many seeds would decide."""
+    return [*what_is_shown(config, summary), *none_is_not_never(summary), *what_it_takes(config, summary)]
+
+
+def what_is_shown(config: StudyConfig, summary: StudySummary) -> list[str]:
+    """The confirmatory tests in a line each; where controls are not sound, that first."""
+    alpha, said = 1 - config.plan.level, []
+    unsound = list(dict.fromkeys(arm.control for arm in summary.arms.values() if arm.control_faults))
+    if unsound:
+        controls = enumeration([str(name) for name in unsound])
+        said.append(f"The control {controls} is not sound: classes judged by it are exploratory.")
+    contrasts = confirmatory(summary)
+    if config.plan.contrasts.looks and (summary.look is None or not summary.look.stops):
+        return [*said, findings.tested(config, summary)[0]]
+    shown = [
+        difference(each, endpoint)
+        for each in contrasts
+        for endpoint, test in each.tests.items()
+        if findings.is_shown(test, alpha)
+    ]
+    if len(shown) > MOST_SHOWN:
+        shown = [*shown[: MOST_SHOWN - 1], f"{len(shown) - MOST_SHOWN + 1} more differences are shown, below."]
+    if shown:
+        return [*said, *shown]
+    if not contrasts:
+        none = "Nothing was tested that could confirm a difference." if summary.contrasts else "Nothing was tested."
+        return [*said, none]
+    tests = counted(sum(len(each.tests) for each in contrasts), "planned test")
+    return [*said, f"No difference between arms is shown ({tests}). That is no proof of equal rates."]
+
+
+def difference(contrast: Contrast, endpoint: Endpoint) -> str:
+    """'vae-tiny diverged more often than ae: 5 of 8 against 0 of 8, Holm-adjusted p = 0.026.'"""
+    test = contrast.tests[endpoint]
+    often = "more" if is_more(test) else "less"
+    said = (
+        f"{contrast.arm} {findings.ENDPOINTS[endpoint]} {often} often than {contrast.reference}:"
+        f" {findings.counts(test)}, Holm-adjusted {findings.p_words(test.holm)}"
+    )
+    return f"{said}, however the missing runs end." if findings.range_of_p(test) else f"{said}."
+
+
+def confirmatory(summary: StudySummary) -> list[Contrast]:
+    """Contrasts whose tests are adjusted."""
+    return [each for each in summary.contrasts if any(test.holm is not None for test in each.tests.values())]
+
+
+def is_more(test: EndpointTest) -> bool:
+    """Whether the arm's share is the larger."""
+    return test.count * test.reference_ended > test.reference_count * test.num_ended
+
+
+def none_is_not_never(summary: StudySummary) -> Iterator[str]:
+    """The upper end where no run of an arm left."""
+    zeros: dict[str, list[str]] = {}
+    for name, arm in summary.arms.items():
+        endpoints: Sequence[Endpoint] = findings.told(arm)[:1]
+        for share in (arm.endpoints[endpoint] for endpoint in endpoints):
+            if not share.count:
+                said = f"0 of {share.num_ended} would still allow a rate of up to {percent(share.interval.high)}"
+                zeros.setdefault(said, []).append(name)
+    for said, names in zeros.items():
+        arms = enumeration(names) if len(names) <= MOST_SHOWN else f"{len(names)} arms"
+        yield f"{said} ({arms})."
+
+
+def what_it_takes(config: StudyConfig, summary: StudySummary) -> list[str]:
+    """Power of so many seeds, and the seeds that a decision takes."""
+    contrasts, plan = confirmatory(summary), config.plan.contrasts
+    if not contrasts:
+        return []
+    powers = sorted(each.power for each in contrasts)
+    chance = " to ".join(dict.fromkeys([percent(powers[0]), percent(powers[-1])]))
+    said = f"So many seeds find {percent(plan.rate)} against {percent(plan.versus)} with a probability of {chance}"
+    needed = seeds_for(config, contrasts, plan.rate, plan.versus)
+    return [f"{said}; {percent(plan.power)} takes {seeds_words(needed)}."]
+
+
+def seeds_for(config: StudyConfig, contrasts: Sequence[Contrast], rate: float, versus: float) -> int | None:
+    """Seeds per arm that tell these rates at the first of Holm's thresholds; None: more than can be enumerated."""
+    threshold = (1 - config.plan.level) / max(each.family for each in contrasts)
+    two_sided = any(each.alternative == "two-sided" for each in contrasts)
+    return seeds_needed(rate, versus, config.plan.contrasts.power, threshold / 2 if two_sided else threshold)
+
+
+def seeds_words(needed: int | None) -> str:
+    """'38 seeds per arm'."""
+    return f"more than {MOST_SEEDS:,} seeds per arm" if needed is None else f"{counted(needed, 'seed')} per arm"
+
+
+# Which runs
+
+
+@dataclass(frozen=True)
+class Left:
+    """A run that left, or is missing."""
+
+    name: str
+    did: str
+    """'diverged: jump at step 400 (R × 4.1)'."""
+    cause: str
+    """In a line; '' where nothing is known."""
+
+
+CAME_BACK = 2
+"""Place of such runs among those that left."""
+
+
+def left_runs(summary: StudySummary) -> list[str]:
+    """Runs that a reader will ask for: diverged, NaN, those that came back, collapsed, missing."""
+    places = {name: place for name, run in summary.runs.items() if (place := _place(run)) is not None}
+    return sorted(places, key=lambda name: places[name])
+
+
+def _place(run: RunSummary) -> int | None:
+    kinds = ("diverged", "nonfinite", "collapsed", None)
+    if run.course.departed and run.run_class not in kinds:
+        return CAME_BACK
+    return {"diverged": 0, "nonfinite": 1, "collapsed": 3, None: 4}.get(run.run_class)
+
+
+def which_runs(summary: StudySummary, causes: Mapping[str, str]) -> list[Left]:
+    """The first of them, with what each did and why, as far as it is known."""
+    return [
+        Left(name, what_it_did(summary, name), summary.runs[name].verdict or causes.get(name, ""))
+        for name in left_runs(summary)[:MOST_NAMED]
+    ]
+
+
+def what_it_did(summary: StudySummary, name: str) -> str:
+    """'diverged, R = 66.1: jump at step 400 (R × 4.115)': the first that it did; its page has all."""
+    run = summary.runs[name]
+    mark = run.course.departed or next(iter(run.course.marks), None)
+    marks = findings.mark(mark) if mark else ""
+    if run.run_class is None:
+        kind = f"missing: no result of {run.missing_stage or 'any stage'}"
+    elif run.run_class == "nonfinite":
+        return "; ".join(part for part in (no_end(run), marks) if part)
+    elif run.run_class == "diverged" and summary.arms[run.arm].unjudged in ("unsound control", "too few"):
+        kind = "beyond the limit"
+    else:
+        kind = run.run_class if _place(run) != CAME_BACK else "came back"
+    radius = "" if run.radius_median is None else f", R = {number(run.radius_median)}"
+    return f"{kind}{radius}; {marks}" if marks else f"{kind}{radius}"
+
+
+# What next
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do, and the line that does it."""
+
+    what: str
+    line: str
+
+
+def what_next(study: StudyDir, config: StudyConfig, summary: StudySummary) -> list[Step]:
+    """Finish what is missing, explain and replay the first run that left, add seeds where nothing is decided."""
+    where, steps = named(study), []
+    left = [name for name in left_runs(summary) if summary.runs[name].run_class is not None]
+    if missing := sum(arm.num_missing for arm in summary.arms.values()):
+        what = f"{counted(missing, 'run')} {'is' if missing == 1 else 'are'} missing: why; the launch line again does"
+        steps.append(Step(f"{what} only {'it' if missing == 1 else 'these'}", f"vaehpc status {where} --failures"))
+    if left:
+        steps.append(Step("What happened in a run, step by step", f"vaehpc explain {where} --run {left[0]}"))
+    events = [name for name in left if summary.runs[name].verdict is None and _may_be_replayed(summary.runs[name])]
+    if events:
+        steps.append(Step("Why it left, by forks of it", f"vaehpc replay {where} --run {events[0]}"))
+    contrasts = [each for each in confirmatory(summary) if not _is_decided(each, config)]
+    needed = seeds_for(config, contrasts, config.plan.contrasts.rate, config.plan.contrasts.versus) if contrasts else 0
+    present = min(map(len, config.seeds.values()), default=0)
+    if needed is not None and needed > present:
+        planned = "" if config.plan.contrasts.looks else ", which make every test exploratory: they were not planned"
+        steps.append(Step(f"More seeds{planned}", launch_line(study, config, needed)))
+    return steps
+
+
+def _may_be_replayed(run: RunSummary) -> bool:
+    return run.nonfinite_step is not None or run.course.departed is not None or bool(run.triggers)
+
+
+def _is_decided(contrast: Contrast, config: StudyConfig) -> bool:
+    alpha = 1 - config.plan.level
+    return any(findings.is_shown(test, alpha) for test in contrast.tests.values())
+
+
+def named(study: StudyDir) -> str:
+    """The study as a command takes it, from the folder that holds the folder of studies."""
+    folder = study.path.parent.name
+    return shlex.quote(study.path.name if folder == "runs" else f"{folder}/{study.path.name}")
+
+
+def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int) -> str:
+    """The line that widens the study to so many seeds; its settings are left out where they are a preset's."""
+    words = ["vaehpc launch", f"--preset {config.preset}"]
+    preset, names = preset_of(config), tuple(config.arms)
+    if preset is None or names != tuple(preset.arms):
+        words.append(f"--arms {' '.join(names)}")
+    if config.name != config.preset:
+        words.append(f"--study {config.name}")
+    if (folder := study.path.parent.name) != "runs":
+        words.append(f"--out {shlex.quote(folder)}")
+    if not config.data.synthetic:
+        words.append(f"--data {shlex.quote(config.data.path)}")
+    if not is_of_preset(config):
+        words.append("[the settings of the first launch]")
+    return " ".join([*words, f"--seeds {num_seeds}"])
+
+
+def preset_of(config: StudyConfig) -> Preset | None:
+    """The preset that the study was launched with; None where this release has none of that name."""
+    return next((preset for name, preset in PRESETS.items() if name == config.preset), None)
+
+
+def is_of_preset(config: StudyConfig) -> bool:
+    """Whether the study's arms are made by its preset's settings alone."""
+    if (preset := preset_of(config)) is None:
+        return False
+    try:
+        return configured_arms(named_arms(tuple(config.arms)), preset.settings) == config.arms
+    except UserError:  # an arm from a file
+        return False
