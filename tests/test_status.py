@@ -21,6 +21,7 @@ from vaehpc import status
 from vaehpc.command import duration
 from vaehpc.machine.processes import process_start
 from vaehpc.monitoring.causes import rounded_up
+from vaehpc.monitoring.live import is_live
 from vaehpc.monitoring.records import RunFiles
 from vaehpc.monitoring.states import RunState, StudyState, read_study
 from vaehpc.stats.summary import summarise
@@ -801,3 +802,25 @@ def test_whoever_reads_it_may_stop(planted: Planted) -> None:
 def test_status_needs_neither_tensorflow_nor_submitit() -> None:
     code = "import sys, vaehpc.status; print(*{'tensorflow', 'scipy', 'submitit', 'pyarrow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+# The page
+
+
+def test_html_shows_a_study_that_runs_and_leaves_a_finished_report(tmp_path, capsys):
+    study = plant.study(tmp_path / "shown", plant.classed_config("shown", {"ae": ["regular"] * 2}))
+    plant.start(study.run("ae-seed000"), beat=plant.BEAT)
+    assert status.main([str(study.path), "--html"]) == 0
+    assert is_live(study.report.read_text())
+    assert f"Page: {study.report}" in capsys.readouterr().out.replace("\n", "")
+    for run in ("ae-seed000", "ae-seed001"):
+        plant.ended(study.run(run))
+    study.report.write_text("<!doctype html><title>the report</title>")
+    assert status.main([str(study.path), "--html"]) == 0
+    assert study.report.read_text() == "<!doctype html><title>the report</title>"
+
+
+def test_html_is_of_a_whole_study(tmp_path, capsys):
+    study = plant.study(tmp_path / "shown", plant.classed_config("shown", {"ae": ["regular"]}))
+    assert status.main([str(study.path), "--html", "--run", "ae-seed000"]) == 2
+    assert "--html shows a whole study" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from vaehpc.command import UserError, exit_code, nearest, ranges, require_plain,
 from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
+from vaehpc.monitoring.live import LivePage
 from vaehpc.monitoring.shown import show_results
 from vaehpc.schema.config import STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
 from vaehpc.schema.data import DataRequest, Request
@@ -281,8 +282,9 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     _begin(study, config, console)
     say_what_is_emulated(config, console)
     claim(study)
-    for stage in ("train", "statistics"):
-        run_stage(stage, study, config, executor, console)
+    with LivePage(study, config) as page:
+        for stage in ("train", "statistics"):
+            run_stage(stage, study, config, executor, console, page.renew)
     return end_study(study, executor, console, show_results)
 
 

@@ -1,4 +1,6 @@
-"""`python -m vaehpc.report STUDY`: the statistics that trained runs lack, then the study summed up anew."""
+"""`python -m vaehpc.report STUDY`: the statistics that trained runs lack, then the study summed up anew; or several
+studies beside each other.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from vaehpc.command import UserError, exit_code
+from vaehpc.command import UserError, exit_code, say
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.monitoring.shown import show_results
 from vaehpc.study.study import found_study
@@ -21,12 +23,15 @@ from vaehpc.study.study import found_study
 class Arguments:
     """Compute the statistics that trained runs lack, on this machine, and write the report of what there is now.
 
-    May run at any time, also beside trainings in a queue; nothing is trained. Exit codes: 0 done, 2 asked wrongly,
+    May run at any time, also beside trainings in a queue; nothing is trained. With several studies, write one page that
+    sets their finished reports beside each other, and nothing else. Exit codes: 0 done, 2 asked wrongly,
     3 runs are missing, 130 interrupted.
     """
 
     study: Annotated[Path, tyro.conf.Positional]
     """The study's folder, or its name under 'runs'."""
+    others: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Studies that are to be compared with it."""
     executor: Literal["local", "debug"] = "local"
     """local: processes on this machine, as many as processors; debug: in this process."""
 
@@ -46,6 +51,12 @@ def report(asked: Arguments, console: Console) -> int:
         UserError: there is no such study, it is a replay, or another process of this machine runs it.
     """
     study = found_study(asked.study)
+    if asked.others:
+        # Imported here: a report of one study is made by a task of its own.
+        from vaehpc.tasks.compare import compare
+
+        say(console, f"Comparison: {compare([study, *map(found_study, asked.others)])}")
+        return 0
     config = study.config()
     if config.replay is not None:
         raise UserError(

@@ -9,7 +9,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
@@ -23,6 +24,7 @@ from rich.text import Text
 from vaehpc.command import UserError, duration, exit_code, neutral, say
 from vaehpc.machine.processes import running_launcher
 from vaehpc.monitoring.causes import Failure
+from vaehpc.monitoring.live import LivePage
 from vaehpc.monitoring.records import RunFiles, adopted, by_run, read_batches
 from vaehpc.monitoring.states import ACTIVE, Kind, RunState, StudyState, read_study
 from vaehpc.monitoring.usage import usage_lines
@@ -68,6 +70,9 @@ class Arguments:
     """The study's folder, or its name under 'runs'."""
     watch: Flag = False
     """Look again every few seconds until everything has ended."""
+    html: Flag = False
+    """Also write the study's page, where the report will be: where runs are, their courses so far. With --watch it is
+    renewed, and loads itself again in a browser."""
     failures: Flag = False
     """All failures: run, stage, node, how it ended, the end of its log, what to do."""
     logs: Flag = False
@@ -120,9 +125,16 @@ def status(asked: Arguments) -> int:
     if asked.usage:
         print("\n".join(usage_lines(study, asked.patience or LONG_PATIENCE)))
         return 0
+    if asked.html and asked.run is not None:
+        raise UserError("--html shows a whole study, not --run; each run gets a page of its own with the report")
+    page = LivePage(study, study.config()) if asked.html else None
     if asked.watch:
-        return watch(study, asked, console)
+        with page or nullcontext():
+            return watch(study, asked, console, page)
     state = _look(study, asked)
+    if page is not None and (_goes_on(state) or not study.report.exists()):
+        page.write(state)
+        say(console, f"Page: {study.report}")
     print(neutral("\n".join(failure_lines(state) if asked.failures else status_lines(state, _width(console)))))
     return _code(state)
 
@@ -259,17 +271,24 @@ def cells(run: RunState) -> tuple[str, ...]:
     )
 
 
-def watch(study: StudyDir, asked: Arguments, console: Console) -> int:
+def watch(study: StudyDir, asked: Arguments, console: Console, page: LivePage | None = None) -> int:
     """Show the table anew until nothing is queued or running: in place in a terminal, elsewhere what has changed.
 
     Returns:
         The exit code.
     """
     finished: dict[str, RunFiles] = {}
-    state = _look(study, asked, finished)
+
+    def look() -> StudyState:
+        state = _look(study, asked, finished)
+        if page is not None and _goes_on(state):
+            page.renew(state)
+        return state
+
+    state = look()
     pause = WATCH_SLURM_SECONDS if state.on_slurm else WATCH_SECONDS
     if not console.is_terminal:
-        return _watch_plainly(study, asked, state, finished, pause, console)
+        return _watch_plainly(look, state, pause, console)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             lines = [*status_lines(state, console.width, console.height - 1), time.strftime("%H:%M:%S")]
@@ -277,17 +296,10 @@ def watch(study: StudyDir, asked: Arguments, console: Console) -> int:
             if not _goes_on(state):
                 return _code(state)
             time.sleep(pause)
-            state = _look(study, asked, finished)
+            state = look()
 
 
-def _watch_plainly(
-    study: StudyDir,
-    asked: Arguments,
-    state: StudyState,
-    finished: dict[str, RunFiles],
-    pause: float,
-    console: Console,
-) -> int:
+def _watch_plainly(look: Callable[[], StudyState], state: StudyState, pause: float, console: Console) -> int:
     before: set[str] = set()
     while True:
         lines = status_lines(state)
@@ -298,7 +310,7 @@ def _watch_plainly(
         if not _goes_on(state):
             return _code(state)
         time.sleep(pause)
-        state = _look(study, asked, finished)
+        state = look()
 
 
 def _goes_on(state: StudyState) -> bool:

@@ -40,10 +40,18 @@ def claim(study: StudyDir) -> None:
     write_text(study.launcher, launcher_record())
 
 
-def run_stage(stage: str, study: StudyDir, config: StudyConfig, executor: str, console: Console) -> None:
+def run_stage(
+    stage: str,
+    study: StudyDir,
+    config: StudyConfig,
+    executor: str,
+    console: Console,
+    renew: Callable[[], None] = lambda: None,
+) -> None:
     """Run a stage's task on every run that lacks its result and has that of the stage before.
 
-    Runs that start from the trained weights of another are trained after all others.
+    Runs that start from the trained weights of another are trained after all others. `renew` is called whenever the
+    running tasks are looked at.
     """
     job = job_config(stage)
     assert job.marker is not None
@@ -54,7 +62,7 @@ def run_stage(stage: str, study: StudyDir, config: StudyConfig, executor: str, c
         say(console, f"{stage}: nothing left to do")
         return
     sources = {run.name: source_of(run) for run in config.runs()} if stage == "train" else {}
-    _run_wave(stage, [run for run in runs if sources.get(run.name) is None], job, study, executor, console)
+    _run_wave(stage, [run for run in runs if sources.get(run.name) is None], job, study, executor, console, renew)
     ready = []
     for run in runs:
         if (source := sources.get(run.name)) is None:
@@ -63,11 +71,17 @@ def run_stage(stage: str, study: StudyDir, config: StudyConfig, executor: str, c
             ready.append(run)
         else:
             say(console, f"{stage}: {run.name} is left out, for {source}, whose weights it starts from, is missing")
-    _run_wave(f"{stage} from trained weights", ready, job, study, executor, console)
+    _run_wave(f"{stage} from trained weights", ready, job, study, executor, console, renew)
 
 
 def _run_wave(
-    title: str, runs: Sequence[RunDir], job: JobConfig, study: StudyDir, executor: str, console: Console
+    title: str,
+    runs: Sequence[RunDir],
+    job: JobConfig,
+    study: StudyDir,
+    executor: str,
+    console: Console,
+    renew: Callable[[], None],
 ) -> None:
     """Run a job on these runs, at most as many at once as there is room for."""
     if not runs:
@@ -79,6 +93,7 @@ def _run_wave(
 
         def show(running: Sequence[Task]) -> None:
             view.update([by_directory[task.directory] for task in running])
+            renew()
 
         _run_tasks([Task(job.entry_point, directory) for directory in by_directory], job, study, executor, show)
 

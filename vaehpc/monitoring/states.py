@@ -301,7 +301,7 @@ def _study_job(study: StudyDir, element: Element, sources: Sources) -> tuple[str
     if entry is not None:
         words = "waiting" if entry.state == "PENDING" else entry.state.lower()
         return f"{stage}: {words}{_in_brackets(entry.reason if entry.state == 'PENDING' else entry.node)}", None
-    result = {"aggregate": study.report, "verdict": study.replay_page}.get(stage)
+    result = {"aggregate": study.report_text, "verdict": study.replay_page}.get(stage)
     newer = result is not None and result.exists() and result.stat().st_mtime >= element.record.created
     if element.last("done") is not None or newer:
         return f"{stage}: done", None
