@@ -385,7 +385,7 @@ def test_forks_are_trained_and_judged(trained: list[str], capsys: pytest.Capture
     assert str(Path("runs").absolute() / FORKS / "replay.md") in said
     start = Path("runs") / FORKS / "start"
     assert str(np.load(start / "variables.npz")["made"]) == "snapshot of 900"
-    assert {path.name for path in start.iterdir()} == {"variables.npz", "probe.arrow"}
+    assert {path.name for path in start.iterdir()} == {"variables.npz", "checkpoint.json", "probe.arrow"}
 
 
 @pytest.mark.usefixtures("trained")
