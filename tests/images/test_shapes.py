@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.celeba_files import attribute_list, attribute_values, jpeg, name, write_zip
 from vaehpc.command import UserError
+from vaehpc.images.places import Folder
 from vaehpc.images.preprocess import preprocess
 from vaehpc.schema.data import Request
 from vaehpc.schema.results import ATTRIBUTES
@@ -239,7 +240,17 @@ SAME: dict[str, Shape] = {
     ),
     "archive of any name": with_archive(entries("some/where"), "faces"),
     "archive without folder": with_archive(entries("")),
-    "archive with backslashes": with_archive((member.replace("/", "\\"), content) for member, content in entries()),
+    "archive with backslashes": folder_of(
+        [
+            (
+                "faces.zip",
+                zipped(
+                    (f"CelebA/{member}".replace("/", "\\"), content)
+                    for member, content in [("__MACOSX/000001.jpg", b"Mac OS X"), *entries(), *TXT]
+                ),
+            )
+        ]
+    ),
     "folder with backslashes": folder_of(
         [*((member.replace("/", "\\"), content) for member, content in entries()), *TXT]
     ),
@@ -300,6 +311,11 @@ def assert_is_plain(request: dict[str, Any], numbers: Iterable[int] = NUMBERS) -
 @pytest.mark.parametrize("shape", SAME.values(), ids=SAME)
 def test_the_same_images_are_the_same_data(tmp_path: Path, shape: Shape) -> None:
     assert_is_plain({"split": "official"} | shape(tmp_path))
+
+
+def test_a_link_that_leads_back_is_followed_once(tmp_path: Path) -> None:
+    linked_blobs(tmp_path)
+    assert len(Folder(tmp_path / "snapshot").files) == len(NUMBERS) + len(TXT)
 
 
 def test_a_login_node_finds_them_without_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
