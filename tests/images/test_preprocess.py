@@ -37,7 +37,16 @@ def test_area_is_exact(image: npt.NDArray[np.uint8]) -> None:
 
 
 def test_area_of_a_photograph_is_exact() -> None:
-    """Its sums are too large for float32, and it is more than is summed at once."""
+    """Its sums are too large for float32: 24,220,601 is the least that is rounded to 101, and would be 24,220,600."""
+    image = np.full((601, 401, 3), 100, np.uint8)
+    image[:36, :13] += 1  # 468 pixels that lie within one of 16 x 16, each of 16 x 16 parts
+    image[37, 25] = 177  # of which 9 x 1 parts lie in it
+    assert area_resize(image, 16)[0, 0].tolist() == [101] * 3
+    image[37, 25] = 176
+    assert area_resize(image, 16)[0, 0].tolist() == [100] * 3
+
+
+def test_a_photograph_is_summed_in_pieces() -> None:
     image = np.random.default_rng(0).integers(0, 256, (1600, 3200, 3), dtype=np.uint8)
     sums = image.reshape(16, 100, 16, 200, 3).sum(axis=(1, 3), dtype=np.int64)
     np.testing.assert_array_equal(area_resize(image, 16), (2 * sums + 20_000) // 40_000)
