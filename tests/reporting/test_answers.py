@@ -100,7 +100,9 @@ def test_what_next_are_lines_that_the_commands_take(tmp_path):
     assert verb == "launch"
     asked = parsed(line)
     assert (asked.preset, asked.study, asked.arms) == ("demo", "named", ("ae", "vae-tiny"))
-    assert asked.seeds is not None and asked.seeds > 3
+    assert str(asked.data) == study.config().data.path
+    (num_seeds,) = asked.seeds
+    assert int(num_seeds) > 3
 
 
 @pytest.mark.parametrize(("folder", "named"), [("runs", "small"), ("other runs", "'other runs/small'")])

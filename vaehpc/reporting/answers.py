@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from vaehpc.command import UserError
 from vaehpc.reporting import findings
@@ -20,6 +21,8 @@ MOST_NAMED = 6
 """Runs that the first screen names; the table of runs has all."""
 MOST_ARMS = 10
 """Arms with a line on the first screen; the tables have all."""
+DEMO_FACES = "demo-faces"
+"""Folder of the faces that a launch without data draws."""
 MOST_SHOWN = 3
 """Tests that it tells each in a line."""
 
@@ -284,7 +287,7 @@ def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int) -> str:
         words.append(f"--study {config.name}")
     if (folder := study.path.parent.name) != "runs":
         words.append(f"--out {shlex.quote(folder)}")
-    if not config.data.synthetic:
+    if PurePath(config.data.path).name != DEMO_FACES:  # what a launch without --data makes
         words.append(f"--data {shlex.quote(config.data.path)}")
     if not is_of_preset(config):
         words.append("[the settings of the first launch]")
