@@ -238,6 +238,8 @@ def trained_record(run: RunConfig, **changes: Any) -> TrainedRecord:
         "seconds_per_epoch": 10.0,
         "device": "CPU",
         "device_kind": "cpu",
+        "precision": run.arm.train.precision,
+        "tensor_float_32": False,
         "threads": 1,
         "provenance": PROVENANCE,
     }

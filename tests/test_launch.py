@@ -453,7 +453,93 @@ def test_jobs_are_for_others_to_read_and_for_nobody_else_to_write(
 def test_first_line_says_preset_and_data(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--dry-run"])
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == "Preset demo on built-in faces, because no data are given, executor local."
+    assert first == (
+        "Preset demo on built-in faces, because no data are given, executor local; precision float32, for its trainings"
+        " ask for no GPU."
+    )
+
+
+def first_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main([*arguments, "--preset", "demo", "--dry-run"]) == 0
+    return capsys.readouterr().out.splitlines()[0].partition("; ")[2]
+
+
+def test_precision_follows_the_device_and_is_said_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert main(["--preset", "demo", "--dry-run"]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.endswith("precision float32, for its trainings ask for no GPU.")
+    assert second == "The GPUs here are left alone: tensorflow-cpu is installed, which never uses one."
+    monkeypatch.setattr("vaehpc.study.sites.tensorflow_uses_gpus", lambda: True)
+    assert first_line(capsys) == "precision mixed_bfloat16, for its trainings ask for GPUs."
+    assert first_line(capsys, "--device", "cpu") == "precision float32, for its trainings ask for no GPU."
+    assert first_line(capsys, "--train.precision", "tf32") == "precision tf32, as asked."
+    assert parsed(["--preset", "demo"]).settings.train.precision == "mixed_bfloat16"
+    Path("study.toml").write_text("[train]\nprecision = 'float32'\n")
+    assert parsed(["--config", "study.toml"]).settings.train.precision == "float32"
+
+
+def test_precision_on_slurm_is_that_of_the_sites_trainings() -> None:
+    for lines, precision in (("", "mixed_bfloat16"), ("device = 'cpu'", "float32"), ("gpus = 0", "float32")):
+        Path("site.toml").write_text(f"executor = 'slurm'\n[jobs.train]\n{lines}\n")
+        assert parsed(["--preset", "demo", "--site", "site.toml"]).settings.train.precision == precision
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_study_keeps_the_precision_of_its_first_launch(
+    capsys: pytest.CaptureFixture[str], faces: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["--data", faces.path, "--preset", "demo", "--arms", "ae", "--seeds", "1"]
+    monkeypatch.setattr("vaehpc.study.sites.tensorflow_uses_gpus", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    main(line)
+    assert StudyDir(Path("runs/demo")).config().precision == "mixed_bfloat16"
+    capsys.readouterr()
+    main([*line, "--arms", "ae", "vae-tiny", "--device", "cpu"])
+    assert "precision mixed_bfloat16, as at the study's first launch." in capsys.readouterr().out
+    config = StudyDir(Path("runs/demo")).config()
+    assert {arm.train.precision for arm in config.arms.values()} == {"mixed_bfloat16"}
+    assert main([*line, "--arms", "vae-eps5", "--train.precision", "float32"]) == 2
+    assert "study.precision: it has mixed_bfloat16, asked for float32" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_wide_preset_has_true_float32_beside_half_precision_and_widens_the_articles_study(
+    faces: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["--data", faces.path, "--study", "s", "--executor", "local"]
+    monkeypatch.setattr("vaehpc.study.sites.tensorflow_uses_gpus", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    main([*line, "--preset", "article"])
+    main([*line, "--preset", "article-wide"])
+    config = StudyDir(Path("runs/s")).config()
+    assert config.preset == "article"
+    assert {name: len(seeds) for name, seeds in config.seeds.items()} == {
+        **dict.fromkeys(("ae", "vae-tiny", "vae-eps5", "ae-nobn", "vae-tiny-nobn"), 16),
+        **dict.fromkeys(("vae-eps2", "logvar-clamp", "clipnorm"), 16),
+        **dict.fromkeys(("ae-float32", "vae-float32"), 8),
+    }
+    assert "ae-float32" not in PRESETS["article-wide"].arms_in("float32")
+
+
+def test_nodes_that_no_tensorflow_serves_are_refused_by_name(
+    capsys: pytest.CaptureFixture[str], faces: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = "executor = 'slurm'\n[container]\ngpu = 'rocm'\nruntime = 'pyxis'\nimage = 'train'\n"
+    Path("site.toml").write_text(site)
+    arguments = ("--data", faces.path, "--preset", "demo", "--site", "site.toml", "--dry-run")
+    assert "gpu = 'rocm' in [container] needs an image that has tensorflow-rocm" in refused(capsys, *arguments)
+    assert main([*arguments, "--device", "cpu"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("vaehpc.machine.served.platform.machine", lambda: "aarch64")
+    Path("site.toml").write_text("executor = 'slurm'\n")
+    assert "this is an Arm node (aarch64)" in refused(capsys, *arguments)
+    monkeypatch.setattr("vaehpc.study.sites.tensorflow_uses_gpus", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert "this is an Arm node (aarch64)" in refused(capsys, "--preset", "demo", "--dry-run")
+    assert main(["--preset", "demo", "--dry-run", "--device", "cpu"]) == 0
 
 
 def test_a_launch_says_what_so_many_seeds_can_show(faces: DataConfig) -> None:

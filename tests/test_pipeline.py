@@ -257,7 +257,7 @@ def test_from_celebas_zip_in_this_process(tmp_path: Path) -> None:
     command += ["--arms", "vae-tiny", "--train.batch-size", "8", "--out", "studies"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.startswith(f"Preset article on data of {archive}, executor debug.\n")
+    assert ended.stdout.startswith(f"Preset article on data of {archive}, executor debug; precision float32, for its")
     assert DataDir(tmp_path / "data" / "celeba-96").manifest().splits["train"].num_images == 20
     run = StudyDir(tmp_path / "studies" / "article").summary().runs["vae-tiny-seed000"]
     assert run.run_class == "unclassified"  # no control in the study, and neither the article's data nor its net

@@ -275,9 +275,23 @@ def test_a_crash_says_the_error_and_asks_no_accounting(planted: Planted, clients
     [
         ("OOM when allocating tensor with shape[128,96]", "crashed: out of GPU memory: OOM", "tasks_per_gpu"),
         ("Unable to allocate 9.5 GiB for an array", "out of memory of 16 GB: Unable", "memory_gb"),
+        (
+            "TensorFlow sees 0 of 1 GPUs on g1: libcuda.so.1 is missing. Mend: ...",
+            "crashed: TensorFlow sees 0 of 1 GPUs on g1: libcuda.so.1 is missing",
+            "exclude",
+        ),
+        ("No PTX compilation provider is available", "crashed: XLA finds no usable ptxas: No PTX", "train-gpu"),
+        ("libdevice not found at ./libdevice.10.bc", "crashed: XLA finds no libdevice: libdevice not", "train-gpu"),
+        (
+            "cuInit: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: system has unsupported display driver",
+            "crashed: the node's driver was changed under way: cuInit",
+            "staff",
+        ),
+        ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "crashed: the node's driver is too old: CUDA_ERROR", "staff"),
+        ("CUDA_ERROR_NO_BINARY_FOR_GPU", "crashed: no code for this kind of GPU: CUDA_ERROR", "gpu_type"),
     ],
 )
-def test_errors_of_memory_say_what_to_change(planted: Planted, error: str, said: str, advice: str) -> None:
+def test_errors_of_memory_and_gpus_say_what_to_change(planted: Planted, error: str, said: str, advice: str) -> None:
     crashed(planted, outcome="failed", error=error)
     assert planted.state().note.startswith(said)
     assert planted.state().failure is not None

@@ -24,6 +24,14 @@ class DiskFullError(UserError):
     """No space is left for what was to be written; what is finished stays. Commands exit with 3."""
 
 
+class HopelessError(UserError):
+    """Asked of a node what no other try would give: its task ends with HOPELESS, and is not tried again."""
+
+
+HOPELESS = 78
+"""Exit status of such a task; jobs/slurm/after.sh knows it. (sysexits.h: configuration error.)"""
+
+
 class WorkerKilledError(Exception):
     """The system killed a worker; what was finished stays, and the same command continues. Commands exit with 3."""
 

@@ -146,7 +146,7 @@ def _trains() -> bool:
 
 def _report(asked: Doctor) -> MachineReport:
     extras = asked.extras or (TRAIN_EXTRAS if _trains() else ANALYSIS_EXTRAS)
-    return machine_report(extras, (), tensorflow=_trains() and not asked.json)
+    return machine_report(extras, ("CUDA_VISIBLE_DEVICES",), tensorflow=_trains() and not asked.json)
 
 
 def _of_here(asked: Doctor, console: Console) -> tuple[MachineReport, list[Finding]]:
@@ -155,7 +155,7 @@ def _of_here(asked: Doctor, console: Console) -> tuple[MachineReport, list[Findi
         here = _report(asked)
     if not _trains():
         return here, machine.python_findings(here, "analysis", "here")
-    lock = "train-gpu" if here.nvidia_smi else "train-cpu"
+    lock = "train-gpu" if here.given_gpus else "train-cpu"
     of_tensorflow = [*machine.tensorflow_findings(here, 0, "here"), machine.local_gpu_finding(here)]
     return here, [*machine.python_findings(here, lock, "here"), *of_tensorflow]
 

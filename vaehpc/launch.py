@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import tyro
@@ -24,18 +24,20 @@ from vaehpc.command import UserError, exit_code, nearest, ranges, require_plain,
 from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
+from vaehpc.machine.served import unserved_machine
 from vaehpc.monitoring.live import LivePage
 from vaehpc.monitoring.shown import show_results
-from vaehpc.schema.config import STUDY_NAME, ArmConfig, StudyConfig, control_of, run_name
+from vaehpc.schema.config import STUDY_NAME, ArmConfig, Precision, StudyConfig, control_of, run_name
 from vaehpc.schema.data import DataRequest, Request
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import Made
-from vaehpc.schema.site import SiteConfig
+from vaehpc.schema.site import Device, SiteConfig
 from vaehpc.slurm.queueing import (
     line_path,
     queue_preparation,
     queue_study,
     require_package,
+    require_served,
     scripts_folder,
     write_scripts,
 )
@@ -55,13 +57,15 @@ from vaehpc.study.presets import (
     asked_seeds,
     configured_arms,
     controlled_by,
+    default_precision,
+    in_precision,
     named_arms,
     overridden,
     preset_plan,
     read_toml,
 )
 from vaehpc.study.provenance import own_image, provenance
-from vaehpc.study.sites import Executor, Site, chosen_site, job_config, resolved
+from vaehpc.study.sites import Executor, Site, chosen_site, gpus_here, job_config, resolved
 from vaehpc.study.study import (
     ROOT_SEED,
     create_study,
@@ -108,6 +112,8 @@ class Launch:
     process; auto: what --site says, else slurm where sbatch is, else local."""
     site: Path | None = None
     """TOML file that says where jobs run: your copy of jobs/sites/slurm.toml."""
+    device: Device | None = None
+    """cpu: train on processors although GPUs are given. Default: on GPUs, where trainings ask for any."""
     config: Path | None = None
     """TOML file with any of these: preset, study, seeds, root_seed, arms, and tables [model], [vae], [train]."""
     plan: Path | None = None
@@ -154,15 +160,19 @@ def parsed(argv: Sequence[str]) -> Launch:
         SystemExit: with 2, after a message, where the command line is wrong.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--preset", "--config", "--data", "--celeba", "--images"):
-        first.add_argument(option)
+    for option in ("preset", "config", "data", "celeba", "images", "study", "out", "site", "executor", "device"):
+        first.add_argument(f"--{option}")
     early, _ = first.parse_known_args(argv)
     from_file = _settings_of_file(Path(early.config)) if early.config else {}
     asked = early.preset or from_file.get("preset")
     data_given = early.data or early.celeba or early.images or os.environ.get("VAEHPC_DATA")
     name = asked or ("article" if data_given else "demo")
     # A wrong name given on the command line is left to the full parser, which lists the right ones.
-    preset: PresetName = "article" if name == "article" else "demo"
+    preset: PresetName = next((known for known in PRESETS if known == name), "demo")
+    study = StudyDir(Path(early.out or "runs") / (early.study or from_file.get("study") or preset))
+    where: Literal["auto"] | Executor = early.executor if early.executor in get_args(Executor) else "auto"
+    site, executor = chosen_site(Path(early.site) if early.site else None, where)
+    usual, _ = usual_precision(study, trains_on_gpus(site, executor, early.device))
     tables = {key: value for key, value in from_file.items() if isinstance(value, dict)}
     defaults = Launch(
         preset=preset,
@@ -171,7 +181,7 @@ def parsed(argv: Sequence[str]) -> Launch:
         root_seed=from_file.get("root_seed"),
         arms=tuple(from_file.get("arms", ())),
         data=Path(os.environ["VAEHPC_DATA"]) if os.environ.get("VAEHPC_DATA") else None,
-        settings=overridden(PRESETS[preset].settings, tables, early.config or ""),
+        settings=overridden(in_precision(PRESETS[preset].settings, usual), tables, early.config or ""),
     )
     try:
         arguments = tyro.cli(Launch, args=argv, default=defaults, prog="vaehpc launch")
@@ -181,12 +191,26 @@ def parsed(argv: Sequence[str]) -> Launch:
         raise UserError(
             "--first, --size and all else that makes a data set goes with --celeba, --images or --synthetic"
         )
-    if not asked and preset == "demo" and chosen_site(arguments.site, arguments.executor)[1] == "slurm":
+    if not asked and preset == "demo" and executor == "slurm":
         raise UserError(
             "on Slurm a study needs data: give --celeba PATH, --images PATH or --data DIR, or take built-in faces with"
             " --preset demo"
         )
     return arguments
+
+
+def trains_on_gpus(site: SiteConfig, executor: Executor, device: str | None) -> bool:
+    """Whether trainings ask for GPUs: on Slurm as the site says, elsewhere where this machine has any."""
+    if device == "cpu":
+        return False
+    return resolved(site).jobs["train"].needed_gpus > 0 if executor == "slurm" else bool(gpus_here())
+
+
+def usual_precision(study: StudyDir, on_gpus: bool) -> tuple[Precision, str]:
+    """The precision of a study unless a launch says another, and why: resolved at its first launch, and kept."""
+    if study.config_path.exists():
+        return study.config().precision or "float32", "as at the study's first launch"
+    return default_precision(on_gpus), f"for its trainings ask for {'GPUs' if on_gpus else 'no GPU'}"
 
 
 def _settings_of_file(path: Path) -> dict[str, Any]:
@@ -234,19 +258,30 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     assert asked.preset is not None
     preset = PRESETS[asked.preset]
     site, executor = chosen_site(asked.site, asked.executor)
-    if asked.preset == "article" and not data_given:
+    if asked.preset != "demo" and not data_given:
         raise UserError(
-            "preset 'article' needs data: give --celeba PATH, --images PATH or --data DIR, or take --preset demo"
+            f"preset '{asked.preset}' needs data: give --celeba PATH, --images PATH or --data DIR, or take"
+            " --preset demo"
         )
-    why = "" if asked.request.synthetic else ", because no data are given"
-    source = f"data of {data_given}" if data_given else f"built-in faces{why}"
-    say(console, f"Preset {asked.preset} on {source}, executor {executor}.")
     name = asked.study or asked.preset
     if not re.fullmatch(STUDY_NAME, name):
         raise UserError(f"--study '{name}': a name takes letters, digits, '.', '_' and '-'; --out says where it lies")
     study = StudyDir(asked.out / name)
+    why = "" if asked.request.synthetic else ", because no data are given"
+    source = f"data of {data_given}" if data_given else f"built-in faces{why}"
+    on_gpus, precision = trains_on_gpus(site, executor, asked.device), asked.settings.train.precision
+    usual, reason = usual_precision(study, on_gpus)
+    said = f"{precision}, {reason if precision == usual else 'as asked'}"
+    say(console, f"Preset {asked.preset} on {source}, executor {executor}; precision {said}.")
+    if executor == "slurm":
+        require_served(resolved(site, device=asked.device))
+    elif asked.device is None and visible_gpus() and not on_gpus:
+        say(console, "The GPUs here are left alone: tensorflow-cpu is installed, which never uses one.")
+    elif on_gpus and (problem := unserved_machine()) is not None:
+        raise UserError(problem)
     seeds = asked_seeds(asked.seeds or [str(preset.num_seeds)], "--seeds")
-    named = named_arms(asked.arms or preset.arms)
+    fewer_seeds = {} if asked.arms else preset.in_float32
+    named = named_arms(asked.arms or preset.arms_in(precision))
     arms = configured_arms(named, asked.settings)
     kept = study.config() if study.config_path.exists() else None
     every = {**(kept.arms if kept else {}), **arms}
@@ -262,8 +297,9 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
             say(console, f"  {arm}: {named[arm].question}")
         show_arms(every, {arm: control_of(every[arm], every, plan.classes.control) for arm in every}, console)
         say_plan(plan, study.config_path.exists(), console)
-        say_code(study, facets([made_here()]), console)
-        return _describe(study, arms, seeds, root_seed, console)
+        say_code(study, facets([made_here(on_gpus)]), console)
+        of_arms = {arm: seeds[: fewer_seeds.get(arm)] for arm in arms}
+        return _describe(study, of_arms, root_seed, asked.device, console)
     data, request = wanted_data(asked)
     if request is not None and executor == "slurm" and not data.manifest_path.exists():
         if asked.dry_run or asked.write:
@@ -274,17 +310,18 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         return queue_preparation(study, data, request, argv, site, asked.wait, console, show_results)
     if request is not None:
         _prepare(data, request, console)
-    config = planned_study(name, asked.preset, data_config(data), arms, seeds, plan, root_seed)
+    config = planned_study(name, asked.preset, data_config(data), arms, seeds, plan, root_seed, precision, fewer_seeds)
     if executor == "slurm":
         return _launch_on_slurm(study, config, site, asked, console)
-    say_code(study, facets([made_here()]), console)
+    say_code(study, facets([made_here(on_gpus)]), console)
     config = _allowed(study, config)
     _begin(study, config, console)
-    say_what_is_emulated(config, console)
+    if not on_gpus:
+        say_what_is_emulated(config, console)
     claim(study)
     with LivePage(study, config) as page:
         for stage in ("train", "statistics"):
-            run_stage(stage, study, config, executor, console, page.renew)
+            run_stage(stage, study, config, executor, console, page.renew, asked.device)
     return end_study(study, executor, console, show_results)
 
 
@@ -341,7 +378,7 @@ def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, a
         The exit code.
     """
     data, folder = Path(config.data.path), asked.write
-    site = resolved(chosen, study.path, data)
+    site = resolved(chosen, study.path, data, device=asked.device)
     if folder is None and own_image() is not None and not has_slurm():
         say(console, "Slurm's client is not in this image: the scripts are written for the host.")
         folder = scripts_folder(study)
@@ -379,10 +416,10 @@ def say_plan(plan: PlanConfig, is_kept: bool, console: Console) -> None:
             say(console, f"  {key} = {value!r} instead of {usual!r}")
 
 
-def made_here() -> Made:
+def made_here(on_gpus: bool) -> Made:
     """What trains on this machine."""
-    device = gpu_name() if visible_gpus() else cpu_model()
-    return Made(stage="train", provenance=provenance(), device=device, driver=gpu_driver())
+    device, driver = (gpu_name(), gpu_driver()) if on_gpus else (cpu_model(), None)
+    return Made(stage="train", provenance=provenance(), device=device, driver=driver)
 
 
 def made_on_nodes(config: StudyConfig, site: Site) -> Facets:
@@ -418,9 +455,9 @@ def _first_starts(study: StudyDir, config: StudyConfig, arm: str) -> list[Made]:
 
 
 def say_what_is_emulated(config: StudyConfig, console: Console) -> None:
-    """Warn of arms in bfloat16 on a processor without units for it."""
+    """Warn of arms in bfloat16 on a processor without units for it, where it trains."""
     arms = [name for name, arm in config.arms.items() if arm.train.precision == "mixed_bfloat16"]
-    if arms and not computes_bfloat16() and not visible_gpus():
+    if arms and not computes_bfloat16():
         say(
             console,
             f"This processor ({cpu_model()}) has no units for bfloat16: {', '.join(arms)} will train about ten times"
@@ -441,14 +478,25 @@ def _allowed(study: StudyDir, config: StudyConfig) -> StudyConfig:
 
 
 def _describe(
-    study: StudyDir, arms: Mapping[str, ArmConfig], seeds: Sequence[int], root_seed: int, console: Console
+    study: StudyDir, seeds: Mapping[str, Sequence[int]], root_seed: int, device: Device | None, console: Console
 ) -> int:
-    """What a launch would do, from the arguments and the study's directory alone."""
-    runs = [run_name(arm, seed) for seed in seeds for arm in arms]
-    say(console, f"Study {study.path}: {len(arms)} arms x {len(seeds)} seeds = {len(runs)} runs.")
-    say(console, f"Seeds {', '.join(ranges(seeds))} of root seed {root_seed}.")
+    """What a launch would do, from the arguments and the study's directory alone.
+
+    Args:
+        study: where it lies.
+        seeds: of each arm.
+        root_seed: of the study.
+        device: of its trainings.
+        console: what is said.
+    """
+    runs = [run_name(arm, seed) for arm, of_arm in seeds.items() for seed in of_arm]
+    counts = Counter(map(len, seeds.values()))
+    of_arms = " + ".join(f"{num_arms} arms x {number} seeds" for number, num_arms in counts.items())
+    say(console, f"Study {study.path}: {of_arms} = {len(runs)} runs.")
+    every = sorted({seed for of_arm in seeds.values() for seed in of_arm})
+    say(console, f"Seeds {', '.join(ranges(every))} of root seed {root_seed}.")
     for stage in ("train", "statistics"):
-        job = job_config(stage)
+        job = job_config(stage, device)
         left = [name for name in runs if not (study.path / name / str(job.marker)).exists()]
         slots = len(local_slots(job))
         say(console, f"{stage}: {len(left)} of {len(runs)} runs, {slots} at once, {job.entry_point}")

@@ -32,7 +32,18 @@ from vaehpc.stats.planning import (
     stopping,
 )
 from vaehpc.study.files import DataDir, StudyDir
-from vaehpc.study.presets import PRESETS, PresetName, Settings, analysis_plan, configured_arms, named_arms, preset_plan
+from vaehpc.study.presets import (
+    PRESETS,
+    PresetName,
+    Settings,
+    analysis_plan,
+    configured_arms,
+    default_precision,
+    in_precision,
+    named_arms,
+    preset_plan,
+)
+from vaehpc.study.sites import gpus_here
 from vaehpc.study.study import data_config, found_study, planned_study
 
 SHOWN_COUNTS = 6
@@ -85,7 +96,9 @@ def parsed(argv: Sequence[str] | None) -> Arguments:
     first.add_argument("--measure")
     early, _ = first.parse_known_args(argv)
     # A wrong name is left to the full parser, which lists the right ones.
-    settings = PRESETS[early.measure].settings if early.measure in PRESETS else Settings()
+    settings = Settings()
+    if early.measure in PRESETS:
+        settings = in_precision(PRESETS[early.measure].settings, default_precision(bool(gpus_here())))
     return tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), prog="vaehpc plan")
 
 
@@ -236,10 +249,14 @@ def measured(asked: Arguments, preset: PresetName, num_seeds: int, console: Cons
         UserError: the data are missing or damaged.
     """
     assert asked.data is not None
-    arms = configured_arms(named_arms(PRESETS[preset].arms), asked.settings)
+    precision = asked.settings.train.precision
+    arms = configured_arms(named_arms(PRESETS[preset].arms_in(precision)), asked.settings)
     data = data_config(DataDir(asked.data))
-    config = planned_study(preset, preset, data, arms, range(num_seeds), preset_plan(PRESETS[preset], arms))
-    say(console, f"Training {', '.join(arms)} for {asked.measure_seconds:g} s each ...")
+    preset_of, plan = PRESETS[preset], preset_plan(PRESETS[preset], arms)
+    config = planned_study(
+        preset, preset, data, arms, range(num_seeds), plan, precision=precision, fewer_seeds=preset_of.in_float32
+    )
+    say(console, f"Training {', '.join(arms)} for {asked.measure_seconds:g} s each, in {precision} ...")
     yield from forecast(config, timed_arms(config, asked.measure_seconds))
 
 

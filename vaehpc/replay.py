@@ -20,7 +20,7 @@ from vaehpc.command import UserError, exit_code, require_plain, say
 from vaehpc.local.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import NEEDS_NOISE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
-from vaehpc.slurm.queueing import queue_study, require_package
+from vaehpc.slurm.queueing import queue_study, require_package, require_served
 from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model, step_of
 from vaehpc.study.provenance import provenance
 from vaehpc.study.sites import chosen_site, job_config, resolved
@@ -99,6 +99,7 @@ def replay(asked: Replay, console: Console) -> int:
     require_only_launcher(study)
     site = resolved(chosen, Path(config.data.path), study.path)
     if executor == "slurm":
+        require_served(site)
         digest = require_package(site)
         config = config if study.config_path.exists() else in_image(config, digest)
 

@@ -22,7 +22,9 @@ elif [ "$code" = 143 ]; then # TERM went to the tasks alone: Slurm preempts afte
   why="asked to leave"
 elif [ "$code" != 0 ]; then
   note crash "$code" || exit 1
-  if [ "$(count crash)" -gt "$max_crashes" ]; then
+  if [ "$code" = 78 ]; then # the task says that no other node would do: HOPELESS in vaehpc/command.py
+    note given-up "no other try would do better"
+  elif [ "$(count crash)" -gt "$max_crashes" ]; then
     note given-up "max_crashes = $max_crashes"
   else
     again "crash" "$(crash_nodes)"

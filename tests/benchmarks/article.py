@@ -16,7 +16,7 @@ import numpy as np
 from tests.benchmarks.net import BATCH, SIZE
 from tests.examples import run_config
 from vaehpc.schema.config import DataConfig, ModelConfig, Precision, RunConfig, TrainConfig
-from vaehpc.tasks.train import configure_tensorflow
+from vaehpc.tasks.device import configure_tensorflow
 from vaehpc.training.fit import build_optimizer
 from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import Images
@@ -59,7 +59,7 @@ def stepper(run: RunConfig, net: Trainable, images: Images, recorded: bool = Tru
 
 def main() -> None:
     """From the start to the first step's signals."""
-    configure_tensorflow(1)
+    configure_tensorflow(TrainConfig())
     run = article_run(BATCH)
     stepper(run, built(run), np.zeros((BATCH, SIZE, SIZE, 3), np.uint8))(1)
 

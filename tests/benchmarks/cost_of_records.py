@@ -15,9 +15,10 @@ import numpy as np
 from tests.benchmarks.article import article_run, built, stepper
 from tests.benchmarks.measure import Row, cpu_seconds, in_turns, median_interval
 from tests.benchmarks.net import SIZE
+from vaehpc.schema.config import TrainConfig
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import RunDir
-from vaehpc.tasks.train import configure_tensorflow
+from vaehpc.tasks.device import configure_tensorflow
 from vaehpc.training.checkpoint import Progress, save_checkpoint
 from vaehpc.training.encode import compiled_encoder
 
@@ -28,7 +29,7 @@ NUM_ENCODED = 256
 def rows(quick: bool) -> Iterator[Row]:
     """The shares."""
     num_steps, num_pairs = (1, 3) if quick else (2, 40)
-    configure_tensorflow(1)
+    configure_tensorflow(TrainConfig())
     run = article_run()
     images = np.random.default_rng(0).integers(256, size=(NUM_IMAGES, SIZE, SIZE, 3)).astype(np.uint8)
     recording, plain = built(run), built(run)

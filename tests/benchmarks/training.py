@@ -27,11 +27,11 @@ from tests.benchmarks.net import BATCH, NUM_CHECKED, SIZE, TOLERANCE, Z_DIM
 from tests.benchmarks.rivals import ArticleVae, same_weights
 from vaehpc.images.synthetic import write_celeba
 from vaehpc.machine.hardware import computes_bfloat16
-from vaehpc.schema.config import DataConfig, RunConfig
+from vaehpc.schema.config import DataConfig, RunConfig, TrainConfig
 from vaehpc.study.files import DataDir
 from vaehpc.study.study import data_config
+from vaehpc.tasks.device import configure_tensorflow
 from vaehpc.tasks.prepare import Request, prepare
-from vaehpc.tasks.train import configure_tensorflow
 from vaehpc.training.encode import noise_key
 from vaehpc.training.pipeline import Images, load_training_images
 from vaehpc.training.signals import LOSSES
@@ -119,7 +119,7 @@ def share_of_sgemm(step: Work, num_repeats: int) -> Row:
 
 def rows(quick: bool) -> Iterator[Row]:
     """All rows."""
-    configure_tensorflow(1)
+    configure_tensorflow(TrainConfig())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         archive = write_celeba(folder / "celeba", NUM_IMAGES, seed=0, workers=2)

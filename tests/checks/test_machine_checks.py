@@ -104,6 +104,7 @@ def test_tensorflow_that_cannot_be_used_or_cannot_compute() -> None:
             "train-gpu.txt",
         ),
         (tensorflow(), {"environment": {"CUDA_VISIBLE_DEVICES": ""}}, "CUDA_VISIBLE_DEVICES = ; ", "gpu_request"),
+        (tensorflow(), {"environment": {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}}, "was given no GPU", "gpu_request"),
         (tensorflow(missing_libraries=("libcuda.so.1",)), {"nvidia_smi": None}, "libcuda.so.1 is missing", "--nv"),
         (tensorflow(driver_error="CUDA_ERROR_NO_DEVICE"), {}, "CUDA_ERROR_NO_DEVICE", "exclude in [slurm]"),
         (tensorflow(missing_libraries=("libcudnn.so.9",)), {}, "libcudnn.so.9 cannot be loaded", "LD_LIBRARY_PATH"),
@@ -118,11 +119,43 @@ def test_why_there_is_no_gpu(report: TensorflowReport, changes: dict[str, Any], 
     assert remedy in gpu.remedy
 
 
+H100 = {"gpus": ("NVIDIA H100",), "capabilities": ("9.0",)}
+
+
 def test_gpus_of_this_machine() -> None:
     assert local_gpu_finding(machine(tensorflow(), nvidia_smi=None)).found == "none: runs are trained on processors"
-    two = ("NVIDIA H100, 550.54, 81559 MiB",) * 2
-    assert local_gpu_finding(machine(tensorflow(gpus=("NVIDIA H100",) * 2), nvidia_smi=two)).ok
-    assert local_gpu_finding(machine(tensorflow(gpus=("NVIDIA H100",)), nvidia_smi=two)).ok is False
+    two = ("NVIDIA H100, 555.42, 81559 MiB",) * 2
+    assert local_gpu_finding(machine(tensorflow(gpus=("NVIDIA H100",) * 2), nvidia_smi=two, given_gpus=("0", "1"))).ok
+    one_of_two = local_gpu_finding(machine(tensorflow(**H100), nvidia_smi=two, given_gpus=("1",)))
+    assert one_of_two.ok, "CUDA_VISIBLE_DEVICES hides the other one"
+    assert local_gpu_finding(machine(tensorflow(**H100), nvidia_smi=two, given_gpus=("0", "1"))).ok is False
+
+
+def test_tensorflows_own_list_comes_first() -> None:
+    found = local_gpu_finding(machine(tensorflow(**H100), nvidia_smi=None))
+    assert (found.ok, found.found.partition(";")[0]) == (True, "NVIDIA H100")
+
+
+def test_a_gpu_that_is_given_and_not_seen_is_wrong_without_nvidia_smi_too() -> None:
+    report = tensorflow(missing_libraries=("libcuda.so.1",))
+    found = local_gpu_finding(machine(report, nvidia_smi=None, given_gpus=("0",)))
+    assert found.ok is False
+    assert "TensorFlow sees 0 of 1" in found.found
+    assert "libcuda.so.1 is missing" in found.found
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"driver": "550.54.15"}, "driver 550.54.15 of NVIDIA H100 (compute capability 9.0) is too old"),
+        ({"unserved": "this is an Arm node (aarch64), without: train elsewhere"}, "this is an Arm node"),
+    ],
+)
+def test_a_gpu_that_the_lock_does_not_serve_is_wrong(changes: dict[str, Any], found: str) -> None:
+    _, gpu = tensorflow_findings(machine(tensorflow(**H100), **changes), 1, "on g1")
+    assert gpu.ok is False
+    assert found in gpu.found
+    assert tensorflow_findings(machine(tensorflow(**H100), driver="555.42.06"), 1, "on g1")[1].ok
 
 
 # Memory and data

@@ -24,6 +24,7 @@ executor = "slurm"
 OMP_NUM_THREADS = "1"
 OPENBLAS_NUM_THREADS = "1"
 TF_CPP_MIN_LOG_LEVEL = "1"
+{environment}
 [slurm]
 gpu_partition = "gpu"
 cpu_partition = "cpu"
@@ -36,6 +37,7 @@ hours = 0.2
 [jobs.launch]
 memory_gb = 0.5
 [jobs.train]
+{device}
 cpus = 1
 memory_gb = {memory_gb}
 hours = {hours}
@@ -60,6 +62,8 @@ eval_images = 40
 keep_every_epochs = 50
 """
 
+ON_CPU = 'device = "cpu"'
+"""The cluster's GPUs are fakes."""
 LONG = 60
 """Epochs of five steps: a training that can be caught, and held, in the middle."""
 
@@ -80,10 +84,18 @@ class Place:
 
     # Launching
 
-    def site(self, *, slurm: str = "", memory_gb: float = 1.5, hours: float = 0.2) -> None:
+    def site(
+        self,
+        *,
+        slurm: str = "",
+        memory_gb: float = 1.5,
+        hours: float = 0.2,
+        device: str = ON_CPU,
+        environment: str = "",
+    ) -> None:
         """Writes the site's file."""
-        text = SITE.format(slurm=slurm, memory_gb=memory_gb, hours=hours)
-        self.write("site.toml", text)
+        given = {"slurm": slurm, "memory_gb": memory_gb, "hours": hours, "device": device, "environment": environment}
+        self.write("site.toml", SITE.format(**given))
 
     def settings(self, epochs: int) -> None:
         """Writes the study's settings."""

@@ -18,9 +18,7 @@ from tests.celeba_files import write_celeba
 from tests.cluster.cluster import Cluster
 from tests.cluster.studies import Place, new_place
 from vaehpc.schema.config import DataConfig
-from vaehpc.schema.results import Sharing
 from vaehpc.study.attempts import all_attempts
-from vaehpc.study.files import read_model
 
 RUN = "vae-tiny-seed000"
 Results = dict[str, Any]
@@ -149,6 +147,33 @@ def test_killed_task_is_tried_on_another_node(place: Place, undisturbed: Results
     assert place.results(RUN) == undisturbed
 
 
+def test_a_gpu_that_tensorflow_cannot_use(place: Place) -> None:
+    """As on a broken node: the run fails before a step, is tried on another node, and is listed with the reason."""
+    place.site(device="")
+    assert "precision mixed_bfloat16, for its trainings ask for GPUs." in place.launch().stdout
+    place.wait_until_ended()
+    assert place.kinds("train-0001") == ["start", "crash", "requeue", "start", "crash", "given-up"]
+    assert set(place.nodes("train-0001")) == {"g1", "g2"}
+    assert not place.run(RUN).checkpoints.exists()
+    assert place.summary()["runs"][RUN]["missing_stage"] == "train"
+    failures = place.status("--failures")
+    assert "TensorFlow sees 0 of 1 GPUs on g" in failures
+    assert "tensorflow-cpu is installed, which never uses one" in failures
+
+
+def test_a_gpu_that_no_lock_serves_is_not_tried_again(place: Place) -> None:
+    """Here by the version of its driver: it would be the same on every node."""
+    folder = place.folder / "bin"
+    folder.mkdir()
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 470.82.01\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    place.site(device="", environment=f'PATH = "{folder}:{os.environ["PATH"]}"')
+    place.launch()
+    place.wait_until_ended()
+    assert place.kinds("train-0001") == ["start", "crash", "given-up"]
+    assert "driver 470.82.01" in place.status("--failures")
+
+
 def test_too_little_memory(place: Place, undisturbed: Results) -> None:
     place.site(memory_gb=0.2)
     place.launch(seeds=2)
@@ -182,17 +207,9 @@ def test_node_lost_while_its_orphan_goes_on(place: Place, undisturbed: Results) 
     assert place.kinds("train-0001").count("requeue") == 0  # the orphan's script must not stop the new start
 
 
-def keep_sharing(place: Place) -> None:
-    """Two runs at once on each GPU, as if that had been measured: it takes minutes."""
-    place.shell("mkdir --parents runs/study/jobs")
-    kept = Sharing(gpu="GPU", steps_per_second={1: 1.0, 2: 2.0}, runs_at_once=2)
-    place.write_as_user("runs/study/jobs/sharing-GPU-2.json", kept.model_dump_json())
-
-
 def test_one_of_a_pack_fails(place: Place, undisturbed: Results) -> None:
     """It is missing; the other one of its element is measured all the same."""
     place.site(slurm="tasks_per_gpu = 2\nmax_crashes = 0")
-    keep_sharing(place)
     place.launch(seeds=2)
     other = "vae-tiny-seed001"
     with place.held(other, 50):
@@ -341,7 +358,6 @@ def test_scripts_by_hand(place: Place) -> None:
     place.settings(epochs=2)
     place.site(slurm="tasks_per_gpu = 2")
     place.launch("--write scripts", seeds=3)
-    keep_sharing(place)
     assert place.cluster.root("squeue --noheader") == ""
     place.shell("sh scripts/submit.sh")
     place.wait_until_ended()
@@ -383,19 +399,6 @@ base = "spike-gradient"
 [control.spike]
 steps_before_end = 100
 """
-
-
-@pytest.mark.long
-def test_a_node_measures_how_many_share_its_gpu(place: Place) -> None:
-    """Before it trains them; the next launch finds it measured."""
-    place.settings(epochs=2)
-    place.site(slurm="tasks_per_gpu = 2")
-    place.launch(seeds=2)
-    place.wait_until_ended()
-    measured = read_model(place.study.jobs / "sharing-GPU-2.json", Sharing)
-    assert set(measured.steps_per_second) == {1, 2}
-    assert measured.runs_at_once in (1, 2)
-    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
 
 
 @pytest.mark.long

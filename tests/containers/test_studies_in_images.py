@@ -34,6 +34,8 @@ def place(cluster: Cluster, faces: DataConfig) -> Place:
 
 def with_images(place: Place, images: Images, form: str, more: str = "", gpus: int = 0, **site: Any) -> Place:
     """The place with a site's file that names images. Their TensorFlow knows no GPUs: nothing asks for one."""
+    if gpus:
+        site["device"] = ""
     place.site(**site)
     text = (place.folder / "site.toml").read_text().replace("[jobs.train]\n", f"[jobs.train]\ngpus = {gpus}\n")
     runtime, suffix = FORMS[form]

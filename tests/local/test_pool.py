@@ -5,16 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from vaehpc.command import DiskFullError, UserError
+from vaehpc.command import HOPELESS, DiskFullError, HopelessError, UserError
 from vaehpc.local import pool
 from vaehpc.local.pool import OnChange, Slot, Task, local_slots, run_debug, run_pack, run_pool
-from vaehpc.machine.hardware import RUNS_ON_GPU, visible_gpus
+from vaehpc.machine.hardware import NEEDED_GPUS, RUNS_ON_GPU, visible_gpus
 from vaehpc.study.sites import job_config
 
 PROCESSORS = (Slot(""), Slot(""))
@@ -24,13 +23,24 @@ def record(directory: str) -> None:
     """A task: notes when it ran and what it saw."""
     started = time.monotonic()
     time.sleep(0.4)
-    threads, gpus, sharing = os.environ["THREADS"], os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get(RUNS_ON_GPU)
-    Path(directory, "seen").write_text(f"{started} {time.monotonic()} {threads} '{gpus}' {sharing}")
+    names = ("THREADS", "CUDA_VISIBLE_DEVICES", NEEDED_GPUS, RUNS_ON_GPU)
+    threads, gpus, needed, sharing = (os.environ.get(name) for name in names)
+    Path(directory, "seen").write_text(f"{started} {time.monotonic()} {threads} '{gpus}' {needed} {sharing}")
 
 
 def fail(directory: str) -> None:
     """A task that crashes."""
     raise RuntimeError(f"no result in {directory}")
+
+
+def refuse(directory: str) -> None:
+    """A task that no node could do."""
+    raise HopelessError(f"never in {directory}")
+
+
+def refuse_or_fail(name: str) -> None:
+    """The one or the other."""
+    {"refuse": refuse, "fail": fail}[name](name)
 
 
 def die(_: str) -> None:
@@ -95,29 +105,32 @@ def test_tasks_run_bounded_with_the_sites_environment(tmp_path: Path, monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     shown: list[int] = []
     before = dict(os.environ)
-    assert run_pool(tasks_in(tmp_path, 4), PROCESSORS, {"THREADS": "1"}, tmp_path, counted(shown)) == []
+    assert run_pool(tasks_in(tmp_path, 4), PROCESSORS, {"THREADS": "1"}, tmp_path, counted(shown)) == {}
     times = [tuple(map(float, seen(tmp_path, number)[:2])) for number in range(4)]
     at_once = [sum(start <= moment < stop for start, stop in times) for moment, _ in times]
     assert max(at_once) <= 2
     assert max(shown) == 2
-    assert {tuple(seen(tmp_path, number)[2:]) for number in range(4)} == {("1", "''", "1")}
+    assert {tuple(seen(tmp_path, number)[2:]) for number in range(4)} == {("1", "''", "0", "1")}
     assert dict(os.environ) == before
 
 
 def test_each_gpu_takes_one_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaehpc.study.sites.tensorflow_uses_gpus", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-7a")
     monkeypatch.setenv("THREADS", "3")  # what the user has set wins over the site
     slots = local_slots(job_config("train"))
     run_pool(tasks_in(tmp_path, 3), slots, {"THREADS": "1"}, tmp_path)
-    assert {seen(tmp_path, number)[3] for number in range(3)} == {"'2'", "'MIG-7a'"}
+    assert {tuple(seen(tmp_path, number)[3:]) for number in range(3)} == {("'2'", "1", "1"), ("'MIG-7a'", "1", "1")}
     assert {seen(tmp_path, number)[2] for number in range(3)} == {"3"}
 
 
 def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3, GPU-8f")
+    assert {slot.gpu for slot in local_slots(job_config("train"))} == {""}, "tensorflow-cpu uses none"
+    monkeypatch.setattr("vaehpc.study.sites.tensorflow_uses_gpus", lambda: True)
     assert [slot.gpu for slot in local_slots(job_config("train"))] == ["2", "3", "GPU-8f"]
-    assert Counter(slot.gpu for slot in local_slots(job_config("train"), 2)) == {"2": 2, "3": 2, "GPU-8f": 2}
-    assert {slot.gpu for slot in local_slots(job_config("statistics"), 2)} == {""}
+    assert {slot.gpu for slot in local_slots(job_config("statistics"))} == {""}
+    assert {slot.gpu for slot in local_slots(job_config("train", "cpu"))} == {""}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
     assert len(local_slots(job_config("train"))) == len(os.sched_getaffinity(0))
@@ -143,10 +156,7 @@ def test_a_task_that_is_killed_hurts_no_other(tmp_path: Path) -> None:
     tasks = tasks_in(tmp_path, 4)
     bad = [task("die", tmp_path / "killed"), task("fail", tmp_path / "crashed")]
     failed = run_pool([tasks[0], *bad, *tasks[1:]], PROCESSORS, {"THREADS": "1"}, tmp_path)
-    assert sorted(failed) == [
-        f"{tmp_path / 'crashed'} (exit status 1)",
-        f"{tmp_path / 'killed'} (exit status -9)",
-    ]
+    assert failed == {str(tmp_path / "crashed"): 1, str(tmp_path / "killed"): -9}
     assert all((tmp_path / str(number) / "seen").exists() for number in range(4))
     assert f"RuntimeError: no result in {tmp_path / 'crashed'}" in (tmp_path / "test_pool-crashed.log").read_text()
 
@@ -160,7 +170,7 @@ def test_new_processes_have_tensorflow_and_have_touched_no_device(tmp_path: Path
 def test_tasks_start_where_a_socket_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder for temporary files of a cluster's job may be deep, or closed."""
     monkeypatch.setattr("vaehpc.local.starting.get_temp_dir", lambda: f"/{100 * 'x'}")
-    assert run_pool(tasks_in(tmp_path, 1), PROCESSORS, {"THREADS": "1"}, tmp_path) == []
+    assert run_pool(tasks_in(tmp_path, 1), PROCESSORS, {"THREADS": "1"}, tmp_path) == {}
     assert (tmp_path / "0" / "seen").exists()
 
 
@@ -220,15 +230,21 @@ def test_a_task_says_in_one_line_what_was_asked_wrongly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "asked", "slots"),
-    [("0", 4, ["0", "0"]), ("", 4, [None] * 4), ("0", 1, ["0"])],  # statistics run one after the other
+    ("gpus", "needed", "asked", "slots"),
+    [
+        ("0", "1", 4, ["0", "0"]),
+        ("", "1", 4, [None] * 4),
+        ("0", "1", 1, ["0"]),  # statistics run one after the other
+        ("0", "0", 4, [None] * 4),  # the CPU is meant
+    ],
 )
 def test_runs_of_a_pack_share_a_gpu_as_was_measured(
-    monkeypatch: pytest.MonkeyPatch, gpus: str, asked: int, slots: list[str | None]
+    monkeypatch: pytest.MonkeyPatch, gpus: str, needed: str, asked: int, slots: list[str | None]
 ) -> None:
+    monkeypatch.setenv("VAEHPC_GPUS", needed)
     packs: list[list[str | None]] = []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    monkeypatch.setattr(pool, "runs_at_once", lambda directory, most: {("a", 4): 2}[directory, most])
+    monkeypatch.setattr(pool, "runs_at_once", lambda *asked: {("a", 4, "0"): 2}[asked])
     monkeypatch.setattr(pool, "run_pool", lambda _, slots, *__: packs.append([slot.gpu for slot in slots]))
     run_pack("vaehpc.tasks.train:run", asked, list("abcd"))
     assert packs == [slots]
@@ -281,6 +297,22 @@ def children(parent: int) -> list[int]:
 def test_a_single_task_fails_as_it_does() -> None:
     with pytest.raises(RuntimeError, match="no result in here"):
         run_pack("tests.local.test_pool:fail", 1, ["here"])
+
+
+@pytest.mark.parametrize("directories", [["here"], ["here", "there"]])
+def test_what_no_node_could_do_has_an_exit_status_of_its_own(
+    directories: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_pack("tests.local.test_pool:refuse", 1, directories)
+    assert ended.value.code == HOPELESS
+    said = {1: "vaehpc: never in here", 2: "2 of 2 tasks failed: here (exit status 78), there (exit status 78)"}
+    assert said[len(directories)] in capfd.readouterr().err
+
+
+def test_a_pack_is_tried_again_if_one_of_its_tasks_could_do_elsewhere() -> None:
+    with pytest.raises(RuntimeError, match=r"^2 of 2 tasks failed: refuse .*78.*, fail .*1\)$"):
+        run_pack("tests.local.test_pool:refuse_or_fail", 1, ["refuse", "fail"])
 
 
 def test_names_that_scripts_queued_by_0_1_0_use() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,6 +79,19 @@ def test_a_study_measures_once(
     assert kept == ["sharing-NVIDIA-H200-2.json", "sharing-NVIDIA-H200-4.json"]
 
 
+def test_what_cannot_be_measured_or_told_apart_is_not_kept_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = plant.run(tmp_path / "study" / "vae-seed003", run_config())
+    (jobs := tmp_path / "study" / "jobs").mkdir()
+    monkeypatch.setattr(sharing, "gpu_name", lambda _: "GPU")
+    monkeypatch.setattr(socket, "gethostname", lambda: "g7")
+    for rates in ({}, {1: 100}):
+        monkeypatch.setattr(sharing, "timed_together", lambda _run, _s, gpus, _study, r=rates: together(r)(len(gpus)))
+        assert runs_at_once(str(run.path), 4) == 1
+        assert [path.name for path in jobs.iterdir()] == ["sharing-GPU-of-g7-4.json"] * bool(rates)
+
+
 def test_runs_are_measured_side_by_side(faces: DataConfig) -> None:
     run = run_config(data=faces)
     found = timed_together(run, 0.2, [None, None], environment={"CUDA_VISIBLE_DEVICES": ""})
@@ -86,7 +100,7 @@ def test_runs_are_measured_side_by_side(faces: DataConfig) -> None:
 
 
 MPS = """#!/bin/sh
-if [ "$1" = -d ]; then touch "$CUDA_MPS_PIPE_DIRECTORY/control"; exit ${MPS_STATUS:-0}; fi
+if [ "$1" = -d ]; then echo "$CUDA_VISIBLE_DEVICES" > "$CUDA_MPS_PIPE_DIRECTORY/control"; exit ${MPS_STATUS:-0}; fi
 read asked; echo "$asked" > "$MPS_ASKED"
 """
 
@@ -103,9 +117,9 @@ def mps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_service_lives_as_long_as_the_runs(mps: Path) -> None:
-    with multi_process_service():
+    with multi_process_service(["GPU-8f", "MIG-7a"]):
         pipes = Path(os.environ[sharing.PIPES])
-        assert (pipes / "control").exists()
+        assert (pipes / "control").read_text() == "GPU-8f,MIG-7a\n"  # by names that clients have for them, too
         assert not mps.exists()
     assert mps.read_text() == "quit\n"
     assert sharing.PIPES not in os.environ
@@ -113,11 +127,13 @@ def test_the_service_lives_as_long_as_the_runs(mps: Path) -> None:
 
 
 def test_without_the_service_runs_take_turns(mps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with multi_process_service(["2"]):
+        assert sharing.PIPES not in os.environ  # its daemon would number the GPU anew, and no run would see one
     monkeypatch.setenv("MPS_STATUS", "1")
-    with multi_process_service():
+    with multi_process_service(["GPU-8f"]):
         assert sharing.PIPES not in os.environ  # what does not listen would stop every run
     assert not mps.exists()
     monkeypatch.setenv(sharing.PIPES, "/the/clusters/own")
-    with multi_process_service():
+    with multi_process_service(["2"]):
         assert os.environ[sharing.PIPES] == "/the/clusters/own"
     assert not mps.exists()

@@ -281,7 +281,13 @@ def test_settings_that_differ_are_told_apart_from_those_that_do_not(page):
 
 def test_provenance(mixed, page):
     _, summary = mixed
-    for told in ("0.1.0+abc1234", "numpy 2.4.1", summary.data.sha256, summary.plan_sha256, "17 runs on CPU, 1 thread"):
+    for told in (
+        "0.1.0+abc1234",
+        "numpy 2.4.1",
+        summary.data.sha256,
+        summary.plan_sha256,
+        "17 runs on CPU, float32, 1 thread",
+    ):
         assert told in page.text
 
 

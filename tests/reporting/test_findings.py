@@ -587,6 +587,16 @@ def test_a_study_of_the_articles_data_with_enough_controls_has_no_caveat(tmp_pat
     ]
 
 
+def test_arms_that_differ_in_precision_are_named(mixed):
+    study, summary = mixed
+    config = study.config()
+    half = config.arms["ae"].train.model_copy(update={"precision": "mixed_bfloat16"})
+    arms = config.arms | {"ae": config.arms["ae"].model_copy(update={"train": half})}
+    others = findings.enumeration([name for name in arms if name != "ae"])
+    said = f"Arms differ in precision: ae in mixed_bfloat16; {others} in float32."
+    assert said in findings.caveats(config.model_copy(update={"arms": arms}), summary)
+
+
 def test_rates_that_were_not_tested_are_not_compared(mixed):
     study, summary = mixed
     untested = findings.caveats(study.config(), summary.model_copy(update={"contrasts": ()}))

@@ -15,7 +15,7 @@ from tests.slurm.clients import Clients
 from vaehpc.command import UserError
 from vaehpc.machine.processes import process_start
 from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.site import SiteConfig
+from vaehpc.schema.site import Device, ResourcesConfig, SiteConfig
 from vaehpc.slurm.arrays import (
     Batch,
     Limits,
@@ -308,6 +308,22 @@ def test_script_says_what_the_site_says(study: StudyDir, config: StudyConfig) ->
     assert "--gres" not in text
     assert "wckey" not in text  # submitit's own habit
     assert "/shared/env/bin/python -u -c" in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "device", "needed"),
+    [({}, None, 1), ({"gpus": 2}, None, 2), ({"device": "cpu"}, None, 0), ({}, "cpu", 0), ({"gpus": 0}, None, 0)],
+)
+def test_a_task_is_told_how_many_gpus_it_must_see(
+    study: StudyDir, config: StudyConfig, lines: dict[str, object], device: Device | None, needed: int
+) -> None:
+    """A GPU is given all the same where the CPU is meant."""
+    chosen = CONFIG.model_copy(update={"jobs": {"train": ResourcesConfig.model_validate(lines)}})
+    site = resolved(chosen, device=device)
+    (train, *_), _ = arranged(study, config, site, EMPTY, NO_LIMITS, Names(study))
+    text = script(study, train, site)
+    assert f"export VAEHPC_GPUS={needed}" in text.splitlines()
+    assert (f"--gres=gpu:{lines.get('gpus', 1)}" in text) is (lines.get("gpus") != 0)
 
 
 def test_written_scripts_chain_and_need_no_launcher(study: StudyDir, config: StudyConfig, tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_good_images(folder: Path) -> None:
     assert [finding.ok for finding in image_findings(site(folder))] == [True, True]
 
 
+def test_amds_gpus_take_an_image_that_has_a_tensorflow_for_them(folder: Path) -> None:
+    answer(folder, GPU_PACKAGES)
+    with pytest.raises(UserError, match=r"train\.sif has no tensorflow-rocm: gpu = 'rocm' in \[container\] needs"):
+        require_package(site(folder, gpu="rocm"))
+    answer(folder, {"vaehpc": __version__, "tensorflow-rocm": "2.21.0"})
+    assert require_package(site(folder, gpu="rocm")) == "sha256:12"
+
+
 def test_a_site_without_images_is_not_asked(folder: Path) -> None:
     assert image_findings(site(folder, runtime="none")) == []
     assert require_package(site(folder, runtime="none")) is None
@@ -87,7 +95,6 @@ def test_an_image_for_processors_where_trainings_ask_for_gpus(folder: Path) -> N
     answer(folder, CPU_PACKAGES)
     assert examined(site(folder, gpus=0), "train").image == TRAIN
     assert called(folder)[-1].endswith("--extras train-gpu train-cpu")
-    assert examined(site(folder, gpu="rocm"), "train").image == TRAIN  # which TensorFlow is another package's
 
 
 def test_tensorflow_without_its_cuda_packages(folder: Path) -> None:

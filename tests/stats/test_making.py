@@ -13,7 +13,7 @@ OLD = Provenance(code_version="0.2.0", sources="a" * 64, image_digest=None, pack
 NEW = OLD.model_copy(update={"code_version": "0.2.1+g123", "sources": "b" * 64})
 
 
-def made(provenance: Provenance = OLD, device: str | None = "A100", **more: str) -> Made:
+def made(provenance: Provenance = OLD, device: str | None = "A100", **more: str | bool) -> Made:
     return Made(stage="train", provenance=provenance, device=device, **more)
 
 
@@ -42,6 +42,15 @@ def test_all_that_differs_of_a_run_is_told_at_once(plan):
 def test_an_arm_on_another_device_is_told_beside_its_control(plan):
     runs = study(plan, [made()], [made()], arm="ae") + study(plan, [made(device="H200")])
     assert mixed(runs) == ["seed 0 of vae-tiny on H200, of 1"]
+
+
+def test_runs_whose_float32_was_another_are_told_but_not_where_that_is_the_arms_precision(plan):
+    with_it, without = made(tensor_float_32=True), made(tensor_float_32=False)
+    runs = study(plan, [without], [without], [with_it])
+    assert mixed(runs) == ["seed 2 of vae-tiny with TF32, of 3"]
+    asked = VAE.model_copy(update={"name": "tf32", "train": VAE.train.model_copy(update={"precision": "tf32"})})
+    tf32 = replace(measured_run(run_config(arm=asked, plan=plan)), starts=[with_it])
+    assert mixed([*runs[:2], tf32]) == []
 
 
 def test_a_resumed_run_has_two_codes(plan):

@@ -19,7 +19,7 @@ from vaehpc.schema import upgrades
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.plan import text_sha256
 from vaehpc.schema.results import DimensionStatistics, PairedEffect, Spread, StudySummary, TrainedRecord
-from vaehpc.schema.upgrades import UPGRADES, guessed_kind, schema_number
+from vaehpc.schema.upgrades import UPGRADES, guessed_kind, lifted, schema_number
 from vaehpc.stats.summary import summarise
 from vaehpc.study.files import StudyDir, parsed_record, read_model, record_text, write_model
 from vaehpc.study.provenance import code_version
@@ -93,6 +93,15 @@ def test_what_0_1_0_did_not_know_is_guessed_once_and_marked(first: StudyDir) -> 
     assert first.run(WHOLE).config().plan_sha256 == config.plan_sha256
     best = first.summary().runs[WHOLE].model_extra
     assert best is not None and isinstance(best["best_attribute"], str)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "had_it"),
+    [("cpu", None, False), ("gpu", "9.0", True), ("gpu", "7.0", False), ("gpu", None, True)],
+)
+def test_before_0_3_0_float32_was_tf32_where_a_gpu_has_it(kind: str, capability: str | None, had_it: bool) -> None:
+    stored = {"schema": 2, "device_kind": kind, "capability": capability}
+    assert lifted(TrainedRecord, stored)["tensor_float_32"] is had_it
 
 
 @pytest.mark.parametrize(
@@ -254,7 +263,7 @@ def test_a_result_that_is_made_here_may_have_no_unknown_field() -> None:
 def test_a_record_that_was_lifted_is_written_with_its_number(first: StudyDir) -> None:
     run = first.run(WHOLE)
     write_model(run.trained_path, run.trained())
-    assert json.loads(run.trained_path.read_text())["schema"] == schema_number(TrainedRecord) == 2
+    assert json.loads(run.trained_path.read_text())["schema"] == schema_number(TrainedRecord) == 3
     assert read_model(run.trained_path, TrainedRecord).device_kind_is_guessed
 
 

@@ -75,6 +75,7 @@ def test_what_ended_a_training_made_it(run: RunDir) -> None:
         device="H200",
         device_kind="gpu",
         driver="550",
+        tensor_float_32=True,
         threads=1,
         provenance=provenance(),
     )

@@ -15,6 +15,7 @@ from vaehpc.local import stages
 from vaehpc.local.pool import Task
 from vaehpc.local.stages import run_stage
 from vaehpc.schema.config import ArmConfig, DataConfig, ForkConfig, SpikeConfig, StudyConfig, control_of
+from vaehpc.schema.site import Device
 from vaehpc.study.files import StudyDir
 from vaehpc.study.study import (
     create_study,
@@ -212,16 +213,23 @@ def test_runs_that_start_from_others_wait_for_them(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("gpus", "stage", "num_seeds", "slots"),
+    ("gpus", "stage", "device", "num_seeds", "slots"),
     [
-        ("0,1", "train", 6, ["0", "1"] * 3),
-        ("0,1", "train", 3, ["0", "1"]),
-        ("", "train", 6, [""] * 4),
-        ("0,1", "statistics", 6, [""] * 4),
+        ("0,1", "train", None, 6, ["0", "1"] * 3),
+        ("0,1", "train", None, 3, ["0", "1"]),
+        ("0,1", "train", "cpu", 6, [""] * 4),
+        ("", "train", None, 6, [""] * 4),
+        ("0,1", "statistics", None, 6, [""] * 4),
     ],
 )
 def test_runs_share_a_gpu_of_this_machine_as_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, stage: str, num_seeds: int, slots: list[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: str,
+    stage: str,
+    device: Device | None,
+    num_seeds: int,
+    slots: list[str],
 ) -> None:
     config = planned_study("small", "demo", data_config(), {"ae": arm_config("ae")}, range(num_seeds))
     folder = StudyDir(tmp_path / "small")
@@ -231,10 +239,11 @@ def test_runs_share_a_gpu_of_this_machine_as_was_measured(
             folder.run(run.name).trained_path.touch()
     given: list[list[str | None]] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr("vaehpc.study.sites.tensorflow_uses_gpus", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr(stages, "runs_at_once", lambda _, most, gpu: {(3, "0"): 3}[most, gpu])
     monkeypatch.setattr(stages, "run_pool", lambda _, slots, *__: given.append([slot.gpu for slot in slots]))
-    run_stage(stage, folder, config, "local", Console())
+    run_stage(stage, folder, config, "local", Console(), device=device)
     assert given == [slots]
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from PIL import Image
 
 from tests.examples import run_config
 from tests.processes import TIMEOUT, Running
+from vaehpc.command import UserError
 from vaehpc.machine.hardware import cpu_model
 from vaehpc.schema.config import DataConfig, ModelConfig, TrainConfig
 from vaehpc.schema.results import ProbeRecord
@@ -30,7 +30,6 @@ from vaehpc.study.attempts import all_attempts, made_of, starts_of
 from vaehpc.study.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.study.study import data_config
 from vaehpc.tasks.probe import read_probe
-from vaehpc.tasks.train import kept_programs
 from vaehpc.tasks.train import run as run_train
 from vaehpc.training.checkpoint import NonFiniteError
 from vaehpc.training.encode import UNIFORM_LIMITS
@@ -105,7 +104,8 @@ def test_a_vae_leaves_what_the_next_stages_read(undisturbed: RunDir) -> None:
     config, record = undisturbed.config(), undisturbed.trained()
     assert (record.step, record.epochs, record.nonfinite_step, record.num_attempts) == (120, 40, None, 1)
     assert (record.device, record.device_kind, record.device_kind_is_guessed) == (cpu_model(), "cpu", False)
-    assert (record.driver, record.capability) == (None, None)
+    assert (record.driver, record.capability, record.tensor_float_32) == (None, None, False)
+    assert record.precision == "float32"
     assert starts_of(undisturbed, None) == [made_of(record)]
     shape = (config.data.num_train, config.arm.model.z_dim)
     mu, log_var, z = (np.load(path) for path in (undisturbed.mu, undisturbed.log_var, undisturbed.z))
@@ -305,6 +305,17 @@ def test_a_missing_data_set_fails_with_its_reason_in_the_log(faces: DataConfig, 
     assert not run.trained_path.exists()
 
 
+def test_a_training_whose_gpu_is_not_there_fails_before_it_reads_anything(
+    faces: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAEHPC_GPUS", "1")
+    run = new_run(tmp_path, faces.model_copy(update={"path": str(tmp_path / "gone")}))
+    with pytest.raises(UserError, match="TensorFlow sees 0 of 1 GPUs"):
+        run_train(str(run.path))
+    assert outcome(run, 1) == "failed"
+    assert not run.checkpoints.exists() or not list(run.checkpoints.iterdir())
+
+
 def fail_while_images_are_read(path: str) -> None:
     """A training that fails while the next images are still read, from a slow file system."""
     from vaehpc.training import fit, pipeline
@@ -352,45 +363,6 @@ def test_xla_takes_its_programs_from_the_study(faces: DataConfig, tmp_path: Path
     shutil.rmtree(run.path)
     trained(1)  # because it is read
     assert not list(study.jobs.glob("programs-*"))
-
-
-@pytest.mark.parametrize(
-    ("study", "before", "after"),
-    [
-        ("s", "", " --tf_xla_persistent_cache_directory='{jobs}/programs-[0-9a-f]+'"),
-        (
-            "s",
-            "--tf_xla_auto_jit=1",
-            "--tf_xla_auto_jit=1 --tf_xla_persistent_cache_directory='{jobs}/programs-[0-9a-f]+'",
-        ),
-        ("s", "--tf_xla_persistent_cache_directory=own", "--tf_xla_persistent_cache_directory=own"),
-        ("o'clock", "", ""),
-    ],
-)
-def test_programs_are_kept_where_tensorflow_is_told(
-    study: str, before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TF_XLA_FLAGS", before)
-    with kept_programs(StudyDir(tmp_path / study)):
-        assert re.fullmatch(after.format(jobs=tmp_path / study / "jobs"), os.environ["TF_XLA_FLAGS"])
-    assert os.environ["TF_XLA_FLAGS"] == before
-
-
-def test_programs_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the umask: TensorFlow runs what lies there."""
-    monkeypatch.setenv("TF_XLA_FLAGS", "")
-    study, before = StudyDir(tmp_path / "s"), os.umask(0)
-    try:
-        with kept_programs(study):
-            pass
-    finally:
-        os.umask(before)
-    (folder,) = study.jobs.iterdir()
-    assert [oct(path.stat().st_mode & 0o777) for path in (study.jobs, folder)] == ["0o755", "0o700"]
-    folder.rmdir()
-    folder.symlink_to(tmp_path)
-    with kept_programs(study):
-        assert os.environ["TF_XLA_FLAGS"] == ""
 
 
 def test_a_task_computes_with_onednn() -> None:

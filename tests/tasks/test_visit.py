@@ -146,10 +146,12 @@ def test_versions_are_compared_as_numbers(version: str, limit: str, met: bool) -
 # TensorFlow and GPUs
 
 
-def test_tensorflow_computes_here() -> None:
+def test_tensorflow_computes_here_by_a_compiled_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={tmp_path}")
     report = tensorflow_report()
     assert report.version is not None
     assert report.error is None
+    assert list(tmp_path.glob("*_step_*.txt"))
 
 
 def test_a_tensorflow_that_cannot_be_imported_has_the_last_word(

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.command import gigabytes
+from vaehpc.machine.served import unusable
 from vaehpc.schema.site import JobConfig
 from vaehpc.tasks.visit import (
     ANALYSIS_EXTRAS,
+    LOCKS,
     DataReport,
     MachineReport,
     TensorflowReport,
@@ -16,9 +18,9 @@ from vaehpc.tasks.visit import (
     released,
     requirements,
     unmet_requirements,
+    why_no_gpu,
 )
 
-LOCKS = "pip install --require-hashes -r containers/locks"
 THREADS = "OMP_NUM_THREADS"
 
 
@@ -119,34 +121,18 @@ def _gpu_finding(machine: MachineReport, report: TensorflowReport, gpus: int, na
     given = f"CUDA_VISIBLE_DEVICES = {visible}" if visible is not None else "CUDA_VISIBLE_DEVICES is not set"
     driver = machine.nvidia_smi
     shown = "no nvidia-smi" if driver is None else f"nvidia-smi shows {'; '.join(driver) or 'no GPU'}"
-    if len(report.gpus) >= gpus:
-        return right(name, f"{', '.join(report.gpus)}; {given}; {shown}")
-    found = f"TensorFlow sees {len(report.gpus)} of {gpus}; {given}; {shown}"
-    return wrong(name, *_why_no_gpu(machine, report, found, visible))
-
-
-def _why_no_gpu(machine: MachineReport, report: TensorflowReport, found: str, visible: str | None) -> tuple[str, str]:
-    """What was found, with its cause, and how to mend it; the surest cause first."""
-    install = f"{machine.executable} -m {LOCKS}/train-gpu.txt"
-    if "tensorflow" not in machine.packages and "tensorflow-cpu" in machine.packages:
-        return f"{found}; tensorflow-cpu is installed, which never uses one", f"in place of tensorflow-cpu: {install}"
-    if visible == "":
-        return found, "the job was given no GPU: look at gpu_request and gpu_type in [slurm]"
-    if "libcuda.so.1" in report.missing_libraries:
-        remedy = "the node has no NVIDIA driver, or its container was started without it (apptainer --nv)"
-        return f"{found}; libcuda.so.1 is missing", remedy
-    if report.driver_error is not None:
-        remedy = (
-            "the driver does not start there: ask the cluster's staff, and leave the node out with exclude in [slurm]"
-        )
-        return f"{found}; {report.driver_error}", remedy
-    if report.missing_libraries:
-        missing = ", ".join(report.missing_libraries)
-        return f"{found}; {missing} cannot be loaded", f"{install}; no LD_LIBRARY_PATH may hide what it installs"
-    return (
-        found,
-        "run `python -c 'import tensorflow as tf; tf.config.list_physical_devices()'` there and read what it says",
-    )
+    if machine.unserved is not None:
+        found, _, remedy = machine.unserved.partition(": ")
+        return wrong(name, found, remedy)
+    if len(report.gpus) < gpus:
+        found = f"TensorFlow sees {len(report.gpus)} of {gpus}; {given}; {shown}"
+        cause, remedy = why_no_gpu(report, machine.packages, machine.executable, visible)
+        return wrong(name, f"{found}; {cause}", remedy)
+    for gpu, capability in zip(report.gpus, report.capabilities, strict=False):
+        if (problem := unusable(gpu, capability, machine.driver)) is not None:
+            found, _, remedy = problem.partition(": ")
+            return wrong(name, f"{found}; {given}; {shown}", remedy)
+    return right(name, f"{', '.join(report.gpus)}; {given}; {shown}")
 
 
 def capacity_finding(machine: MachineReport, job: JobConfig) -> Finding:
@@ -160,10 +146,13 @@ def capacity_finding(machine: MachineReport, job: JobConfig) -> Finding:
 
 
 def local_gpu_finding(machine: MachineReport) -> Finding:
-    """GPUs of this machine by nvidia-smi against those that TensorFlow uses; it may have none."""
-    if not machine.nvidia_smi or machine.tensorflow is None or machine.tensorflow.version is None:
+    """GPUs that TensorFlow uses here against those that this process is given; it may have none."""
+    report = machine.tensorflow
+    if report is None or report.version is None:
+        return unchecked("GPU here", "TensorFlow cannot be asked", "mend TensorFlow first")
+    if not machine.given_gpus and not report.gpus:
         return right("GPU here", "none: runs are trained on processors")
-    return _gpu_finding(machine, machine.tensorflow, len(machine.nvidia_smi), "GPU here")
+    return _gpu_finding(machine, report, len(machine.given_gpus), "GPU here")
 
 
 def data_finding(report: DataReport, job: JobConfig, where: str) -> Finding:

@@ -246,13 +246,13 @@ def report_findings(stage: str, report: VisitReport, site: Site, here: MachineRe
     """Judge what a visit found at the place of a stage."""
     machine, job = report.machine, site.jobs[stage]
     where = f"on {machine.host}"
-    lock = ("train-gpu" if job.gpus else "train-cpu") if stage == "train" else "analysis"
+    lock = ("train-gpu" if job.needed_gpus else "train-cpu") if stage == "train" else "analysis"
     findings = [
         _shared(report, folder, where),
         *python_findings(machine, lock, where),
         version_finding(here, machine, in_image=site.container.runtime != "none"),
         environment_finding(machine, site.environment, where),
-        *tensorflow_findings(machine, job.gpus if stage == "train" else 0, where),
+        *tensorflow_findings(machine, job.needed_gpus if stage == "train" else 0, where),
     ]
     if report.data is not None:
         findings.append(data_finding(report.data, site.jobs["train"], where))

@@ -16,11 +16,12 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from vaehpc.command import DiskFullError, UserError
+from vaehpc.command import HOPELESS, DiskFullError, HopelessError, UserError
 from vaehpc.local.sharing import multi_process_service, runs_at_once
 from vaehpc.local.starting import added, started
-from vaehpc.machine.hardware import RUNS_ON_GPU, visible_gpus
+from vaehpc.machine.hardware import NEEDED_GPUS, gpu_uuid, seen_by_task, visible_gpus
 from vaehpc.schema.site import JobConfig
+from vaehpc.study.sites import gpus_here
 
 POLL_SECONDS = 0.2
 OnChange = Callable[[Sequence["Task"]], None]
@@ -57,7 +58,7 @@ class Slot:
 
 def local_slots(job: JobConfig, per_gpu: int = 1) -> list[Slot]:
     """Slots on each GPU for jobs that use one, where this machine has any; else one per processor."""
-    gpus = visible_gpus() if job.gpus else []
+    gpus = [gpu_uuid(gpu) for gpu in gpus_here()] if job.needed_gpus else []
     return [Slot(gpu, per_gpu) for _ in range(per_gpu) for gpu in gpus] or [Slot("")] * len(os.sched_getaffinity(0))
 
 
@@ -75,7 +76,7 @@ def run_pool(
     environment: Mapping[str, str],
     logs: Path | None,
     on_change: OnChange = lambda _: None,
-) -> list[str]:
+) -> dict[str, int]:
     """Run tasks, each in a process of its own, one to a slot, until all have ended, well or not.
 
     Args:
@@ -86,12 +87,12 @@ def run_pool(
         on_change: see there.
 
     Returns:
-        The tasks that failed, in words.
+        Of the tasks that failed the directories, with their exit statuses.
 
     Raises:
         KeyboardInterrupt: after every task was stopped. Checkpoints and results are safe at any moment.
     """
-    waiting, free, failed = deque(tasks), list(slots), list[str]()
+    waiting, free, failed = deque(tasks), list(slots), dict[str, int]()
     running: dict[BaseProcess, tuple[Task, Slot]] = {}
     try:
         while waiting or running:
@@ -103,7 +104,7 @@ def run_pool(
                 task, slot = running.pop(process)
                 free.append(slot)
                 if process.exitcode:
-                    failed.append(f"{task.directory} (exit status {process.exitcode})")
+                    failed[task.directory] = process.exitcode
             on_change([task for task, _ in running.values()])
     finally:
         for process in running:
@@ -120,8 +121,7 @@ def _kill(process: BaseProcess) -> None:
 
 
 def _started(task: Task, slot: Slot, environment: Mapping[str, str], logs: Path | None) -> BaseProcess:
-    own = {**environment, **os.environ, RUNS_ON_GPU: str(slot.tasks_on_gpu)}
-    own |= {} if slot.gpu is None else {"CUDA_VISIBLE_DEVICES": slot.gpu}
+    own = {**environment, **os.environ, **seen_by_task(slot.gpu, slot.tasks_on_gpu)}
     log = None if logs is None else str(logs / task.log)
     return started(_run, task, own, log, environment=environment)
 
@@ -138,10 +138,19 @@ def _run(task: Task, environment: dict[str, str], log: str | None) -> None:
         os.dup2(file, 2)
         os.close(file)
     try:
-        task()
+        _finish(task)
     except UserError as error:
         print(f"vaehpc: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, DiskFullError) else 2)
+
+
+def _finish(task: Task) -> None:
+    """Run a task; SystemExit with a status of its own where it says that another try is of no use."""
+    try:
+        task()
+    except HopelessError as error:
+        print(f"vaehpc: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(HOPELESS) from None
 
 
 def end_with_launcher() -> None:
@@ -161,21 +170,29 @@ def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None
 
     Raises:
         RuntimeError: some of several failed; a single one fails as it does.
+        SystemExit: with HOPELESS, where no other try would help those that failed.
     """
     tasks = [Task(entry_point, directory) for directory in directories]
     if len(tasks) == 1:
-        tasks[0]()
+        _finish(tasks[0])
         return
-    gpu = next(iter(visible_gpus()), None)
+    gpu = None if os.environ.get(NEEDED_GPUS) == "0" else next(iter(visible_gpus()), None)
     needed = {"VAEHPC_PRELOADED": entry_point.partition(":")[0]}
     with _ignoring_sigterm(), added(needed), contextlib.ExitStack() as stack:
         if gpu is not None and at_once > 1:
-            stack.enter_context(multi_process_service())
-            at_once = runs_at_once(directories[0], at_once)
+            gpu = gpu_uuid(gpu)
+            stack.enter_context(multi_process_service([gpu]))
+            at_once = runs_at_once(directories[0], at_once, gpu)
             print(f"{at_once} of {len(tasks)} runs at once on this GPU", flush=True)
         failed = run_pool(tasks, [Slot(gpu, at_once)] * at_once, {}, None)
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {len(tasks)} tasks failed: {', '.join(failed)}")
+    if not failed:
+        return
+    named = ", ".join(f"{directory} (exit status {status})" for directory, status in failed.items())
+    said = f"{len(failed)} of {len(tasks)} tasks failed: {named}"
+    if set(failed.values()) == {HOPELESS}:
+        print(f"vaehpc: {said}", file=sys.stderr, flush=True)
+        raise SystemExit(HOPELESS)
+    raise RuntimeError(said)
 
 
 @contextlib.contextmanager

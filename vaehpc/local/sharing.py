@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from threading import BrokenBarrierError
 
 from vaehpc.command import UserError
 from vaehpc.local.starting import added, fork_server
-from vaehpc.machine.hardware import RUNS_ON_GPU, gpu_name
+from vaehpc.machine.hardware import gpu_name, seen_by_task
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Sharing, Timing
 from vaehpc.study.files import RunDir, StudyDir, read_model, write_model
@@ -47,12 +48,15 @@ def runs_at_once(directory: str, most: int, gpu: str | None = None) -> int:
     """
     run = RunDir(Path(directory))
     name, study = gpu_name(gpu), StudyDir(run.path.parent)
-    kept = study.jobs / f"sharing-{re.sub(r'[^A-Za-z0-9]+', '-', name)}-{most}.json"
+    key = name if name != "GPU" else f"{name} of {socket.gethostname()}"  # where nobody knows which kind it is
+    kept = study.jobs / f"sharing-{re.sub(r'[^A-Za-z0-9]+', '-', key)}-{most}.json"
     sharing = _kept(kept)
     if sharing is None:
         config = run.config()
         print(f"measuring how many runs, at most {most}, train fastest together on {name}: a minute or two", flush=True)
         sharing = measured_sharing(name, most, lambda number: timed_together(config, SECONDS, [gpu] * number, study))
+        if not sharing.steps_per_second:  # not one run: the training will say why, and another GPU may do
+            return sharing.runs_at_once
         write_model(kept, sharing)
         logger.info("%s", sharing.model_dump_json())
     return sharing.runs_at_once
@@ -108,7 +112,7 @@ def timed_together(
         added(environment or {}),
         ProcessPoolExecutor(len(gpus), mp_context=context, initializer=_inherit, initargs=(ready,)) as pool,
     ):
-        seen = [{} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu, RUNS_ON_GPU: str(gpus.count(gpu))} for gpu in gpus]
+        seen = [seen_by_task(gpu, gpus.count(gpu)) for gpu in gpus]
         tasks = [pool.submit(_timed, run, seconds, study, {**os.environ, **of_gpu}) for of_gpu in seen]
         # One that cannot be ready sets the others free, and is what went wrong.
         errors = [error for task in tasks if (error := task.exception()) is not None]
@@ -129,8 +133,8 @@ def _inherit(ready: Barrier) -> None:
 def _timed(run: RunConfig, seconds: float, study: StudyDir | None, environment: Mapping[str, str]) -> Timing:
     os.environ.update(environment)
     # Imported here, in a process of its own: what starts it does without TensorFlow.
+    from vaehpc.tasks.device import kept_programs
     from vaehpc.tasks.timing import timed
-    from vaehpc.tasks.train import kept_programs
 
     assert _ready is not None
     try:
@@ -142,19 +146,28 @@ def _timed(run: RunConfig, seconds: float, study: StudyDir | None, environment: 
 
 
 @contextlib.contextmanager
-def multi_process_service() -> Iterator[None]:
+def multi_process_service(gpus: Sequence[str]) -> Iterator[None]:
     """NVIDIA's MPS, so that kernels of several processes run side by side; nothing where it is not installed.
 
     A cluster's own, which CUDA_MPS_PIPE_DIRECTORY names, is left alone.
+
+    Args:
+        gpus: by their UUIDs, as the processes name them: MPS numbers those that its daemon sees anew, and a process
+            that asks for number 2 of them sees none. Where only numbers are known, there is no service.
     """
     if shutil.which(MPS) is None or PIPES in os.environ:
+        yield
+        return
+    if any(gpu.isdecimal() for gpu in gpus):
+        logger.warning("%s is not started, for the UUIDs of the GPUs are not known: their runs take turns", MPS)
         yield
         return
     with tempfile.TemporaryDirectory(prefix="mps-") as folder:
         added = {name: f"{folder}/{name}" for name in (PIPES, LOGS)}
         for path in added.values():
             Path(path).mkdir()
-        if subprocess.run([MPS, "-d"], env=os.environ | added, check=False).returncode:
+        own = os.environ | added | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        if subprocess.run([MPS, "-d"], env=own, check=False).returncode:
             logger.warning("%s did not start: the runs of a GPU take turns", MPS)
             yield
             return

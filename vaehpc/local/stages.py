@@ -10,16 +10,17 @@ from pathlib import Path
 from rich.console import Console
 
 from vaehpc.command import UserError, say
-from vaehpc.local.pool import Task, local_slots, run_debug, run_pool
+from vaehpc.local.pool import Slot, Task, local_slots, run_debug, run_pool
 from vaehpc.local.progress import stage_view
 from vaehpc.local.sharing import multi_process_service, runs_at_once
-from vaehpc.machine.hardware import visible_gpus
+from vaehpc.local.starting import added
+from vaehpc.machine.hardware import gpu_uuid, seen_by_task
 from vaehpc.machine.processes import launcher_record, running_launcher
 from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.site import JobConfig
+from vaehpc.schema.site import Device, JobConfig
 from vaehpc.study.attempts import LAST_LINES, tail
 from vaehpc.study.files import RunDir, StudyDir, write_text
-from vaehpc.study.sites import built_in_site, job_config
+from vaehpc.study.sites import built_in_site, gpus_here, job_config
 from vaehpc.study.study import missing_runs, source_of
 
 MOST_PER_GPU = 8
@@ -47,13 +48,14 @@ def run_stage(
     executor: str,
     console: Console,
     renew: Callable[[], None] = lambda: None,
+    device: Device | None = None,
 ) -> None:
     """Run a stage's task on every run that lacks its result and has that of the stage before.
 
     Runs that start from the trained weights of another are trained after all others. `renew` is called whenever the
-    running tasks are looked at.
+    running tasks are looked at; `device` is cpu where GPUs are to be left alone.
     """
-    job = job_config(stage)
+    job = job_config(stage, device)
     assert job.marker is not None
     runs = list(missing_runs(study, config, job.marker))
     if stage == "statistics":
@@ -102,21 +104,23 @@ def _run_tasks(
     tasks: Sequence[Task], job: JobConfig, study: StudyDir, executor: str, show: Callable[[Sequence[Task]], None]
 ) -> None:
     if executor == "debug":
-        run_debug(tasks, show)
+        with added(seen_by_task(local_slots(job)[0].gpu)):
+            run_debug(tasks, show)
     else:
-        with _sharing(tasks, job) as per_gpu:
-            run_pool(tasks, local_slots(job, per_gpu), built_in_site("local").environment, study.jobs, show)
+        with _sharing(tasks, job) as slots:
+            run_pool(tasks, slots, built_in_site("local").environment, study.jobs, show)
 
 
 @contextlib.contextmanager
-def _sharing(tasks: Sequence[Task], job: JobConfig) -> Iterator[int]:
-    """How many tasks share a GPU of this machine; more than one only where that was measured to pay."""
-    gpus = visible_gpus() if job.gpus else []
+def _sharing(tasks: Sequence[Task], job: JobConfig) -> Iterator[list[Slot]]:
+    """Slots on this machine; several on a GPU only where that was measured to pay."""
+    gpus = [gpu_uuid(gpu) for gpu in gpus_here()] if job.needed_gpus else []
     if not gpus or len(tasks) < 2 * len(gpus):
-        yield 1
+        yield local_slots(job)
         return
-    with multi_process_service():
-        yield runs_at_once(tasks[0].directory, min(MOST_PER_GPU, len(tasks) // len(gpus)), gpus[0])
+    with multi_process_service(gpus):
+        number = runs_at_once(tasks[0].directory, min(MOST_PER_GPU, len(tasks) // len(gpus)), gpus[0])
+        yield local_slots(job, number)
 
 
 def run_study_job(stage: str, study: StudyDir, result: Path, executor: str) -> bool:

@@ -25,6 +25,41 @@ MEMORY_WORDS = re.compile(r"oom[-_ ]kill|memory limit|Unable to allocate", re.IG
 """How Slurm's daemon on the node and NumPy put it."""
 
 
+LOCK = "install the lock train-gpu on the nodes, or in their image, and let no LD_LIBRARY_PATH or PATH hide it"
+DRIVER = "`vaehpc doctor --site FILE --probe` shows a node's driver; ask its staff, or leave the node out with exclude"
+GPU_WORDS = [
+    (re.compile(words, re.IGNORECASE), what, advice)
+    for words, what, advice in (
+        (
+            "OOM when allocating|RESOURCE_EXHAUSTED|CUDA_ERROR_OUT_OF_MEMORY",
+            "out of GPU memory",
+            "fewer tasks_per_gpu in the site file, or a smaller batch",
+        ),
+        (
+            r"TensorFlow sees \d+ of \d+ GPU",
+            "",
+            "leave its node out with exclude in the site file, or mend what it says",
+        ),
+        ("Driver/library version mismatch|SYSTEM_DRIVER_MISMATCH", "the node's driver was changed under way", DRIVER),
+        (
+            "CUDA driver version is insufficient|UNSUPPORTED_PTX_VERSION|unsupported toolchain",
+            "the node's driver is too old",
+            DRIVER,
+        ),
+        (
+            "no kernel image is available|NO_BINARY_FOR_GPU",
+            "no code for this kind of GPU",
+            "ask for another kind with gpu_type or constraint in the site file",
+        ),
+        ("libdevice", "XLA finds no libdevice", LOCK),
+        ("ptxas|No PTX compilation provider", "XLA finds no usable ptxas", LOCK),
+        ("CUDNN_STATUS|DNN library", "cuDNN does not start", LOCK),
+        ("uncorrectable ECC|ECC_UNCORRECTABLE|fallen off the bus", "the GPU is damaged", DRIVER),
+    )
+]
+"""Of GPUs, as TensorFlow, XLA and CUDA put it, the surest first: what it means, and what to do."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a run has no result, and what to do."""
@@ -89,8 +124,9 @@ def crash_words(start: Start, element: Element | None) -> tuple[str, str]:
     """What an exception says that ended a task, and what to do."""
     error = neutral(str((start.exit or {}).get("error") or "")).strip() or "no message"
     first = error.splitlines()[0]
-    if "OOM when allocating" in error or "RESOURCE_EXHAUSTED" in error:
-        return f"crashed: out of GPU memory: {first}", "fewer tasks_per_gpu in the site file, or a smaller batch"
+    for words, what, advice in GPU_WORDS:
+        if words.search(error):
+            return f"crashed: {what}: {first}" if what else f"crashed: {first}", advice
     if MEMORY_WORDS.search(error):
         limit = "" if element is None else f" of {element.record.memory_gb:g} GB"
         return f"out of memory{limit}: {first}", "give more memory_gb in the site file, and launch again"

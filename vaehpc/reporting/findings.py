@@ -604,6 +604,7 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
             f"{enumeration(by_article)} {has} no control arm in this study and {is_classed} classed by the article's"
             f" radius of {config.plan.classes.article_radius:g}."
         )
+    found += of_precisions(config)
     if sum(arm.rate is not None for arm in arms.values()) > 1 and not summary.contrasts:
         found.append("Rates of different arms were not tested against each other: no difference is claimed.")
     if config.plan.contrasts.looks and summary.contrasts:
@@ -615,6 +616,15 @@ def caveats(config: StudyConfig, summary: StudySummary) -> list[str]:
         runs = f" Otherwise than by those: {'; '.join(summary.reclassed)}." if summary.reclassed else " No run differs."
         found.append(f"Planned by the rules of a release before 0.3.0; classes and onsets are by today's.{runs}")
     return found
+
+
+def of_precisions(config: StudyConfig) -> list[str]:
+    """Which arms are trained in which precision, where they differ in it."""
+    arms_in: dict[str, list[str]] = {}
+    for name, arm in config.arms.items():
+        arms_in.setdefault(arm.train.precision, []).append(name)
+    named = "; ".join(f"{enumeration(names)} in {precision}" for precision, names in arms_in.items())
+    return [f"Arms differ in precision: {named}."] if len(arms_in) > 1 else []
 
 
 def _faults(faults: Mapping[str, str]) -> str:

@@ -105,10 +105,13 @@ def shared_settings(arms: Mapping[str, ArmConfig]) -> dict[str, str]:
     return {key: value for arm in arms.values() for key, value in settings(arm).items() if key not in differing}
 
 
-def machines(found: Sequence[FoundRun]) -> Counter[tuple[str, int, str]]:
-    """(device, threads, code version) of the trainings, and how many runs had each."""
-    trained = [run.trained for run in found if isinstance(run, MeasuredRun)]
-    return Counter((record.device, record.threads, record.provenance.code_version) for record in trained)
+def machines(found: Sequence[FoundRun]) -> Counter[tuple[str, str, int, str]]:
+    """(device, precision, threads, code version) of the trainings, and how many runs had each."""
+    trained = [(run.config.arm.train.precision, run.trained) for run in found if isinstance(run, MeasuredRun)]
+    return Counter(
+        (of.device, words.precision(precision, of.tensor_float_32), of.threads, of.provenance.code_version)
+        for precision, of in trained
+    )
 
 
 def comparison_lines(study: StudyDir, config: StudyConfig, summary: StudySummary) -> list[ComparisonLine]:

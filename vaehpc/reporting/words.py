@@ -64,6 +64,11 @@ def data(data: DataSummary) -> str:
     return f"{data.num_train:,} images of {size} ({data.name})"
 
 
+def precision(asked: str, has_tf32: bool) -> str:
+    """Of a training; that float32 was TF32 is said where it was not asked for."""
+    return f"{asked}, float32 in TF32" if has_tf32 and asked != "tf32" else asked
+
+
 def of_ended(share: Share | None) -> str:
     """'2 of 7': runs that count among those that ended; nothing where that is not known."""
     return NO_VALUE if share is None else f"{share.count} of {share.num_ended}"

@@ -14,7 +14,7 @@ from vaehpc.schema.frozen import Amount, Count, Frozen, Portion, Result
 from vaehpc.schema.plan import PlanConfig
 
 ArmKind = Literal["ae", "vae"]
-Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Precision = Literal["float32", "tf32", "mixed_bfloat16", "mixed_float16"]
 Initializer = Literal["glorot", "he", "normal"]
 
 Stream = Literal[
@@ -80,7 +80,9 @@ class TrainConfig(Frozen):
     clipnorm: Amount | None = None
     """Largest global norm of the gradient; a greater one is scaled down. None: no limit."""
     precision: Precision = "float32"
-    """Keras dtype policy of the convolutions; losses, sampling and latent heads are float32 in each."""
+    """Of the convolutions; losses, sampling and latent heads are true float32, but in tf32, in which a GPU computes all
+    products of float32 with 10 bits of mantissa. Default of a study: mixed_bfloat16 where its trainings ask for GPUs,
+    else float32."""
     jit_compile: bool | None = None
     """Have XLA compile blocks of steps. None: on a GPU, where it is faster, and not on a CPU, where it is slower."""
     threads: Count = 1
@@ -93,6 +95,11 @@ class TrainConfig(Frozen):
     """Epochs between the checkpoints that are always made and stay, to replay from; of the others the newest two."""
     tensorboard: bool = False
     """Write scalars, images and latents for TensorBoard beside the record; nothing reads them back."""
+
+    @property
+    def policy(self) -> str:
+        """Keras' name of the precision."""
+        return "float32" if self.precision == "tf32" else self.precision
 
 
 class SpikeConfig(Frozen):
@@ -364,6 +371,9 @@ class StudyConfig(Frozen):
     seeds: dict[str, tuple[int, ...]]
     """Seeds of each arm, sorted."""
     provenance: Provenance
+    precision: Precision | None = None
+    """Of arms that say no other, resolved at the first launch; None: that was by a release before 0.3.0, in which it
+    was float32 unless the line said otherwise."""
     replay: ReplayConfig | None = None
     """Set where the runs are forks of one run."""
     first_seeds: dict[str, tuple[int, ...]] | None = None

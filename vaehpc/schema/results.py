@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from vaehpc.schema.config import Provenance, ReplayConfig
+from vaehpc.schema.config import Precision, Provenance, ReplayConfig
 from vaehpc.schema.data import Resize, SplitName
 from vaehpc.schema.frozen import Result
 from vaehpc.schema.plan import Alternative, Endpoint
@@ -214,6 +214,10 @@ class TrainedRecord(Result):
     """Version of the GPU's driver; None: no GPU, or not known, as the next."""
     capability: str | None = None
     """Compute capability of the GPU, '9.0'."""
+    precision: Precision | None = None
+    """None: trained by a release before 0.3.0."""
+    tensor_float_32: bool
+    """Whether products of float32 were computed in TF32, which GPUs of compute capability 8.0 and later have."""
     threads: int
     provenance: Provenance
 
@@ -226,6 +230,8 @@ class Made(Result):
     device: str | None = None
     """None: not known, as the next; or that of statistics."""
     driver: str | None = None
+    tensor_float_32: bool | None = None
+    """None: not known, or that of statistics."""
 
 
 class Histogram(Result):

@@ -14,6 +14,8 @@ Word = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f\"'`$\\]+$")]
 """Text that no shell and no batch script reads otherwise: names of partitions, accounts and nodes."""
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
+Device = Literal["cpu"]
+
 
 class JobConfig(Frozen):
     """A batch job as jobs/*.toml declares it; resources are those of one array element with one task."""
@@ -31,6 +33,13 @@ class JobConfig(Frozen):
     gpus: Annotated[int, Field(ge=0, le=2**63 - 1)]
     memory_gb: Amount
     hours: Amount
+    device: Device | None = None
+    """cpu: the CPU is meant although GPUs are given. None: GPUs, where the job asks for any."""
+
+    @property
+    def needed_gpus(self) -> int:
+        """GPUs without which an element fails."""
+        return 0 if self.device == "cpu" else self.gpus
 
 
 class ResourcesConfig(Frozen):
@@ -40,6 +49,7 @@ class ResourcesConfig(Frozen):
     gpus: Annotated[int | None, Field(ge=0, le=10**9)] = None
     memory_gb: Amount | None = None
     hours: Amount | None = None
+    device: Device | None = None
 
 
 JobName = Literal["prepare", "launch", "train", "statistics", "aggregate", "verdict"]

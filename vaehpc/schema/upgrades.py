@@ -56,6 +56,12 @@ def _kind_is_guessed(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "device_kind": guessed_kind(value["device"]), "device_kind_is_guessed": True}
 
 
+def _switch_was_tensorflows(value: dict[str, Any]) -> dict[str, Any]:
+    """TensorFlow has TF32 on, where the GPU has it, unless it is told."""
+    has_it = value["device_kind"] == "gpu" and not (value.get("capability") or "8").startswith(("6.", "7."))
+    return {**value, "tensor_float_32": has_it}
+
+
 def _best_attribute_is_no_number(value: dict[str, Any]) -> dict[str, Any]:
     """A name stood among the numbers of how latent points lie."""
 
@@ -96,7 +102,7 @@ ENDINGS = {"jumps": "jump", "nonfinite": "nonfinite"}
 UPGRADES: dict[str, tuple[Step, ...]] = {
     "StudyConfig": (_study_has_text,),
     "RunConfig": (_run_has_hash,),
-    "TrainedRecord": (_kind_is_guessed,),
+    "TrainedRecord": (_kind_is_guessed, _switch_was_tensorflows),
     "ReplayResult": (_forks_have_endings,),
     "StudySummary": (_best_attribute_is_no_number, _left_by_other_rules),
 }

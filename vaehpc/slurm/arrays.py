@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vaehpc.command import UserError
+from vaehpc.machine.hardware import NEEDED_GPUS
 from vaehpc.machine.processes import launcher_record, running_elsewhere, running_here
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import BatchRecord
@@ -418,7 +419,7 @@ def array(study: StudyDir, batch: Batch, site: Site) -> SlurmArray:
         partition=slurm.gpu_partition if job.gpus else slurm.cpu_partition,
         setup=tuple(_setup(folder, job, site)),
         teardown=tuple(declaration("jobs/slurm/after.sh").splitlines()),
-        python=shlex.join(python_command(site, batch.stage, job.gpus)) if in_image else own_python,
+        python=shlex.join(python_command(site, batch.stage, job.needed_gpus)) if in_image else own_python,
         srun_options=tuple(srun_options(site, batch.stage)) if in_image else (),
         kill_on_invalid_dependency=batch.of is not None,
     )
@@ -427,6 +428,7 @@ def array(study: StudyDir, batch: Batch, site: Site) -> SlurmArray:
 
 def _setup(folder: Path, job: JobConfig, site: Site) -> Iterator[str]:
     """What the batch script does before its tasks."""
+    yield f"export {NEEDED_GPUS}={job.needed_gpus}"
     yield from environment_lines(site)
     slurm = site.slurm
     variables = {

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from vaehpc.machine.hardware import NEEDED_GPUS
 from vaehpc.schema.site import ContainerConfig
 from vaehpc.study.sites import Site
 
@@ -21,6 +22,7 @@ OWN_VARIABLES = (
     "SLURMD_NODENAME",
     "CUDA_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
+    NEEDED_GPUS,
 )
 """Of a job's environment, what a task reads besides what the site's file sets."""
 PREFIXES = {"apptainer": "APPTAINERENV", "singularity": "SINGULARITYENV"}
@@ -52,7 +54,7 @@ def python_command(site: Site, stage: str, gpus: int) -> list[str]:
     Args:
         site: with a runtime.
         stage: of the study.
-        gpus: that its job is given.
+        gpus: that its job uses.
     """
     container = site.container
     runtime, image = container.runtime, image_of(container, stage)

@@ -19,6 +19,11 @@ STAGES = ("train", "statistics")
 START_SECONDS = 300.0
 """A SIF on a busy file system may have to be opened first."""
 CUDA_LIBRARY = "nvidia-cudnn-cu12"
+ROCM_PACKAGE = "tensorflow-rocm"
+NO_ROCM = (
+    "needs an image that has tensorflow-rocm and can be looked into from here, and there is no lock for one: take"
+    ' NVIDIA\'s GPUs, or give device = "cpu" in [jobs.train]'
+)
 BUILD = "containers/README.md says how it is built"
 
 
@@ -44,7 +49,7 @@ def examined(site: Site, stage: str) -> MachineReport:
             something that is to be bound into it is not there.
     """
     site = replace(site, paths=tuple(path for path in site.paths if path.exists()))  # others are still to be made
-    container, gpus = site.container, site.jobs[stage].gpus
+    container, gpus = site.container, site.jobs[stage].needed_gpus
     which = "image" if stage in TRAIN_STAGES or container.analysis_image is None else "analysis_image"
     image = image_of(container, stage)
     if image.startswith("/") and not Path(image).exists():
@@ -67,7 +72,9 @@ def examined(site: Site, stage: str) -> MachineReport:
                     f"whoever owns the image: mkdir -p {point}",
                 ) from None
     # The GPU's libraries are looked at below: a login node has no driver.
-    needs_gpu = stage in TRAIN_STAGES and gpus > 0 and container.gpu == "nv"
+    needs_gpu = stage in TRAIN_STAGES and gpus > 0
+    if needs_gpu and container.gpu == "rocm":
+        return _with_rocm(_report(site, stage, TRAIN_EXTRAS, f"{which} {image}"), f"{which} {image}")
     extras = (TRAIN_EXTRAS[:1] if needs_gpu else TRAIN_EXTRAS) if stage in TRAIN_STAGES else ANALYSIS_EXTRAS
     report = _report(site, stage, extras, f"{which} {image}")
     if needs_gpu and CUDA_LIBRARY not in report.packages:
@@ -78,6 +85,13 @@ def examined(site: Site, stage: str) -> MachineReport:
         )
     if report.unmet:
         raise ImageError(f"{which} {image} lacks what {stage} needs: {'; '.join(report.unmet)}", BUILD)
+    return report
+
+
+def _with_rocm(report: MachineReport, image: str) -> MachineReport:
+    """The report, if the image has a TensorFlow for AMD's GPUs; there is no lock of one."""
+    if ROCM_PACKAGE not in report.packages:
+        raise ImageError(f"{image} has no {ROCM_PACKAGE}", f"gpu = 'rocm' in [container] {NO_ROCM}")
     return report
 
 

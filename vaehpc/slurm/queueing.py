@@ -15,6 +15,7 @@ from rich.console import Console
 
 from vaehpc import __version__
 from vaehpc.command import UserError, say
+from vaehpc.machine.served import unserved_machine
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.data import Request
 from vaehpc.schema.site import SiteConfig
@@ -33,7 +34,7 @@ from vaehpc.slurm.arrays import (
     write_batches,
 )
 from vaehpc.slurm.client import SlurmError, associations, configuration, of_account, queued, submit_limit
-from vaehpc.slurm.images import STAGES, ImageError, can_look, examined
+from vaehpc.slurm.images import NO_ROCM, STAGES, ImageError, can_look, examined
 from vaehpc.study.files import DataDir, StudyDir, write_model, write_text
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site, resolved
@@ -95,6 +96,16 @@ def queue_study(
     result = study.report if config.replay is None else study.replay_page
     say(console, f"Queued. See `{_status_line(study)}`; the result: {result}")
     return _waited(study, result, console, show) if wait else 0
+
+
+def require_served(site: Site) -> None:
+    """UserError if trainings ask for GPUs for which there is no TensorFlow."""
+    if not site.jobs["train"].needed_gpus:
+        return
+    if site.container.runtime == "none" and (problem := unserved_machine()) is not None:
+        raise UserError(f"{problem}. Nothing was submitted.")
+    if site.container.gpu == "rocm" and not can_look(site):
+        raise UserError(f"gpu = 'rocm' in [container] {NO_ROCM}. Nothing was submitted.")
 
 
 def require_package(site: Site) -> str | None:

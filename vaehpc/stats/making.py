@@ -34,6 +34,9 @@ def facets(starts: Iterable[Made]) -> Facets:
                 found["device"].setdefault(made.device, f"on {made.device}")
             if made.driver is not None:
                 found["driver"].setdefault(made.driver, f"with driver {made.driver}")
+            if made.tensor_float_32 is not None:
+                name = f"with{'' if made.tensor_float_32 else 'out'} TF32"
+                found["TF32"].setdefault(str(made.tensor_float_32), name)
     return {name: tuple(sorted(values.items())) for name, values in found.items()}
 
 
@@ -61,7 +64,7 @@ def otherwise(run: Facets, others: Facets) -> tuple[str, ...]:
 
 def mixed(runs: Sequence[MeasuredRun]) -> list[str]:
     """'seeds 8-15 of vae-tiny by 0.2.1, of 16' for the runs of each arm that were not made as most of the study's."""
-    made = {run.config.name: facets(run.starts) for run in runs}
+    made = {run.config.name: _not_as_asked(run) for run in runs}
     of_most = usual(made.values())
     arms: dict[str, list[MeasuredRun]] = defaultdict(list)
     for run in runs:
@@ -75,6 +78,12 @@ def mixed(runs: Sequence[MeasuredRun]) -> list[str]:
         for words, seeds in groups.items():
             found.append(f"{spans(seeds)} of {arm} {', '.join(words)}, of {len(of_arm)}")
     return found
+
+
+def _not_as_asked(run: MeasuredRun) -> Facets:
+    """What a run was made with, but for TF32 where that is its arm's precision."""
+    is_asked = run.config.arm.train.precision == "tf32"
+    return {name: values for name, values in facets(run.starts).items() if not (is_asked and name == "TF32")}
 
 
 def spans(seeds: Sequence[int]) -> str:

@@ -219,7 +219,8 @@ def starts_of(run: RunDir, trained: TrainedRecord | None) -> list[Made]:
         stage, by = start.get("stage"), start.get("provenance")
         measured = stage == "statistics" and not any(made.stage == stage for made in found)
         if by is not None and (measured or (stage == "train" and "checkpoint_step" in beat)):
-            made = {"stage": stage, "provenance": by, "device": beat.get("device"), "driver": beat.get("driver")}
+            made = {"stage": stage, "provenance": by}
+            made |= {key: beat.get(key) for key in ("device", "driver", "tensor_float_32")}
             with contextlib.suppress(pydantic.ValidationError):
                 found.append(Made.model_validate(made, context=STORED))
     return found[::-1]
@@ -227,7 +228,13 @@ def starts_of(run: RunDir, trained: TrainedRecord | None) -> list[Made]:
 
 def made_of(trained: TrainedRecord) -> Made:
     """What finished a training."""
-    return Made(stage="train", provenance=trained.provenance, device=trained.device, driver=trained.driver)
+    return Made(
+        stage="train",
+        provenance=trained.provenance,
+        device=trained.device,
+        driver=trained.driver,
+        tensor_float_32=trained.tensor_float_32,
+    )
 
 
 def resources_used() -> dict[str, float]:

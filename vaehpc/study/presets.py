@@ -13,12 +13,21 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from vaehpc.command import UserError, nearest
-from vaehpc.schema.config import MAX_SEEDS, ArmConfig, ArmKind, ModelConfig, SpikeConfig, TrainConfig, VaeConfig
+from vaehpc.schema.config import (
+    MAX_SEEDS,
+    ArmConfig,
+    ArmKind,
+    ModelConfig,
+    Precision,
+    SpikeConfig,
+    TrainConfig,
+    VaeConfig,
+)
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.study.files import declaration
 
-PresetName = Literal["demo", "article"]
+PresetName = Literal["demo", "article", "article-wide"]
 Model = TypeVar("Model", bound=Frozen)
 
 
@@ -134,6 +143,12 @@ class Preset:
     expectation: str
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What differs from analysis/plan.toml."""
+    in_float32: Mapping[str, int] = field(default_factory=dict)
+    """Of these arms, which are of use where the study's precision is another one, at most so many seeds."""
+
+    def arms_in(self, precision: Precision) -> tuple[str, ...]:
+        """The arms of a study whose precision is this one."""
+        return tuple(arm for arm in self.arms if precision != "float32" or arm not in self.in_float32)
 
 
 PRESETS: Mapping[PresetName, Preset] = {
@@ -157,11 +172,29 @@ PRESETS: Mapping[PresetName, Preset] = {
     ),
     "article": Preset(
         settings=Settings(),
-        arms=("ae", "vae-tiny", "vae-eps5", "ae-nobn"),
+        arms=("ae", "vae-tiny", "vae-eps5", "ae-nobn", "vae-tiny-nobn"),
         num_seeds=16,
         expectation="CelebA at 96 x 96, 24 epochs of 1,329 steps: 48 minutes a run on the article's GPU",
     ),
+    "article-wide": Preset(
+        settings=Settings(),
+        arms=("ae", "vae-tiny", "vae-eps2", "logvar-clamp", "clipnorm", "ae-float32", "vae-float32"),
+        num_seeds=16,
+        expectation="other remedies and true float32 beside the article's AE and VAE: 48 minutes a run on its GPU",
+        in_float32={"ae-float32": 8, "vae-float32": 8},
+    ),
 }
+
+
+def default_precision(asks_for_gpus: bool) -> Precision:
+    """Of a new study: as its trainings ask for GPUs, or for none."""
+    return "mixed_bfloat16" if asks_for_gpus else "float32"
+
+
+def in_precision(settings: Settings, precision: Precision) -> Settings:
+    """These settings in this precision."""
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"precision": precision})})
+
 
 DEMO_IMAGES = 1430
 """Built-in faces of the demo; 1,199 of them train."""

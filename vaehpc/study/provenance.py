@@ -17,6 +17,7 @@ from vaehpc.study.files import read_model
 PACKAGES = (
     "tensorflow",
     "tensorflow-cpu",
+    "tensorflow-rocm",
     "keras",
     "numpy",
     "scipy",

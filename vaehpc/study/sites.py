@@ -11,11 +11,12 @@ from typing import Literal, get_args
 import pydantic
 
 from vaehpc.command import UserError, nearest
-from vaehpc.machine.hardware import has_slurm
+from vaehpc.machine.hardware import has_slurm, visible_gpus
 from vaehpc.schema.frozen import Frozen
-from vaehpc.schema.site import ContainerConfig, JobConfig, JobName, ResourcesConfig, SiteConfig, SlurmConfig
+from vaehpc.schema.site import ContainerConfig, Device, JobConfig, JobName, ResourcesConfig, SiteConfig, SlurmConfig
 from vaehpc.study.files import declaration
 from vaehpc.study.presets import read_toml
+from vaehpc.study.provenance import provenance
 
 Executor = Literal["slurm", "local", "debug"]
 
@@ -38,10 +39,17 @@ class Site:
         return tuple(dict.fromkeys((*self.container.binds, *(str(path.absolute()) for path in self.paths))))
 
 
-def resolved(site: SiteConfig, *paths: Path | None) -> Site:
-    """The site for a launch whose tasks need these folders and files."""
+def resolved(site: SiteConfig, *paths: Path | None, device: Device | None = None) -> Site:
+    """The site for a launch whose tasks need these folders and files.
+
+    Args:
+        site: as its file says.
+        paths: what tasks need.
+        device: on which they run, whatever the file says.
+    """
     own = {name: site.jobs.get(name, ResourcesConfig()).model_dump(exclude_none=True) for name in get_args(JobName)}
-    jobs = {name: job_config(name).model_copy(update=resources) for name, resources in own.items()}
+    asked = {} if device is None else {"device": device}
+    jobs = {name: job_config(name).model_copy(update=resources | asked) for name, resources in own.items()}
     return Site(site.environment, site.slurm, site.container, jobs, tuple(filter(None, paths)))
 
 
@@ -66,9 +74,20 @@ def chosen_site(path: Path | None, asked: Literal["auto"] | Executor) -> tuple[S
     return built_in_site("slurm" if executor == "slurm" else "local"), executor
 
 
-def job_config(name: str) -> JobConfig:
-    """A job as it is declared, jobs/NAME.toml."""
-    return JobConfig.model_validate(tomllib.loads(declaration(f"jobs/{name}.toml")))
+def job_config(name: str, device: Device | None = None) -> JobConfig:
+    """A job as it is declared, jobs/NAME.toml; on this device, where one is given."""
+    return JobConfig.model_validate({**tomllib.loads(declaration(f"jobs/{name}.toml")), "device": device})
+
+
+def gpus_here() -> list[str]:
+    """GPUs on which trainings of this machine run: those it sees, where its TensorFlow can use any."""
+    return visible_gpus() if tensorflow_uses_gpus() else []
+
+
+def tensorflow_uses_gpus() -> bool:
+    """Whether the installed TensorFlow is not the one for processors alone, that of the demo and of the tests."""
+    packages = provenance().packages
+    return "tensorflow" in packages or "tensorflow-cpu" not in packages
 
 
 def built_in_site(executor: str) -> SiteConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vaehpc.command import UserError, nearest
-from vaehpc.schema.config import ArmConfig, DataConfig, RunConfig, StudyConfig, run_name
+from vaehpc.schema.config import ArmConfig, DataConfig, Precision, RunConfig, StudyConfig, run_name
 from vaehpc.schema.frozen import STORED
 from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
@@ -57,9 +57,24 @@ def planned_study(
     seeds: Iterable[int],
     plan: PlanConfig | None = None,
     root_seed: int = ROOT_SEED,
+    precision: Precision | None = None,
+    fewer_seeds: Mapping[str, int] | None = None,
 ) -> StudyConfig:
-    """Arms x seeds under a plan; None: analysis/plan.toml, whose text the study then keeps."""
-    of_each = tuple(sorted(seeds))
+    """Arms x seeds under a plan; None: analysis/plan.toml, whose text the study then keeps.
+
+    Args:
+        name: of the study.
+        preset: that it is made of.
+        data: that it trains on.
+        arms: by name.
+        seeds: of each arm.
+        plan: of the analysis.
+        root_seed: of every random stream.
+        precision: of arms that say no other.
+        fewer_seeds: of these arms at most so many, the first ones.
+    """
+    ascending = tuple(sorted(seeds))
+    of_arms = {arm: ascending[: (fewer_seeds or {}).get(arm)] for arm in arms}
     usual = analysis_plan()
     text = plan_text() if plan in (None, usual) else plan.text
     return StudyConfig(
@@ -71,8 +86,9 @@ def planned_study(
         plan_text=text,
         plan_sha256=text_sha256(text),
         arms=dict(arms),
-        seeds=dict.fromkeys(arms, of_each),
-        first_seeds=dict.fromkeys(arms, of_each),
+        seeds=of_arms,
+        first_seeds=of_arms,
+        precision=precision,
         provenance=provenance(),
     )
 
@@ -115,6 +131,10 @@ def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
     """
     common = set(existing.arms) & set(asked.arms)
     own = {"arms", "seeds", "first_seeds", "provenance", "plan", "plan_text", "plan_sha256"}
+    if existing.precision is None:
+        own.add("precision")
+    if {existing.preset, asked.preset} <= {"article", "article-wide"}:  # which differ in arms alone
+        own.add("preset")
     _require_equal(
         f"study '{existing.name}'",
         {"study": existing.model_dump(exclude=own)} | {arm: existing.arms[arm].model_dump() for arm in common},

@@ -10,7 +10,7 @@ from pathlib import Path
 from vaehpc.command import UserError, exit_code
 from vaehpc.schema.results import RunStability, Stability
 from vaehpc.study.files import RunDir, step_of, write_model
-from vaehpc.tasks.train import configure_tensorflow
+from vaehpc.tasks.device import configure_tensorflow
 from vaehpc.training.checkpoint import restore_checkpoint
 from vaehpc.training.fit import build_optimizer
 from vaehpc.training.models import build_net, layer_seeds
@@ -37,9 +37,9 @@ def run(directory: str) -> None:
 def measured(run_dir: RunDir) -> Iterator[Stability]:
     """The states in the order of their steps; one that is damaged is said in the log and left out."""
     asked = run_dir.config()
-    configure_tensorflow(asked.arm.train.threads)
-    images = load_training_images(asked)
     single = asked.arm.model_copy(update={"train": asked.arm.train.model_copy(update={"precision": "float32"})})
+    configure_tensorflow(single.train)
+    images = load_training_images(asked)
     net = build_net(single, asked.data.image_size, layer_seeds(asked.key("initialisation")))
     optimizer = build_optimizer(asked.arm.train, net)
     stability = measured_stability(asked, images, net, optimizer)

@@ -15,7 +15,7 @@ from vaehpc.schema.results import Timing
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import RunDir
 from vaehpc.study.states import Progress
-from vaehpc.tasks.train import configure_tensorflow
+from vaehpc.tasks.device import configure_tensorflow
 from vaehpc.training.checkpoint import save_checkpoint
 from vaehpc.training.device import is_compiled, memory_of_gpu
 from vaehpc.training.encode import compiled_encoder, write_latents
@@ -44,7 +44,7 @@ def timed(run: RunConfig, seconds: float, others: Callable[[], object] = lambda:
         UserError: the data set is missing, damaged, or another one.
     """
     begun = time.perf_counter()
-    device = configure_tensorflow(run.arm.train.threads)
+    device = configure_tensorflow(run.arm.train)
     images = load_training_images(run)
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
     optimizer = build_optimizer(run.arm.train, net)

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
-import os
-import shutil
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
 from vaehpc.command import UserError
-from vaehpc.machine.hardware import cpu_model, gpu_driver, gpu_name, instruction_sets
 from vaehpc.schema.config import RunConfig, run_name
-from vaehpc.schema.results import DeviceKind, TrainedRecord
+from vaehpc.schema.results import TrainedRecord
 from vaehpc.study.attempts import Attempt, StoppedError
 from vaehpc.study.files import RunDir, StudyDir, read_model
 from vaehpc.study.provenance import provenance
 from vaehpc.study.states import Checkpoint, Progress, state_hash
+from vaehpc.tasks.device import Device, configure_tensorflow, kept_programs
 from vaehpc.training.board import Board, write_projector, write_reconstructions
 from vaehpc.training.checkpoint import (
     CheckpointWriter,
@@ -44,11 +39,8 @@ from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import Images, load_training_images
 from vaehpc.training.recorder import FlightRecorder, publish_record, read_steps, steps_schema
 from vaehpc.training.signals import signal_names
-from vaehpc.training.staging import require_own
 
 logger = logging.getLogger(__name__)
-
-XLA_FLAGS, PROGRAMS_FLAG = "TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory"
 
 
 def run(directory: str) -> None:
@@ -58,7 +50,8 @@ def run(directory: str) -> None:
     process is asked to end (SIGUSR1, SIGUSR2, SIGTERM).
 
     Raises:
-        UserError: the data set is missing, damaged or another one, or the disk is full.
+        UserError: the data set is missing, damaged or another one, the disk is full, or the GPU that the job asked for
+            is not there; a HopelessError if no other node would do.
     """
     run_dir = RunDir(Path(directory))
     if run_dir.trained_path.exists():
@@ -73,7 +66,7 @@ def run(directory: str) -> None:
 
 def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> None:
     started = time.monotonic()
-    device = configure_tensorflow(run.arm.train.threads)
+    device = configure_tensorflow(run.arm.train)
     images = load_training_images(run, StudyDir(attempt.run.path.parent).checked(socket.gethostname()))
     net = build_net(run.arm, run.data.image_size, layer_seeds(run.key("initialisation")))
     optimizer = build_optimizer(run.arm.train, net)
@@ -120,6 +113,8 @@ def _train(run: RunConfig, attempt: Attempt, stop_asked: threading.Event) -> Non
         device_kind=device.kind,
         driver=device.driver,
         capability=device.capability,
+        precision=run.arm.train.precision,
+        tensor_float_32=device.tensor_float_32,
         threads=run.arm.train.threads,
         provenance=provenance(),
     )
@@ -180,6 +175,7 @@ def _fit(
     progress = first
     variables = [*net.variables, *optimizer.variables]
     states: dict[str, object] = {"device": device.name, "driver": device.driver, "start_step": first.step}
+    states |= {"tensor_float_32": device.tensor_float_32}
     states |= {"start_sha256": state_hash(state_arrays(variables), first.step)}
     begun = time.monotonic()
     kept_epochs = range(0, run.arm.train.epochs + 1, run.arm.train.keep_every_epochs)
@@ -241,65 +237,3 @@ def stop_asked_by_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a process trains on."""
-
-    name: str
-    kind: DeviceKind
-    driver: str | None = None
-    capability: str | None = None
-
-
-def configure_tensorflow(threads: int) -> Device:
-    """Thread counts, GPU memory growth and determinism of this process; its device.
-
-    On a CPU only one thread repeats to the bit, whatever TensorFlow's determinism switch says.
-    """
-    if gpus := tf.config.list_physical_devices("GPU"):
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.experimental.enable_op_determinism()
-        details = tf.config.experimental.get_device_details(gpus[0])
-        capability = ".".join(map(str, details.get("compute_capability", ()))) or None
-        return Device(str(details["device_name"]), "gpu", gpu_driver(), capability)
-    if tf.config.threading.get_intra_op_parallelism_threads() != threads:  # refused once TensorFlow has started
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-    return Device(cpu_model(), "cpu")
-
-
-@contextlib.contextmanager
-def kept_programs(study: StudyDir) -> Iterator[None]:
-    """Let XLA take its programs from a folder of the study, and keep those there that it compiles.
-
-    Each kind of device and version of TensorFlow has its own. TensorFlow reads which it is when it looks for devices.
-    """
-    study.make_jobs()
-    made_for = f"{tf.__version__} {gpu_name()} {cpu_model()} {instruction_sets()}"
-    folder = study.jobs / f"programs-{hashlib.sha256(made_for.encode()).hexdigest()[:12]}"
-    flags = os.environ.get(XLA_FLAGS, "")
-    if PROGRAMS_FLAG not in flags and "'" not in str(folder) and is_private(folder):  # TensorFlow cannot read a "'"
-        os.environ[XLA_FLAGS] = f"{flags} {PROGRAMS_FLAG}='{folder}'"
-    try:
-        yield
-    except tf.errors.OpError:  # perhaps because a program is damaged: the next start compiles it anew
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        os.environ[XLA_FLAGS] = flags
-
-
-def is_private(folder: Path) -> bool:
-    """Whether this is a folder, made if need be, that only this user can read and write: programs lie there."""
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.lstat().st_uid == os.getuid() and not folder.is_symlink():
-            folder.chmod(0o700)  # of an earlier release
-        require_own(folder)
-    except OSError as error:
-        logger.warning("compiled programs are not kept: %s", error)
-        return False
-    return True

@@ -16,11 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from vaehpc.command import UserError
+from vaehpc.machine.hardware import gpu_driver, named_gpus, visible_gpus
 from vaehpc.machine.processes import available_memory
+from vaehpc.machine.served import unserved_machine
 from vaehpc.schema.config import ImageRecord
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Manifest
@@ -29,6 +31,7 @@ from vaehpc.study.provenance import own_image, provenance
 
 TRAIN_EXTRAS = ("train-gpu", "train-cpu")
 ANALYSIS_EXTRAS = ("analysis",)
+LOCKS = "pip install --require-hashes -r containers/locks"
 IMPORT_SECONDS = 600.0
 """A first import of TensorFlow from a busy shared folder takes minutes."""
 SMI_SECONDS = 30.0
@@ -62,6 +65,8 @@ class TensorflowReport(Frozen):
     """'CUDA 12.5.1, cuDNN 9'; None: for processors alone."""
     gpus: tuple[str, ...]
     """Names of the GPUs that it uses."""
+    capabilities: tuple[str, ...] = ()
+    """Their compute capabilities, '9.0'; '' where it does not say."""
     missing_libraries: tuple[str, ...]
     """That it could not load."""
     driver_error: str | None
@@ -87,6 +92,12 @@ class MachineReport(Frozen):
     """That may still be used."""
     nvidia_smi: tuple[str, ...] | None
     """'name, driver, memory' of each GPU; None: there is no nvidia-smi."""
+    given_gpus: tuple[str, ...] = ()
+    """As CUDA_VISIBLE_DEVICES names them, or the driver does."""
+    driver: str | None = None
+    """Version of their driver; None: not known."""
+    unserved: str | None = None
+    """Why no GPU of this machine can be used; None: by its processor they can."""
     tensorflow: TensorflowReport | None
     """None: it was not asked."""
     image: ImageRecord | None = None
@@ -161,7 +172,7 @@ def machine_report(extras: Iterable[str], environment: Iterable[str], tensorflow
         tensorflow: whether to import it, in another process, and let it compute.
     """
     return MachineReport(
-        host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        host=host_name(),
         python=platform.python_version(),
         executable=sys.executable,
         packages={"vaehpc": provenance().code_version, **provenance().packages},
@@ -171,9 +182,17 @@ def machine_report(extras: Iterable[str], environment: Iterable[str], tensorflow
         processors=len(os.sched_getaffinity(0)),
         memory_bytes=available_memory(),
         nvidia_smi=nvidia_smi(),
+        given_gpus=tuple(visible_gpus()),
+        driver=gpu_driver(),
+        unserved=unserved_machine(),
         tensorflow=tensorflow_report() if tensorflow else None,
         image=own_image(),
     )
+
+
+def host_name() -> str:
+    """As Slurm names this node, or as it names itself."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 # Packages
@@ -297,26 +316,78 @@ def parsed_tensorflow(stdout: str, stderr: str, failure: str | None) -> Tensorfl
         version=answer["version"],
         built_for=answer.get("built_for"),
         gpus=tuple(answer["gpus"]),
+        capabilities=tuple(answer.get("capabilities", ())),
         missing_libraries=tuple(dict.fromkeys(name for name in missing if "nvinfer" not in name)),  # optional
         driver_error=driver[1] if driver else None,
         error=failure,
     )
 
 
+def why_no_gpu(
+    report: TensorflowReport, packages: Collection[str], executable: str, visible: str | None
+) -> tuple[str, str]:
+    """Why TensorFlow sees fewer GPUs than a job was given, and what mends it; the surest cause first.
+
+    Args:
+        report: what TensorFlow says of itself.
+        packages: that are installed.
+        executable: the Python that has them.
+        visible: CUDA_VISIBLE_DEVICES.
+    """
+    install = f"{executable} -m {LOCKS}/train-gpu.txt"
+    if "tensorflow" not in packages and "tensorflow-cpu" in packages:
+        return "tensorflow-cpu is installed, which never uses one", f"in place of tensorflow-cpu: {install}"
+    if visible is not None and not named_gpus(visible):
+        return "the job was given no GPU", "look at gpu_request and gpu_type in [slurm]"
+    if "libcuda.so.1" in report.missing_libraries:
+        remedy = "the node has no NVIDIA driver, or its container was started without it (apptainer --nv)"
+        return "libcuda.so.1 is missing", remedy
+    if report.driver_error is not None:
+        remedy = (
+            "the driver does not start there: ask the cluster's staff, and leave the node out with exclude in [slurm]"
+        )
+        return report.driver_error, remedy
+    if report.missing_libraries:
+        missing = ", ".join(report.missing_libraries)
+        return f"{missing} cannot be loaded", f"{install}; no LD_LIBRARY_PATH may hide what it installs"
+    command = "python -c 'import tensorflow as tf; tf.config.list_physical_devices()'"
+    return "TensorFlow does not say why", f"run `{command}` there and read what it says"
+
+
 def compute_with_tensorflow() -> None:
-    """Import TensorFlow, convolve on its first GPU or the CPU, and print what it found as a line of JSON."""
+    """Import TensorFlow, compute on its first GPU or the CPU as a training does, and print what it found as JSON.
+
+    That is what XLA compiles for a training step, with ptxas and libdevice on a GPU, and a kernel of each kind that
+    stays outside of it.
+    """
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+
+    def step(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            convolved = tf.nn.conv2d(images, kernel, strides=1, padding="SAME")
+            loss = tf.reduce_sum(tf.exp(-convolved))
+        return tf.reduce_sum(convolved), tape.gradient(loss, kernel)
+
     with tf.device("/GPU:0" if gpus else "/CPU:0"):
-        convolved = tf.nn.conv2d(tf.ones((1, 8, 8, 3)), tf.ones((3, 3, 3, 2)), strides=1, padding="SAME")
-        total = float(tf.reduce_sum(convolved))
+        total, gradient = tf.function(step, jit_compile=True)(tf.ones((1, 8, 8, 3)), tf.ones((3, 3, 3, 2)))
+        noise = tf.random.stateless_normal((8,), (1, 2)) * tf.cast(tf.range(8, dtype=tf.int64) < 4, tf.float32)
+        finite = bool(tf.reduce_all(tf.math.is_finite(noise + tf.reduce_sum(gradient))))
     build = tf.sysconfig.get_build_info()
     cuda = f"CUDA {build['cuda_version']}, cuDNN {build['cudnn_version']}" if "cuda_version" in build else None
-    print(json.dumps({"version": tf.__version__, "built_for": cuda, "gpus": names, "sum": total}))
+    answer = {
+        "version": tf.__version__,
+        "built_for": cuda,
+        "gpus": [str(of.get("device_name", gpu.name)) for gpu, of in zip(gpus, details, strict=True)],
+        "capabilities": [".".join(map(str, of.get("compute_capability", ()))) for of in details],
+        "sum": float(total) if finite else "NaN",
+    }
+    print(json.dumps(answer))
 
 
 # Data

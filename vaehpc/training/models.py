@@ -169,7 +169,7 @@ def build_net(arm: ArmConfig, image_size: int, seed_of: SeedOf) -> Net:
     """
     if image_size % 16:
         raise ValueError(f"image_size {image_size} is not a multiple of 16, which four layers of stride 2 need")
-    policy = arm.train.precision
+    policy = arm.train.policy
     encoder = _encoder(arm.model, arm.vae is not None, image_size, policy, seed_of)
     kernel = encoder.get_layer("mu").kernel
     kernel.assign(kernel * arm.model.mu_scale)
