@@ -133,7 +133,16 @@ def test_slots_are_gpus_for_jobs_that_use_them_and_processors_else(monkeypatch: 
     assert {slot.gpu for slot in local_slots(job_config("train", "cpu"))} == {""}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
-    assert len(local_slots(job_config("train"))) == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(pool, "processors", lambda: 6)
+    monkeypatch.setattr(pool, "available_memory", lambda: 64 * 2**30)
+    assert local_slots(job_config("train")) == [Slot("")] * 6
+    monkeypatch.setattr(pool, "available_memory", lambda: 4 * 2**30 + 2**20)
+    assert len(local_slots(job_config("train"))) == 4
+    monkeypatch.setattr(pool, "available_memory", lambda: 2**20)
+    assert len(local_slots(job_config("train"))) == 1
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0,1")
+    assert local_slots(job_config("train")) == [Slot("0"), Slot("1")]
 
 
 def test_a_slot_of_no_known_gpu_hides_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,24 +239,35 @@ def test_a_task_says_in_one_line_what_was_asked_wrongly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "needed", "asked", "slots"),
+    ("gpus", "needed", "num_gpus", "asked", "slots"),
     [
-        ("0", "1", 4, ["0", "0"]),
-        ("", "1", 4, [None] * 4),
-        ("0", "1", 1, ["0"]),  # statistics run one after the other
-        ("0", "0", 4, [None] * 4),  # the CPU is meant
+        ("0", "1", 1, 4, ["0", "0"]),
+        ("", "1", 1, 4, [None] * 4),
+        ("0", "1", 1, 1, ["0"]),
+        ("0", "0", 1, 4, ["0"] * 4),  # the CPU is meant: nothing is measured
+        ("0,1", "0", 0, 3, [None] * 3),  # statistics side by side
+        ("GPU-8f,MIG-7a", "2", 2, 8, ["GPU-8f", "MIG-7a"] * 2),
+        ("0,1,2,3", "4", 4, 4, ["0", "1", "2", "3"]),  # nothing is shared, and nothing measured
     ],
 )
-def test_runs_of_a_pack_share_a_gpu_as_was_measured(
-    monkeypatch: pytest.MonkeyPatch, gpus: str, needed: str, asked: int, slots: list[str | None]
+def test_runs_of_a_pack_share_gpus_as_was_measured(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, needed: str, num_gpus: int, asked: int, slots: list[str | None]
 ) -> None:
     monkeypatch.setenv("VAEHPC_GPUS", needed)
     packs: list[list[str | None]] = []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    monkeypatch.setattr(pool, "runs_at_once", lambda *asked: {("a", 4, "0"): 2}[asked])
+    monkeypatch.setattr(pool, "runs_at_once", lambda *found: {("a", 4, "0"): 2, ("a", 2, "GPU-8f"): 2}[found])
     monkeypatch.setattr(pool, "run_pool", lambda _, slots, *__: packs.append([slot.gpu for slot in slots]))
-    run_pack("vaehpc.tasks.train:run", asked, list("abcd"))
+    run_pack("vaehpc.tasks.train:run", asked, list("abcd"), num_gpus)
     assert packs == [slots]
+
+
+def test_the_only_run_of_a_whole_node_sees_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    tasks_in(tmp_path, 1)
+    run_pack("tests.local.test_pool:record", 1, [str(tmp_path / "0")], 4)
+    assert seen(tmp_path, 0)[3] == "'0'"
 
 
 def test_a_pack_runs_all_its_tasks_whatever_becomes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,16 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from vaehpc.machine import processes
 from vaehpc.machine.processes import (
     available_memory,
     launcher_record,
     left_by_control_groups,
     process_start,
+    processors,
+    quotas_of_control_groups,
     running_launcher,
 )
 
@@ -20,9 +25,35 @@ def test_memory_that_control_groups_leave(tmp_path: Path) -> None:
         (folder / "memory.max").write_text(f"{allowed}\n")
         (folder / "memory.current").write_text(f"{used}\n")
     (tmp_path.parent / "memory.max").write_text("1\n")  # no group: above the root
-    assert left_by_control_groups(tmp_path, "slurm/job_7/task_0") == [700, 500]
-    assert left_by_control_groups(tmp_path, "slurm") == [500]
-    assert left_by_control_groups(tmp_path, "gone") == []
+    assert left_by_control_groups(tmp_path, "0::/slurm/job_7/task_0\n") == [700, 500]
+    assert left_by_control_groups(tmp_path, "0::/slurm\n") == [500]
+    assert left_by_control_groups(tmp_path, "0::/gone\n") == []
+
+
+def test_limits_of_version_1(tmp_path: Path) -> None:
+    own = "5:cpu,cpuacct:/job_7\n4:memory:/job_7\n1:name=systemd:/x\n"
+    for folder in (tmp_path / "memory/job_7", tmp_path / "cpu/job_7"):
+        folder.mkdir(parents=True)
+    (tmp_path / "memory/job_7/memory.limit_in_bytes").write_text("1000\n")
+    (tmp_path / "memory/job_7/memory.usage_in_bytes").write_text("300\n")
+    (tmp_path / "cpu/job_7/cpu.cfs_quota_us").write_text("250000\n")
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu/job_7/cpu.cfs_period_us").write_text("100000\n")
+    assert left_by_control_groups(tmp_path, own) == [700]
+    assert quotas_of_control_groups(tmp_path, own) == [2.5]
+
+
+@pytest.mark.parametrize(
+    ("quota", "found"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8)]
+)
+def test_a_quota_bounds_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, found: int) -> None:
+    """Those of a container, not those of its host."""
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    (tmp_path / "own").write_text("0::/\n")
+    monkeypatch.setattr(processes, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(processes, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert processors() == found
 
 
 def test_available_memory_is_at_most_the_kernels_estimate() -> None:

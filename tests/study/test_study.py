@@ -1,6 +1,5 @@
 """A study on disk: widened, refused with the difference, never half made."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -238,7 +237,8 @@ def test_runs_share_a_gpu_of_this_machine_as_was_measured(
         if stage == "statistics":
             folder.run(run.name).trained_path.touch()
     given: list[list[str | None]] = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr("vaehpc.local.pool.processors", lambda: 4)
+    monkeypatch.setattr("vaehpc.local.pool.available_memory", lambda: 64 * 2**30)
     monkeypatch.setattr("vaehpc.study.sites.tensorflow_uses_gpus", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr(stages, "runs_at_once", lambda _, most, gpu: {(3, "0"): 3}[most, gpu])

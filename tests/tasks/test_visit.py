@@ -1,7 +1,6 @@
 """What a visit finds on its machine, for real where this machine can show it, from recorded output where it cannot."""
 
 import json
-import os
 import shutil
 import sys
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vaehpc.machine.processes import processors
 from vaehpc.schema.config import DataConfig
 from vaehpc.study.files import read_model, write_model
 from vaehpc.tasks.visit import (
@@ -72,7 +72,7 @@ def test_a_visit_reports_its_machine_the_data_and_how_long_an_answer_took(
     assert report.answer_seconds is not None
     assert (report.machine.host, report.machine.environment) == ("g1", {"SEEN": "by the task"})
     assert report.machine.executable == sys.executable
-    assert report.machine.processors == len(os.sched_getaffinity(0))
+    assert report.machine.processors == processors()
     assert report.machine.memory_bytes > 2**20
     assert report.machine.tensorflow is None
     assert report.data is not None

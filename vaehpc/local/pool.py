@@ -20,10 +20,13 @@ from vaehpc.command import HOPELESS, DiskFullError, HopelessError, UserError
 from vaehpc.local.sharing import multi_process_service, runs_at_once
 from vaehpc.local.starting import added, started
 from vaehpc.machine.hardware import NEEDED_GPUS, gpu_uuid, seen_by_task, visible_gpus
+from vaehpc.machine.processes import available_memory, processors
 from vaehpc.schema.site import JobConfig
 from vaehpc.study.sites import gpus_here
 
 POLL_SECONDS = 0.2
+LEAST_MEMORY = 2**30
+"""Bytes that a task with TensorFlow takes, whatever its net is."""
 OnChange = Callable[[Sequence["Task"]], None]
 """Called several times a second with the tasks that run."""
 
@@ -51,15 +54,20 @@ class Slot:
     """Room for one task: a processor, or a GPU."""
 
     gpu: str | None
-    """CUDA_VISIBLE_DEVICES of the task: the only one that it sees; empty: none; None: what this process sees."""
+    """The only one that the task sees, by its number, UUID or MIG name; empty: none; None: what this process sees."""
     tasks_on_gpu: int = 1
     """Slots that share it."""
 
 
+def gpu_slots(gpus: Sequence[str], per_gpu: int) -> list[Slot]:
+    """So many slots on each of these GPUs; the first tasks are spread over all of them."""
+    return [Slot(gpu, per_gpu) for _ in range(per_gpu) for gpu in gpus]
+
+
 def local_slots(job: JobConfig, per_gpu: int = 1) -> list[Slot]:
-    """Slots on each GPU for jobs that use one, where this machine has any; else one per processor."""
-    gpus = [gpu_uuid(gpu) for gpu in gpus_here()] if job.needed_gpus else []
-    return [Slot(gpu, per_gpu) for _ in range(per_gpu) for gpu in gpus] or [Slot("")] * len(os.sched_getaffinity(0))
+    """Slots on each GPU for jobs that use one, where this machine has any; else one per processor, if memory allows."""
+    slots = gpu_slots([gpu_uuid(gpu) for gpu in gpus_here()] if job.needed_gpus else [], per_gpu)
+    return slots or [Slot("")] * max(1, min(processors(), available_memory() // LEAST_MEMORY))
 
 
 def run_debug(tasks: Sequence[Task], on_change: OnChange) -> None:
@@ -165,26 +173,33 @@ def end_with_launcher() -> None:
     threading.Thread(target=wait_for_end, daemon=True).start()
 
 
-def run_pack(entry_point: str, at_once: int, directories: Sequence[str]) -> None:
+def run_pack(entry_point: str, at_once: int, directories: Sequence[str], num_gpus: int = 1) -> None:
     """Run one task on each directory, so many at once; those that share a GPU as many as it trains fastest.
+
+    Args:
+        entry_point: of the tasks.
+        at_once: on all GPUs together.
+        directories: one for each task.
+        num_gpus: that the element has asked for; with 0 its node's are left alone.
 
     Raises:
         RuntimeError: some of several failed; a single one fails as it does.
         SystemExit: with HOPELESS, where no other try would help those that failed.
     """
     tasks = [Task(entry_point, directory) for directory in directories]
-    if len(tasks) == 1:
+    gpus = visible_gpus() if num_gpus else []
+    if len(tasks) == 1 and len(gpus) < 2:
         _finish(tasks[0])
         return
-    gpu = None if os.environ.get(NEEDED_GPUS) == "0" else next(iter(visible_gpus()), None)
     needed = {"VAEHPC_PRELOADED": entry_point.partition(":")[0]}
     with _ignoring_sigterm(), added(needed), contextlib.ExitStack() as stack:
-        if gpu is not None and at_once > 1:
-            gpu = gpu_uuid(gpu)
-            stack.enter_context(multi_process_service([gpu]))
-            at_once = runs_at_once(directories[0], at_once, gpu)
-            print(f"{at_once} of {len(tasks)} runs at once on this GPU", flush=True)
-        failed = run_pool(tasks, [Slot(gpu, at_once)] * at_once, {}, None)
+        per_gpu = -(-min(at_once, len(tasks)) // len(gpus)) if gpus else 0
+        if per_gpu > 1 and os.environ.get(NEEDED_GPUS) != "0":  # else the CPU is meant
+            gpus = [gpu_uuid(gpu) for gpu in gpus]
+            stack.enter_context(multi_process_service(gpus))
+            per_gpu = runs_at_once(directories[0], per_gpu, gpus[0])
+            print(f"{per_gpu} of {len(tasks)} runs at once on each of {len(gpus)} GPU", flush=True)
+        failed = run_pool(tasks, gpu_slots(gpus, per_gpu) or [Slot(None)] * at_once, {}, None)
     if not failed:
         return
     named = ", ".join(f"{directory} (exit status {status})" for directory, status in failed.items())

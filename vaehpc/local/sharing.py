@@ -19,6 +19,7 @@ from threading import BrokenBarrierError
 from vaehpc.command import UserError
 from vaehpc.local.starting import added, fork_server
 from vaehpc.machine.hardware import gpu_name, seen_by_task
+from vaehpc.machine.variables import MPS_LOGS, MPS_PIPES
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Sharing, Timing
 from vaehpc.study.files import RunDir, StudyDir, read_model, write_model
@@ -30,7 +31,6 @@ GAIN = 1.1
 SECONDS = 20.0
 """How long each number of runs is trained, after its start."""
 MPS = "nvidia-cuda-mps-control"
-PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
 
 Together = Callable[[int], Sequence[Timing]]
 """Measures one run so many times at once."""
@@ -44,7 +44,7 @@ def runs_at_once(directory: str, most: int, gpu: str | None = None) -> int:
     Args:
         directory: of a run; what was measured is kept in its study, under jobs.
         most: a power of 2 is used to the full.
-        gpu: as CUDA_VISIBLE_DEVICES names it; None: the one that this process sees.
+        gpu: as the environment names it; None: the one that this process sees.
     """
     run = RunDir(Path(directory))
     name, study = gpu_name(gpu), StudyDir(run.path.parent)
@@ -155,7 +155,7 @@ def multi_process_service(gpus: Sequence[str]) -> Iterator[None]:
         gpus: by their UUIDs, as the processes name them: MPS numbers those that its daemon sees anew, and a process
             that asks for number 2 of them sees none. Where only numbers are known, there is no service.
     """
-    if shutil.which(MPS) is None or PIPES in os.environ:
+    if shutil.which(MPS) is None or MPS_PIPES in os.environ:
         yield
         return
     if any(gpu.isdecimal() for gpu in gpus):
@@ -163,7 +163,7 @@ def multi_process_service(gpus: Sequence[str]) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="mps-") as folder:
-        added = {name: f"{folder}/{name}" for name in (PIPES, LOGS)}
+        added = {name: f"{folder}/{name}" for name in (MPS_PIPES, MPS_LOGS)}
         for path in added.values():
             Path(path).mkdir()
         own = os.environ | added | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}

@@ -11,6 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from vaehpc.machine import variables
+
 CPUINFO = Path("/proc/cpuinfo")
 RUNS_ON_GPU = "VAEHPC_RUNS_ON_GPU"
 """Variable of a task's environment: how many share its GPU."""
@@ -84,12 +86,17 @@ def _gpus_of_driver() -> list[Gpu]:
     ]
 
 
+def gpu_variable() -> str:
+    """The environment variable that names this process's GPUs: the one that is set, else NVIDIA's."""
+    return next((name for name in variables.GPUS if name in os.environ), variables.GPUS[0])
+
+
 def visible_gpus() -> list[str]:
-    """Those that CUDA_VISIBLE_DEVICES names; without it, the UUIDs of those that the driver lists.
+    """Those that CUDA_VISIBLE_DEVICES, or AMD's variable, names; without it, the UUIDs of those that the driver lists.
 
     As CUDA does, up to the first that is no name: none of '-1', 'NoDevFiles', 'void', 'none' or '', one of '0,-1,1'.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(gpu_variable())
     return [gpu.uuid or str(gpu.number) for gpu in listed_gpus()] if visible is None else named_gpus(visible)
 
 
@@ -123,7 +130,11 @@ def seen_by_task(gpu: str | None, runs_on_gpu: int = 1) -> dict[str, str]:
 
     So many tasks share it.
     """
-    own = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu, NEEDED_GPUS: "1" if gpu else "0"}
+    own = (
+        {}
+        if gpu is None
+        else {gpu_variable(): gpu, NEEDED_GPUS: "1" if gpu and os.environ.get(NEEDED_GPUS) != "0" else "0"}
+    )
     return {**own, RUNS_ON_GPU: str(runs_on_gpu)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -56,27 +57,64 @@ def process_stat(pid: int) -> list[str] | None:
     return stat.rpartition(")")[2].split()
 
 
-# Memory
+# Processors and memory
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+def processors() -> int:
+    """Processors that this process can keep busy: those that it may use, and what its control groups' quota allows."""
+    quotas = quotas_of_control_groups(CONTROL_GROUPS, OWN_GROUPS.read_text())
+    return max(1, min(len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas), 2**20))
 
 
 def available_memory() -> int:
     """Bytes that this process may still use, by the kernel's estimate and the limits of its control groups."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     estimate = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    groups = Path("/proc/self/cgroup").read_text().splitlines()
-    own = next((line.removeprefix("0::/") for line in groups if line.startswith("0::/")), "")
-    return min([estimate, *left_by_control_groups(CONTROL_GROUPS, own)])
+    return min([estimate, *left_by_control_groups(CONTROL_GROUPS, OWN_GROUPS.read_text())])
 
 
 def left_by_control_groups(root: Path, own: str) -> list[int]:
-    """Bytes that each limit leaves, from a process's own control group (of version 2) up to the root."""
-    group, left = root / own, []
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(root):
-            break
-        limit = folder / "memory.max"
-        if limit.exists() and (allowed := limit.read_text().strip()).isdigit():
-            left.append(int(allowed) - int((folder / "memory.current").read_text()))
+    """Bytes that each limit leaves, from a process's own control group up to the root.
+
+    Args:
+        root: where control groups are seen.
+        own: /proc/self/cgroup of the process.
+    """
+    left = []
+    for folder in _groups(root, own, "memory"):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            if (allowed := _number(folder / limit)) is not None:
+                left.append(int(allowed - (_number(folder / used) or 0)))
     return left
+
+
+def quotas_of_control_groups(root: Path, own: str) -> list[float]:
+    """Processors that each quota allows; the arguments as in left_by_control_groups."""
+    quotas = []
+    for folder in _groups(root, own, "cpu"):
+        if (folder / "cpu.max").exists():
+            allowed, period = (folder / "cpu.max").read_text().split()
+            quotas += [int(allowed) / int(period)] if allowed.isdigit() else []
+        elif (quota := _number(folder / "cpu.cfs_quota_us")) is not None:  # -1: none
+            quotas.append(quota / (_number(folder / "cpu.cfs_period_us") or 100_000))
+    return quotas
+
+
+def _groups(root: Path, own: str, controller: str) -> Iterator[Path]:
+    """Folders of a process's control groups, from its own up to the root: of version 2, and of version 1."""
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = root / controller if controllers else root
+        group = base / path.lstrip("/")
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(base))
+
+
+def _number(path: Path) -> float | None:
+    """What a file of a control group holds; None where it is not there, or says that there is no limit."""
+    text = path.read_text().strip() if path.exists() else ""
+    return float(text) if text.isdigit() else None

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from vaehpc.machine.hardware import NEEDED_GPUS
+from vaehpc.machine.variables import READ_ON_NODES
 from vaehpc.schema.site import ContainerConfig
 from vaehpc.study.sites import Site
 
@@ -14,17 +14,6 @@ PYTHON = "/opt/vaehpc/bin/python"
 """In an image of containers/Dockerfile."""
 TRAIN_STAGES = ("prepare", "train")
 """What needs the image with TensorFlow, or with what reads and writes images; all else needs the other."""
-OWN_VARIABLES = (
-    "SLURM_CONF",
-    "SLURM_JOB_ID",
-    "SLURM_ARRAY_JOB_ID",
-    "SLURM_ARRAY_TASK_ID",
-    "SLURMD_NODENAME",
-    "CUDA_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    NEEDED_GPUS,
-)
-"""Of a job's environment, what a task reads besides what the site's file sets."""
 PREFIXES = {"apptainer": "APPTAINERENV", "singularity": "SINGULARITYENV"}
 """A variable NAME reaches a clean environment as PREFIX_NAME."""
 GPU_OPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -124,7 +113,7 @@ def _path_inside(bind: str) -> str:
 
 
 def _variables(site: Site) -> Iterable[str]:
-    return dict.fromkeys((*site.environment, *OWN_VARIABLES))
+    return dict.fromkeys((*site.environment, *READ_ON_NODES))
 
 
 def environment_lines(site: Site) -> Iterator[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from vaehpc.command import UserError
 from vaehpc.machine.hardware import gpu_driver, named_gpus, visible_gpus
-from vaehpc.machine.processes import available_memory
+from vaehpc.machine.processes import available_memory, processors
 from vaehpc.machine.served import unserved_machine
 from vaehpc.schema.config import ImageRecord
 from vaehpc.schema.frozen import Frozen
@@ -179,7 +179,7 @@ def machine_report(extras: Iterable[str], environment: Iterable[str], tensorflow
         unmet=tuple(unmet_requirements(requirements(), installed_versions(), extras)),
         encoding=locale.getpreferredencoding(False).upper(),
         environment={name: os.environ[name] for name in environment if name in os.environ},
-        processors=len(os.sched_getaffinity(0)),
+        processors=processors(),
         memory_bytes=available_memory(),
         nvidia_smi=nvidia_smi(),
         given_gpus=tuple(visible_gpus()),

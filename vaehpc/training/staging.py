@@ -13,14 +13,13 @@ from pathlib import Path
 
 from vaehpc.command import UserError, gigabytes
 from vaehpc.images.tfrecord import REMEDY, check_shard
+from vaehpc.machine.variables import SCRATCH
 from vaehpc.schema.frozen import Result
 from vaehpc.schema.results import Shard
 from vaehpc.study.files import DataDir, opened, read_model, write_model, written_aside
 
 logger = logging.getLogger(__name__)
 
-SCRATCH_VARIABLES = ("VAEHPC_SCRATCH", "SLURM_TMPDIR")
-"""Environment variables that may name a folder on the node's own disk; the first that is set counts."""
 CHUNK_BYTES = 2**24
 STALE_SECONDS = 60.0
 """A claim that is not renewed for so long is of a task that was killed."""
@@ -35,7 +34,7 @@ def staged(data: DataDir, data_sha256: str, shards: Sequence[Shard]) -> Path:
         data_sha256: of the data set; its copy is kept for later tasks, as long as the site keeps the folder.
         shards: what is needed. Each is compared with its SHA-256 while it is copied.
     """
-    scratch = next((os.environ[name] for name in SCRATCH_VARIABLES if os.environ.get(name)), None)
+    scratch = next((os.environ[name] for name in SCRATCH if os.environ.get(name)), None)
     if scratch is None:
         return data.path
     folder = Path(scratch) / f"vaehpc-{os.getuid()}-{data_sha256[:16]}"
