@@ -20,10 +20,10 @@ from tests.slurm.clients import Clients
 from vaehpc import status
 from vaehpc.command import duration
 from vaehpc.machine.processes import process_start
+from vaehpc.monitoring import states
 from vaehpc.monitoring.causes import rounded_up
 from vaehpc.monitoring.live import is_live
-from vaehpc.monitoring.records import RunFiles
-from vaehpc.monitoring.states import RunState, StudyState, read_study
+from vaehpc.monitoring.states import Looks, RunState, StudyState, read_study
 from vaehpc.stats.summary import summarise
 from vaehpc.study.files import BatchDir, RunDir, StudyDir, write_model
 from vaehpc.tasks.aggregate import read_reference
@@ -69,11 +69,11 @@ def planted(tmp_path: Path) -> Planted:
 
 
 def pending(element: str, reason: str) -> str:
-    return f"{element}|PENDING||{reason}|1-00:00:00|/somewhere\n"
+    return f"{element}|PENDING||{reason}|1-00:00:00|gpu|/somewhere\n"
 
 
 def running(element: str, left: str = "20:00:00", state: str = "RUNNING") -> str:
-    return f"{element}|{state}|gpu3|None|{left}|/somewhere\n"
+    return f"{element}|{state}|gpu3|None|{left}|gpu|/somewhere\n"
 
 
 def account(element: str, state: str, max_rss: str = "", node: str = "gpu3") -> str:
@@ -208,7 +208,7 @@ def test_a_pack_whose_other_runs_go_on_says_how_this_one_ended(planted: Planted,
 def test_an_array_whose_launcher_was_killed_before_it_noted_the_number(planted: Planted, clients: Clients) -> None:
     planted.train.job_path.unlink()
     assert (planted.state().kind, planted.state().note) == ("MISSING", "not submitted")
-    clients.answers("squeue", f"4711_1|PENDING||Priority|1:00|{planted.train.path}\n")
+    clients.answers("squeue", f"4711_1|PENDING||Priority|1:00|gpu|{planted.train.path}\n")
     assert planted.state().kind == "waiting"
 
 
@@ -375,7 +375,7 @@ def no_progress(planted: Planted) -> None:
         (ended, "ended by Slurm: cancelled or preempted"),
         (left, "stopped by the file 'stop'"),
         (no_progress, "given up: no new checkpoint within the time limit"),
-        (lambda _: None, "ended before it started"),
+        (lambda _: None, "ended before it could note anything"),
     ],
 )
 def test_endings_that_files_tell_without_accounting(
@@ -384,6 +384,20 @@ def test_endings_that_files_tell_without_accounting(
     clients.fails("sacct", "Problem talking to the database: Connection refused")
     ending(planted)
     assert (planted.state().kind, planted.state().note) == ("MISSING", said)
+
+
+@pytest.mark.parametrize("code", ["0:53", "53:0"])
+def test_a_node_that_does_not_see_the_folder(planted: Planted, clients: Clients, code: str) -> None:
+    clients.answers("sacct", account("4711_1", "FAILED").replace("0:9", code))
+    assert planted.state().note == f"its node (gpu3) does not see {planted.train.path}, where its log lies"
+    (failure,) = planted.whole().failures
+    assert failure.advice.startswith('leave it out with exclude = "gpu3"')
+
+
+def test_cancelled_while_pending(planted: Planted, clients: Clients) -> None:
+    """sacct has one line for all elements that never started."""
+    clients.answers("sacct", account("4711_[1]", "CANCELLED by 1000", node="None assigned"))
+    assert planted.state().note == "cancelled"
 
 
 def test_a_signal_that_is_no_kill_is_a_crash(planted: Planted) -> None:
@@ -713,6 +727,7 @@ def test_watch_ends_with_the_study_and_repeats_only_what_has_changed(
         planted.study.run("ae-seed000").trained_path.unlink(missing_ok=True)  # it was done: nobody looks at it again
 
     monkeypatch.setattr(status.time, "sleep", later)
+    monkeypatch.setattr(states, "CLIENT_PAUSE", 0.0)
     code, out, _ = told(capsys, str(planted.study.path), "--watch")
     assert code == 3
     assert sum(line.startswith("ae-seed000") for line in out.splitlines()) == 1
@@ -720,12 +735,63 @@ def test_watch_ends_with_the_study_and_repeats_only_what_has_changed(
 
 
 def test_runs_that_are_done_are_read_once(planted: Planted) -> None:
-    finished: dict[str, RunFiles] = {}
-    read_study(planted.study, 5.0, finished)
-    assert list(finished) == ["ae-seed000"]
+    looks = Looks()
+    read_study(planted.study, 5.0, looks)
+    assert list(looks.finished) == ["ae-seed000"]
     planted.study.run("ae-seed000").trained_path.unlink()
-    kinds = [read_study(planted.study, 5.0, known).runs[0].kind for known in (finished, None)]
+    kinds = [read_study(planted.study, 5.0, known).runs[0].kind for known in (looks, None)]
     assert kinds == ["done", "MISSING"]
+
+
+def test_slurm_is_asked_once_a_minute_and_files_in_between(
+    planted: Planted, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it answers or not."""
+    looks, now = Looks(), [1000.0]
+    monkeypatch.setattr(states.time, "monotonic", lambda: now[0])
+    clients.answers("squeue", running("4711_1"))
+    assert read_study(planted.study, 5.0, looks).runs[1].kind == "starting"
+    plant.start(planted.run, job="4711_1", ago=60, seen_ago=1, beat=BEAT)
+    clients.fails("squeue", "busy")
+    now[0] += 59
+    assert read_study(planted.study, 5.0, looks).runs[1].kind == "training"
+    assert [line.split()[0] for line in clients.lines()] == ["squeue"]
+    now[0] += 1
+    for _ in range(2):
+        assert "squeue down" in str(read_study(planted.study, 5.0, looks).sources)
+    assert [line.split()[0] for line in clients.lines()] == ["squeue", "squeue"]
+
+
+@pytest.mark.parametrize(
+    ("queue", "said", "code"),
+    [
+        (
+            pending("4711_1", "launch failed requeued held") + pending("4713", "Dependency"),
+            "1 element will not start by itself (launch failed requeued held): `scontrol release 4711_1`",
+            3,
+        ),
+        (pending("4711_1", "BadConstraints"), "(BadConstraints): `scancel 4711_1`", 3),
+        (pending("4711_1", "JobHeldUser") + running("4712_0"), "(JobHeldUser): `scontrol release 4711_1`", 0),
+        (pending("4711_1", "Priority"), "", 0),
+    ],
+)
+def test_what_will_not_start_by_itself(
+    planted: Planted,
+    clients: Clients,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    queue: str,
+    said: str,
+    code: int,
+) -> None:
+    """A watch ends where all else waits for it."""
+    plant.batch(planted.study, "aggregate-0001", [[""]], "4713")
+    clients.answers("squeue", queue)
+    found, out, _ = told(capsys, str(planted.study.path))
+    assert (found, said in out, "will not start" in out) == (code, True, said != "")
+    if code == 3:
+        monkeypatch.setattr(status.time, "sleep", lambda seconds: pytest.fail("it goes on") if seconds > 1 else None)
+        assert told(capsys, str(planted.study.path), "--watch")[0] == 3
 
 
 # Cancelling

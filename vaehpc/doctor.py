@@ -177,14 +177,14 @@ def _slurm(site: Site, out: Path) -> list[Finding]:
         partitions = cluster.partitions_of(client(*cluster.NODES))
     except SlurmError as error:
         return [cluster.client_missing(str(error)), *cluster.skipped("Slurm does not answer")]
-    slurm = site.slurm
     findings = [cluster.client_finding(version, ping, settings)]
-    for setting, asked in {"gpu_partition": slurm.gpu_partition, "cpu_partition": slurm.cpu_partition}.items():
-        findings.append(cluster.partition_finding(setting, asked, partitions))
+    asked = {"gpu_partition": site.slurm.gpu_partition, "cpu_partition": site.slurm.cpu_partition}
+    asked |= {f"partition of {stage}": own.partition for stage, own in site.own.items() if own.partition}
+    findings += [cluster.partition_finding(setting, name, partitions) for setting, name in asked.items()]
     study = StudyDir(out / "doctor")  # which does not exist: what is asked of Slurm only carries its name
     arrays = {stage: array(study, _batch(stage, study, site), site) for stage in STAGES}
     for stage, made in arrays.items():
-        found = cluster.resources_finding(stage, made.asked, partitions, slurm.constraint, slurm.gpu_type)
+        found = cluster.resources_finding(stage, made.asked, partitions, made.slurm)
         findings += [found] if found else []
     findings.append(cluster.array_finding(settings))
     findings += _accounting(site, settings)
@@ -193,7 +193,7 @@ def _slurm(site: Site, out: Path) -> list[Finding]:
 
 def _batch(stage: str, study: StudyDir, site: Site) -> Batch:
     """An array of two elements as a launch would submit it."""
-    size = site.slurm.tasks_per_gpu if site.jobs[stage].gpus else 1
+    size = site.tasks_at_once(stage)
     runs = [study.path / f"run-{number}" for number in range(2 * size)]
     return Batch(f"{stage}-0001", stage, (tuple(runs[:size]), tuple(runs[size:])))
 
@@ -201,13 +201,15 @@ def _batch(stage: str, study: StudyDir, site: Site) -> Batch:
 def _accounting(site: Site, settings: Mapping[str, str]) -> list[Finding]:
     if not cluster.accounting_is_on(settings):
         return [cluster.NO_ACCOUNTING]
+    findings = [right("accounting", "on, and answers")]
     try:
         found = associations()
-        limit = submit_limit(of_account(found, site.slurm.account), site.slurm.qos)
+        for slurm in {(slurm.account, slurm.qos): slurm for slurm in map(site.slurm_of, STAGES)}.values():
+            limit = submit_limit(of_account(found, slurm.account), slurm.qos)
+            findings += cluster.account_findings(slurm, found, limit, settings)
     except SlurmError as error:
         return [cluster.accounting_is_silent(str(error))]
-    on = right("accounting", "on, and answers")
-    return [on, *cluster.account_findings(site.slurm, found, limit, settings)]
+    return list(dict.fromkeys(findings))
 
 
 def _tested(stage: str, made: SlurmArray) -> Finding:

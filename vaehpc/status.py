@@ -25,8 +25,8 @@ from vaehpc.command import UserError, duration, exit_code, neutral, say
 from vaehpc.machine.processes import running_launcher
 from vaehpc.monitoring.causes import Failure
 from vaehpc.monitoring.live import LivePage
-from vaehpc.monitoring.records import RunFiles, adopted, by_run, read_batches
-from vaehpc.monitoring.states import ACTIVE, Kind, RunState, StudyState, read_study
+from vaehpc.monitoring.records import adopted, by_run, read_batches
+from vaehpc.monitoring.states import ACTIVE, Kind, Looks, RunState, StudyState, read_study
 from vaehpc.monitoring.usage import usage_lines
 from vaehpc.slurm.client import SlurmError, cancel, queued
 from vaehpc.study.attempts import LAST_LINES, all_attempts
@@ -34,7 +34,7 @@ from vaehpc.study.files import RunDir, StudyDir
 from vaehpc.study.study import found_run, found_study
 
 WATCH_SECONDS, WATCH_SLURM_SECONDS = 3.0, 10.0
-"""Between two looks; Slurm's controller serves others too."""
+"""Between two looks at files; Slurm's clients are asked once a minute."""
 PATIENCE, LONG_PATIENCE, MOST_PATIENCE = 0.8, 10.0, 3600.0
 """Seconds for squeue and sacct together: for a table that comes at once, and where every failure shall be explained."""
 HEADER = ("run", "state", "node", "epoch", "steps/s", "loss", "radius", "restarts", "left")
@@ -63,7 +63,7 @@ class Arguments:
     """Say what every run of a study is doing: state, node, epoch, step rate, loss, radius, restarts, time left.
 
     Known from the runs' files, then squeue, then sacct; a line says which of them did not answer. Exit codes: 0 well,
-    2 asked wrongly, 3 ended with missing runs, 130 Ctrl-C.
+    2 asked wrongly, 3 ended with missing runs, or nothing of the queue will start by itself, 130 Ctrl-C.
     """
 
     study: Annotated[Path, tyro.conf.Positional]
@@ -147,13 +147,13 @@ def _study_or_preparation(asked: Path) -> StudyDir:
     return found_study(asked)
 
 
-def _look(study: StudyDir, asked: Arguments, finished: dict[str, RunFiles] | None = None) -> StudyState:
-    state = read_study(study, asked.patience or (LONG_PATIENCE if asked.failures else PATIENCE), finished)
+def _look(study: StudyDir, asked: Arguments, looks: Looks | None = None) -> StudyState:
+    state = read_study(study, asked.patience or (LONG_PATIENCE if asked.failures else PATIENCE), looks)
     return state if asked.run is None else state.only(asked.run)
 
 
 def _code(state: StudyState) -> int:
-    return 3 if state.failures and not state.count(*ACTIVE) else 0
+    return 3 if state.is_stuck or (state.failures and not state.count(*ACTIVE)) else 0
 
 
 def _width(console: Console) -> int | None:
@@ -197,6 +197,7 @@ def totals(state: StudyState) -> str:
 
 def next_steps(state: StudyState) -> Iterator[str]:
     """What to do, or to wait for."""
+    yield from state.stuck
     missing, active = state.count("MISSING"), state.count(*ACTIVE)
     if missing:
         yield f"The same launch line {_verb(state)} the {missing} missing. Why they are missing: --failures"
@@ -277,10 +278,10 @@ def watch(study: StudyDir, asked: Arguments, console: Console, page: LivePage | 
     Returns:
         The exit code.
     """
-    finished: dict[str, RunFiles] = {}
+    looks = Looks()
 
     def look() -> StudyState:
-        state = _look(study, asked, finished)
+        state = _look(study, asked, looks)
         if page is not None and _goes_on(state):
             page.renew(state)
         return state
@@ -314,7 +315,7 @@ def _watch_plainly(look: Callable[[], StudyState], state: StudyState, pause: flo
 
 
 def _goes_on(state: StudyState) -> bool:
-    return bool(state.count(*ACTIVE)) or state.has_job_in_queue
+    return not state.is_stuck and (bool(state.count(*ACTIVE)) or state.has_job_in_queue)
 
 
 # Failures and logs

@@ -42,6 +42,8 @@ fi
 if [ "$(count requeue)" -ge "$max_restarts" ]; then
   note given-up "max_restarts = $max_restarts"
 else
+  # Elements that began together are warned together: they do not ask the controller all at once, where there is time.
+  [ -z "$warned" ] || [ "$SECONDS" -gt $((warn_seconds / 2)) ] || sleep $((RANDOM % (warn_seconds / 10 + 1)))
   again "${why:-asked to leave}"
 fi
 leave

@@ -2,12 +2,16 @@
 # marker (the file that a finished task leaves, or nothing), needs (the file without which a directory is passed over, or
 # nothing), checkpoints (whether a task leaves one where a file `stop` appears), warn_seconds, max_restarts, max_crashes,
 # exclude.
+set +efu +o pipefail # whatever shells begin with at this site
+IFS=$' \t\n'
+export SLURM_EXPORT_ENV=ALL # where sbatch was told --export=NONE, srun would start tasks without the environment that is set here
 number=${SLURM_ARRAY_TASK_ID:-0}
 element=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 node=${SLURMD_NODENAME:-$(hostname)}
 events=$batch/$number.events
 start="$element, restart ${SLURM_RESTART_COUNT:-0}"
-directories=() warned='' ended='' clock=''
+log=$batch/${element}_0_log
+directories=() warned='' ended='' clock='' left=''
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # newer releases of srun do not take it over from sbatch
 
 note() { # kind, detail
@@ -62,7 +66,7 @@ watch_clock() { # a task that has not left by itself when its time is up goes ba
   [ "$(progress)" = "$before" ] || again "time limit, without a last checkpoint"
 }
 warn() {
-  warned=yes
+  warned=yes SECONDS=0
   ask_to_stop
   if [ -z "$clock" ]; then
     watch_clock &
@@ -81,6 +85,18 @@ srun() { # bash runs a trap only while it waits
   return "$code"
 }
 
+elsewhere() { # a node that does not see the batch's folder can neither note nor log anything: it is left out
+  local nodes
+  trap '' USR2 TERM
+  nodes=$(scontrol show job "$element" | sed -n 's/^ *ExcNodeList=//p')
+  [ -n "$nodes" ] && [ "$nodes" != '(null)' ] || nodes=$exclude
+  nodes=${nodes:+$nodes,}$node
+  sbatch --test-only --exclude="$nodes" "$0" && scontrol requeue "$element" && scontrol update JobId="$element" ExcNodeList="$nodes"
+  exit 53 # Slurm's own number where it cannot open a log
+}
+
+[ -d "$batch" ] || elsewhere
+exec >> "$log.out" 2>> "$log.err"
 # Slurm sends USR2 before the time limit, TERM when the element is cancelled, preempted or put back into the queue.
 trap warn USR2
 trap end TERM
@@ -91,3 +107,8 @@ done
 for directory in "${directories[@]}"; do [ ! -s "$directory/stop" ] || [ -z "$checkpoints" ] || rm "$directory/stop"; done
 before=$(progress)
 note start "$start"
+for directory in "${directories[@]}"; do [ -n "$marker" ] && [ -e "$directory/$marker" ] || left=yes; done
+if [ -z "$left" ]; then # started once more than needed
+  note 'done' ''
+  exit 0
+fi

@@ -65,7 +65,7 @@ def array(
 
 
 def resources(asked: Array, constraint: str | None = None, gpu_type: str | None = None) -> Finding:
-    found = resources_finding("train", asked, PARTITIONS, constraint, gpu_type)
+    found = resources_finding("train", asked, PARTITIONS, SlurmConfig(constraint=constraint, gpu_type=gpu_type))
     assert found is not None
     return found
 
@@ -199,7 +199,7 @@ def test_a_feature_that_no_node_has() -> None:
 
 
 def test_resources_on_an_unknown_partition_are_not_judged() -> None:
-    assert resources_finding("train", array("gpuu"), PARTITIONS, None, None) is None
+    assert resources_finding("train", array("gpuu"), PARTITIONS, SlurmConfig()) is None
 
 
 def test_arrays() -> None:
@@ -212,6 +212,7 @@ def test_arrays() -> None:
 
 def test_accounting_on_and_off() -> None:
     assert accounting_is_on(SETTINGS)
+    assert not accounting_is_on({"AccountingStorageType": "(null)"})  # Slurm 24.11
     assert not accounting_is_on({"AccountingStorageType": "accounting_storage/none"})
     assert not accounting_is_on({"AccountingStorageType": "(null)none"})
 

@@ -37,7 +37,7 @@ Found = TypeVar("Found")
 class Cluster:
     """A cluster from start() to stop(), or inside `with`.
 
-    Nodes g1 and g2 (two GPUs each, which are none) are in the partitions gpu and gpu-high, whose jobs preempt those in
+    Nodes g1 and g2 (four GPUs each, which are none) are in the partitions gpu and gpu-high, whose jobs preempt those in
     gpu after a grace time; c1 and c2 are in cpu. What belongs to the user is under `home`.
     """
 
@@ -124,6 +124,13 @@ class Cluster:
         """Starts a killed node again."""
         self._start_slurmd(name)
         self.wait(lambda: name in self.nodes("idle,mixed,alloc"), f"node {name} up")
+
+    def start_blind_node(self, name: str, unseen: Path) -> None:
+        """Starts a node anew, which does not see what is in this folder."""
+        self.kill_node(name)
+        work = f"mount -t tmpfs vaehpc {unseen} && exec slurmd -D -N {name}"
+        self._start(name, "unshare", "--mount", "--propagation=private", "sh", "-c", work)
+        self.wait(lambda: name in self.nodes("idle"), f"node {name} up")
 
     def stop_controller(self) -> None:
         """Ends slurmctld, which saves its state. Clients try for 10 to 20 s, then fail."""
@@ -248,7 +255,7 @@ class Cluster:
             (self.folder / name).mkdir(parents=True)
         users.make_user()
         shutil.chown(self.home, users.USER, users.USER)
-        for name in ("gpu0", "gpu1"):
+        for name in ("gpu0", "gpu1", "gpu2", "gpu3"):
             os.mknod(self.folder / name, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
 
     def _start_munge(self) -> None:

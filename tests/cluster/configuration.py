@@ -10,7 +10,7 @@ from pathlib import Path
 
 CPUS = 8
 MEMORY_MB = 64000
-NODES = {"g1": "Gres=gpu:2", "g2": "Gres=gpu:2", "c1": "", "c2": ""}
+NODES = {"g1": "Gres=gpu:4", "g2": "Gres=gpu:4", "c1": "", "c2": ""}
 
 SLURM = """
 ClusterName=vaetest
@@ -96,7 +96,7 @@ NOTHING_CHANGED = "# nothing\n"
 
 # Slurm gives out a GPU, and sets CUDA_VISIBLE_DEVICES, only if its file is a character device.
 GRES = """
-NodeName=g[1-2] Name=gpu File={folder}/gpu[0-1]
+NodeName=g[1-2] Name=gpu File={folder}/gpu[0-3]
 """
 
 CGROUP = """

@@ -41,8 +41,10 @@ memory_gb = 0.5
 cpus = 1
 memory_gb = {memory_gb}
 hours = {hours}
+{train}
 [jobs.statistics]
 cpus = 1
+{statistics}
 memory_gb = 0.8
 hours = 0.2
 [jobs.aggregate]
@@ -92,9 +94,12 @@ class Place:
         hours: float = 0.2,
         device: str = ON_CPU,
         environment: str = "",
+        train: str = "",
+        statistics: str = "",
     ) -> None:
-        """Writes the site's file."""
+        """Writes the site's file, with more lines of some of its tables."""
         given = {"slurm": slurm, "memory_gb": memory_gb, "hours": hours, "device": device, "environment": environment}
+        given |= {"train": train, "statistics": statistics}
         self.write("site.toml", SITE.format(**given))
 
     def settings(self, epochs: int) -> None:

@@ -60,7 +60,7 @@ def test_end_to_end(place: Place) -> None:
             assert place.nodes(f"train-{chunk}", number)[0] in ("g1", "g2")
             assert place.nodes(f"statistics-{chunk}", number)[0] in ("c1", "c2")
     gpus = {started_with(place, run.name) for run in place.study.config().runs()}
-    assert gpus == {"0", "1"}  # a node's two, as Slurm hands them out
+    assert {"0", "1"} <= gpus <= {"0", "1", "2", "3"}  # a node's four, as Slurm hands them out
     again = place.launch(seeds=3, arms=["ae", "vae-tiny"]).stdout
     assert "nothing left to do" in again
     assert str(place.study.report) in again
@@ -399,6 +399,30 @@ base = "spike-gradient"
 [control.spike]
 steps_before_end = 100
 """
+
+
+@pytest.mark.long
+def test_whole_node(place: Place, undisturbed: Results) -> None:
+    """Eight runs on the four GPUs of one element, which is warned of its time limit, put back, and loses a task."""
+    runs = [f"vae-tiny-seed{seed:03d}" for seed in range(8)]
+    place.site(train="gpus = 4\ntasks_per_gpu = 2", statistics="tasks_at_once = 4")
+    place.launch(seeds=8)
+    element = place.element("train-0001")
+    with place.held(RUN, 50):
+        assert place.cluster.root(f"squeue --noheader --jobs={element} --format=%b|%C").strip() == "gres:gpu:4|8"
+        place.shell(f"scancel --batch --signal=USR2 {element}")
+    with place.held(RUN, 60, attempt=2):
+        place.shell(f"scontrol requeue {element}")
+    with place.held(RUN, 70, attempt=3):
+        place.signal_task(RUN, signal.SIGKILL)
+    place.wait_until_ended(900)
+    noted = [kind for kind in place.kinds("train-0001") if kind != "ended"]  # no time is left to note that
+    assert noted == ["start", "requeue", "start", "start", "crash", "requeue", "start", "done"]
+    seen = [started_with(place, run) for run in runs]
+    assert sorted(map(str, seen)) == ["0", "0", "1", "1", "2", "2", "3", "3"]
+    assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+    assert place.kinds("statistics-0001") == ["start", "done"]
+    assert place.results(RUN) == undisturbed
 
 
 @pytest.mark.long

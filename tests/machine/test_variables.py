@@ -14,7 +14,7 @@ from vaehpc.study.sites import resolved
 PACKAGE = Path(vaehpc.__file__).parent
 ON_NODES = ("__init__.py", "local", "machine", "study", "images", "stats", "training", "tasks")
 SET_BY_THE_SUITE = {
-    *("VAEHPC_PRELOADED", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "TF_CPP_VMODULE"),
+    *("VAEHPC_PRELOADED", "VAEHPC_RUNS_ON_GPU", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "TF_CPP_VMODULE"),
     *ENVIRONMENT,
 }
 """For processes that it starts itself, in the same container."""

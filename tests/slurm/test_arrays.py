@@ -6,8 +6,10 @@ import subprocess
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests import plant
 from tests.examples import AE, VAE, arm_config, study_config
@@ -16,8 +18,10 @@ from vaehpc.command import UserError
 from vaehpc.machine.processes import process_start
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.site import Device, ResourcesConfig, SiteConfig
+from vaehpc.slurm import queueing, sbatch
 from vaehpc.slurm.arrays import (
     Batch,
+    Limit,
     Limits,
     Names,
     Queue,
@@ -25,13 +29,15 @@ from vaehpc.slurm.arrays import (
     array,
     claimed,
     preparation,
+    require_accepted,
     require_only_submission,
     script,
     study_queue,
     submit,
     write_batches,
 )
-from vaehpc.slurm.client import QueuedElement
+from vaehpc.slurm.client import QueuedElement, SlurmError
+from vaehpc.slurm.queueing import queue_study
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.sites import resolved
 
@@ -350,12 +356,12 @@ def test_written_scripts_chain_and_need_no_launcher(study: StudyDir, config: Stu
 
 
 SBATCH = """#!/bin/sh
-case $1 in --test-only) text=$(cat) ;; *) text=$(cat "$1") ;; esac
+case $1 in --test-only) text=$(cat) ;; *) text=$(cat "$2") ;; esac
 name=$(echo "$text" | sed -n 's/.*--job-name=study[.]//p')
 case $1 in --test-only) asked="test $name" ;; *) asked="submit $name" ;; esac
 echo $asked $(echo "$text" | sed -n 's/.*--dependency=/after /p'): $(ls {jobs}) >> {noted}
 [ "$asked" != "{refused}" ] || exit 1
-echo "Submitted batch job 11"
+echo "11;cluster"
 """
 TESTED = ["test aggregate-0001 :", "test train-0001 :", "test statistics-0001 :"]
 SUBMITTED = [
@@ -399,26 +405,154 @@ def test_slurm_is_asked_about_all_before_one_is_claimed_and_each_is_claimed_befo
     study.jobs.mkdir()
     batches, _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     with pytest.raises(UserError, match=f"(?s){message}") if message else nullcontext():
+        require_accepted(study, batches, SITE)
         submit(study, batches, SITE, lambda *_: None)
     assert noted.read_text().splitlines() == asked
     assert {path.name for path in study.jobs.iterdir()} == left
     assert {batch.name for batch in study.batches() if batch.job() == "11"} == left
 
 
+def hostile(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As where a cluster's modules, or a user, set what outranks the lines of a script, and where a job launches."""
+    (folder / "bash_env").write_text("set -eu\nIFS=,\nsrun() { echo of the shell; }\n")
+    for name in (
+        "SBATCH_OUTPUT",
+        "SBATCH_MEM_PER_NODE",
+        "SBATCH_EXPORT",
+        "SBATCH_WAIT",
+        "SLURM_JOB_ID",
+        "SLURM_EXPORT_ENV",
+    ):
+        monkeypatch.setenv(name, "of the shell")
+    monkeypatch.setenv("BASH_ENV", str(folder / "bash_env"))
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    monkeypatch.setenv("OUTPUT", "of the shell")
+
+
+def seen(file: Path) -> set[str]:
+    """Of the variables of a hostile shell and their like, those that got there."""
+    names = {line.partition("=")[0] for line in file.read_text().splitlines()}
+    return {name for name in names if name.startswith(("SBATCH_", "SLURM_", "BASH_ENV", "OUTPUT"))}
+
+
 def test_sbatch_sees_nothing_that_would_win_over_the_scripts_lines(
     study: StudyDir, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clusters' modules set SBATCH_ variables, and a job leaves SLURM_ ones to what it submits."""
     clients = Clients(tmp_path / "bin")
-    clients.answers("sbatch", "Submitted batch job 11")
-    (clients.folder / "sbatch").write_text(f'#!/bin/sh\nenv > {tmp_path}/seen\necho "Submitted batch job 11"\n')
+    clients.answers("sbatch", "11")
+    (clients.folder / "sbatch").write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\necho Welcome\necho 11\n")
     monkeypatch.setenv("PATH", clients.path())
-    for name in ("SBATCH_OUTPUT", "SBATCH_JOB_NAME", "SLURM_JOB_ID", "SLURM_CONF", "SBATCH_DEBUG", "OUTPUT"):
-        monkeypatch.setenv(name, "of the shell")
+    hostile(monkeypatch, tmp_path)
     batches, _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
     (study.jobs / batches[0].name).mkdir(parents=True)
-    array(study, batches[0], SITE).submitted()
-    seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
-    kept = {"SLURM_CONF", "SBATCH_DEBUG", "OUTPUT"}
-    assert seen & {"SBATCH_OUTPUT", "SBATCH_JOB_NAME", "SLURM_JOB_ID", *kept} == kept
+    asked = array(study, batches[0], SITE)
+    assert asked.submitted() == "11"
+    assert seen(tmp_path / "seen") == {"SLURM_CONF", "OUTPUT"}
+    assert (study.jobs / "train-0001/script.sh").read_text() == asked.script()
+    write_batches(study, [Batch("aggregate-0001", "aggregate", ((study.path,),))], SITE, tmp_path / "scripts")
+    subprocess.run(["sh", tmp_path / "scripts/submit.sh"], check=True)
+    assert seen(tmp_path / "seen") == {"SLURM_CONF", "OUTPUT"}
     assert os.environ["SBATCH_OUTPUT"] == "of the shell"
+
+
+def test_a_script_without_the_suites_own_command_is_not_submitted(
+    study: StudyDir, config: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (train, *_), _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    monkeypatch.setattr(sbatch, "_make_sbatch_string", lambda *_, **__: "#!/bin/bash\nsrun something else\n")
+    with pytest.raises(SlurmError, match=r"submitit 1\..* without the suite's own command"):
+        array(study, train, SITE).submitted()
+
+
+# Limits that Slurm sets
+
+
+def test_each_stage_has_its_own_room(study: StudyDir, config: StudyConfig) -> None:
+    """A partition's QOS counts what is queued there: 4 trainings fit, and all else is not its business."""
+    of_partition = Limits(1000, 1000, (Limit(4, frozenset(["train"])),))
+    batches, num_left = arranged(study, config, SITE, EMPTY, of_partition, Names(study))
+    assert ([(batch.stage, len(batch.elements)) for batch in batches], num_left) == (
+        [("train", 4), ("statistics", 4), ("aggregate", 1)],
+        2,
+    )
+    together = Limits(1000, 1000, (Limit(4, frozenset(["train", "statistics", "aggregate"])),))
+    assert arranged(study, config, SITE, EMPTY, together, Names(study))[1] == 5
+
+
+def refusing(folder: Path, most: int, words: str) -> Clients:
+    """Clients of a Slurm that takes arrays of so many elements at most."""
+    clients = Clients(folder / "bin")
+    clients.answers("sinfo", "gpu|idle\ncpu*|idle\n")
+    clients.answers("scontrol", "MaxArraySize = 1001\n")
+    (clients.folder / "sbatch").write_text(
+        "#!/bin/sh\n"
+        'case $1 in --test-only) text=$(cat) ;; *) text=$(cat "$2") ;; esac\n'
+        f"""echo "$1 $(echo "$text" | sed -n 's/.*--job-name=study[.]//p')" >> {clients.asked}\n"""
+        "last=$(echo \"$text\" | sed -nE 's/.*--array=0-([0-9]+)%.*/\\1/p')\n"
+        f'[ "${{last:-0}}" -lt {most} ] || {{ echo "{words}" >&2; exit 1; }}\n'
+        "echo 11\n"
+    )
+    (clients.folder / "sbatch").chmod(0o755)
+    return clients
+
+
+SUBMIT_LIMIT = (
+    "allocation failure: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+)
+
+
+def test_as_many_as_slurm_takes_where_it_does_not_say_how_many(
+    study: StudyDir, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", refusing(tmp_path, 2, SUBMIT_LIMIT).path())
+    said, begun = Console(record=True, width=200), list[int]()
+    assert queue_study(study, config, SITE, False, said, lambda *_: 1, lambda: begun.append(1)) == 0
+    sizes = {batch.name: len(batch.record().elements) for batch in study.batches()}
+    assert sizes == {"train-0001": 1, "statistics-0001": 1, "aggregate-0001": 1}
+    assert "5 runs do not fit" in said.export_text()
+    assert begun == [1]
+
+
+def test_what_cannot_be_less_is_refused(
+    study: StudyDir, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher was killed before it submitted the statistics of these trainings."""
+    clients = refusing(tmp_path, 2, SUBMIT_LIMIT)
+    monkeypatch.setenv("PATH", clients.path())
+    batch = plant.batch(study, "train-0001", [[run.name] for run in config.runs()], job="11")
+    clients.answers("squeue", "".join(f"11_{number}|RUNNING|g1|None|1:00|gpu|{batch.path}\n" for number in range(6)))
+    tries: list[int] = []
+
+    def counted(*asked: Any) -> list[str]:
+        tries.append(1)
+        assert len(tries) < 9, "for ever"
+        return require_accepted(*asked)
+
+    monkeypatch.setattr(queueing, "require_accepted", counted)
+    with pytest.raises(UserError, match="refuses statistics-0001"):
+        queue_study(study, config, SITE, False, Console(), lambda *_: 1, lambda: None)
+
+
+def test_a_study_that_slurm_refuses_is_not_begun(
+    study: StudyDir, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the same line with fewer seeds would still mean all of them."""
+    monkeypatch.setenv("PATH", refusing(tmp_path, 0, SUBMIT_LIMIT).path())
+    with pytest.raises(UserError, match=r"(?s)submit limit.*Nothing was submitted"):
+        queue_study(study, config, SITE, False, Console(), lambda *_: 1, lambda: pytest.fail("begun"))
+    assert study.batches() == []
+
+
+def test_where_all_nodes_are_drained_arrays_wait(
+    study: StudyDir, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--test-only asks when an element would start; sbatch itself queues it."""
+    unusable = "allocation failure: Requested node configuration is not available"
+    clients = refusing(tmp_path, 0, unusable)
+    monkeypatch.setenv("PATH", clients.path())
+    batches, _ = arranged(study, config, SITE, EMPTY, NO_LIMITS, Names(study))
+    with pytest.raises(UserError, match="configuration is not available"):
+        require_accepted(study, batches, SITE)
+    clients.answers("sinfo", "gpu|drained\ncpu*|down*\n")
+    said = require_accepted(study, batches, SITE)
+    assert "No node of partition gpu takes jobs now (drained or down): train-0001 waits until one does" in said

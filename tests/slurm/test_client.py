@@ -7,6 +7,7 @@ import pytest
 from tests.slurm.clients import Clients
 from vaehpc.slurm.client import (
     Association,
+    QueuedElement,
     SlurmError,
     accounted,
     associations,
@@ -16,18 +17,22 @@ from vaehpc.slurm.client import (
     cpu_seconds,
     gibibytes,
     max_minutes,
+    nothing_goes_on,
     of_account,
+    partition_qos,
     queued,
     read_accounts,
+    release_lines,
     seconds,
     submit_limit,
+    takes_jobs,
 )
 
 SQUEUE = """\
-4711_0|RUNNING|g1|None|3:12|/home/me/runs/demo/jobs/train-0001
-4711_1|COMPLETING|g2|None|0:00|/home/me/runs/demo/jobs/train-0001
-4711_2|PENDING||JobArrayTaskLimit|1-00:00:00|/home/me/runs/a|b/jobs/train-0001
-4712|PENDING||Nodes required for job are DOWN, DRAINED or reserved|UNLIMITED|(null)
+4711_0|RUNNING|g1|None|3:12|gpu|/home/me/runs/demo/jobs/train-0001
+4711_1|COMPLETING|g2|None|0:00|gpu|/home/me/runs/demo/jobs/train-0001
+4711_2|PENDING||JobArrayTaskLimit|1-00:00:00|gpu|/home/me/runs/a|b/jobs/train-0001
+4712|PENDING||Nodes required for job are DOWN, DRAINED or reserved|UNLIMITED|cpu|(null)
 """
 SACCT = """\
 4711_0|COMPLETED|0:0|g1|7203|4|01:59:30||
@@ -57,6 +62,75 @@ def test_the_queue_element_by_element(clients: Clients) -> None:
     assert third.comment == "/home/me/runs/a|b/jobs/train-0001"
     assert (last.element, last.seconds_left, last.comment) == ("4712", None, "(null)")
     assert last.reason.endswith("DRAINED or reserved")
+    assert (first.partition, last.partition) == ("gpu", "cpu")
+
+
+def test_clients_hear_nothing_of_the_shells_habits(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SQUEUE_STATES trainings that run are not seen, and would be submitted once more."""
+    (clients.folder / "squeue").write_text(f"#!/bin/sh\nenv > {clients.folder}/seen\n")
+    habits = (
+        "SQUEUE_STATES",
+        "SACCT_FORMAT",
+        "SINFO_PARTITION",
+        "SCANCEL_STATE",
+        "SLURM_CLUSTERS",
+        "SLURM_TIME_FORMAT",
+    )
+    for name in (*habits, "SBATCH_ACCOUNT", "SLURM_CONF", "SLURM_JWT", "SLURMISH"):
+        monkeypatch.setenv(name, "of the shell")
+    assert queued() == []
+    seen = {line.partition("=")[0] for line in (clients.folder / "seen").read_text().splitlines()}
+    assert {name for name in seen if name.startswith("S") and name != "SHLVL"} >= {
+        "SLURM_CONF",
+        "SLURM_JWT",
+        "SLURMISH",
+    }
+    assert not seen & {*habits, "SBATCH_ACCOUNT"}
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "is_held", "will_not_start"),
+    [
+        ("PENDING", "launch failed requeued held", True, True),
+        ("PENDING", "JobHeldUser", True, True),
+        ("PENDING", "JobHeldAdmin", True, True),
+        ("SPECIAL_EXIT", "job requeued in held state", True, True),
+        ("PENDING", "BadConstraints", False, True),
+        ("PENDING", "PartitionTimeLimit", False, True),
+        ("PENDING", "Dependency", False, False),
+        ("PENDING", "PartitionDown", False, False),
+        ("RUNNING", "None", False, False),
+    ],
+)
+def test_what_will_not_start_by_itself(state: str, reason: str, is_held: bool, will_not_start: bool) -> None:
+    element = QueuedElement("7_0", state, "", reason, None, "")
+    assert (element.is_held, element.will_not_start) == (is_held, will_not_start)
+
+
+def test_lines_that_release() -> None:
+    held = [QueuedElement(f"7_{number}", "PENDING", "", "JobHeldUser", None, "") for number in (1, 2)]
+    waiting = QueuedElement("9", "PENDING", "", "Dependency", None, "")
+    (line,) = release_lines([*held, waiting])
+    assert line.startswith("2 elements will not start by themselves (JobHeldUser): `scontrol release 7_1 7_2`")
+    assert nothing_goes_on([*held, waiting])
+    assert not nothing_goes_on([*held, QueuedElement("8_0", "RUNNING", "g1", "None", None, "")])
+    assert not nothing_goes_on([waiting])
+
+
+def test_a_partition_whose_nodes_are_drained_takes_no_jobs(clients: Clients) -> None:
+    clients.answers("sinfo", "gpu|drained\ngpu|idle*\n")
+    assert not takes_jobs("gpu")
+    clients.answers("sinfo", "gpu|drained\ncpu*|mixed\n")
+    assert takes_jobs(None)
+    assert clients.lines()[0].endswith("--partition=gpu")
+
+
+def test_partitions_with_a_qos_of_their_own(clients: Clients) -> None:
+    clients.answers(
+        "scontrol",
+        "PartitionName=cpu AllowQos=ALL Default=YES QoS=N/A\nPartitionName=gpu AllowQos=ALL Default=NO QoS=gpu_part\n",
+    )
+    assert partition_qos() == {"gpu": "gpu_part"}
 
 
 def test_accounts_of_elements_and_their_steps(clients: Clients) -> None:
@@ -72,6 +146,13 @@ def test_accounts_of_elements_and_their_steps(clients: Clients) -> None:
     assert second.gpu_percent is None
     assert (last.node, last.max_rss_gb) == ("", None)
     assert [element.has_ended for element in found.values()] == [True, True, False]
+
+
+def test_elements_that_were_cancelled_before_they_started() -> None:
+    found = read_accounts(["4711_[2,4-5%256]|CANCELLED by 1000|0:0|None assigned|0|0|00:00:00||"])
+    assert {name: element.state for name, element in found.items()} == dict.fromkeys(
+        ("4711_2", "4711_4", "4711_5"), "CANCELLED"
+    )
 
 
 def test_steps_without_their_element_and_lines_cut_off_are_passed_over() -> None:

@@ -108,6 +108,22 @@ def test_a_failure_goes_on_and_leaves_its_trace_in_the_log(run: RunDir) -> None:
     assert tail(attempt.log, 1) == ["ZeroDivisionError: division by zero"]
 
 
+def test_the_end_of_a_log_without_what_tensorflow_says_of_itself(tmp_path: Path) -> None:
+    log, own = tmp_path / "log", ["2026-01-02 03:04:05 starts at step 0", "ValueError: no images"]
+    said = [
+        "2026-01-02 03:04:05.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary is",
+        "To enable the following instructions: AVX2, in other operations, rebuild TensorFlow",
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "I0000 00:00:1732900000.123456  4711 service.cc:148] XLA service 0x7f initialized",
+        "E0000 00:00:1732900000.123456  4711 cuda_blas.cc:1418] Unable to register cuBLAS factory",
+    ]
+    failed = "E0000 00:00:1732900000.123456  4711 cuda_executor.cc:1228] failed call to cuInit: UNKNOWN ERROR (303)"
+    log.write_text("\n".join([own[0], *said, failed, own[1], *said]))
+    assert tail(log, 3) == [own[0], failed, own[1]]
+    log.write_text("\n".join(said))  # where nothing else was said
+    assert tail(log, 2) == said[-2:]
+
+
 def test_output_of_python_logging_and_of_child_processes_is_kept(
     run: RunDir, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.command import nearest
 from vaehpc.schema.site import SlurmConfig
-from vaehpc.slurm.client import Association, of_account, seconds
+from vaehpc.slurm.client import Association, is_usable, of_account, seconds
 from vaehpc.slurm.sbatch import Array
 
 NODES = ("sinfo", "--all", "--Node", "--noheader", "--format=%P|%a|%l|%N|%T|%c|%m|%G|%f")
-USABLE = ("idle", "mixed", "allocated", "completing", "planned", "reserved", "powered", "powering")
-"""Beginnings of the states of nodes that take jobs, or will."""
 NO_LIMIT = "no limit"
 
 
@@ -32,8 +30,8 @@ class Node:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it takes jobs, now or when it has room. A '*' says that it does not respond."""
-        return self.state.startswith(USABLE) and not self.state.endswith("*")
+        """Whether it takes jobs, now or when it has room."""
+        return is_usable(self.state)
 
     def num_gpus(self, gpu_type: str | None) -> int:
         """GPUs of a type; None: of any."""
@@ -130,13 +128,13 @@ def _in_words(partition: Partition) -> str:
 
 
 def resources_finding(
-    stage: str, array: Array, partitions: Mapping[str, Partition], constraint: str | None, gpu_type: str | None
+    stage: str, array: Array, partitions: Mapping[str, Partition], slurm: SlurmConfig
 ) -> Finding | None:
     """Whether some node could run an element of this stage, and for so long; None where its partition is unknown."""
     chosen = chosen_partitions(array.partition, partitions)
     if not chosen:
         return None
-    name = f"resources of {stage}"
+    name, constraint, gpu_type = f"resources of {stage}", slurm.constraint, slurm.gpu_type
     gpus = f"{array.gpus} {gpu_type or ''}".strip() + " GPU, " if array.gpus else ""
     asked = f"{gpus}{array.cpus} CPUs, {array.memory_gb:g} GB, {array.minutes / 60:g} h"
     mend = f"in [jobs.{stage}] of the site's file"
@@ -149,7 +147,7 @@ def resources_finding(
             found = f"no node of {_names(chosen)} has the feature '{constraint}'{nearest(constraint, features)}"
             remedy = f"correct constraint in [slurm] of the site's file. Features: {', '.join(features) or 'none'}"
             return wrong(name, found, remedy)
-    if not any(_fits(node, array, gpu_type) for node in nodes):
+    if not any(_fits(node, array, slurm) for node in nodes):
         return wrong(name, f"{asked} are on no node of {_names(chosen)}: {_largest(nodes)}", f"ask for less {mend}")
     longest = max(float("inf") if part.max_seconds is None else part.max_seconds for part in chosen)
     if 60 * array.minutes > longest:
@@ -162,9 +160,10 @@ def resources_finding(
     return right(name, f"{asked} on {_names(chosen)}")
 
 
-def _fits(node: Node, array: Array, gpu_type: str | None) -> bool:
-    enough = node.cpus >= array.cpus and node.memory_gb >= array.memory_gb
-    return enough and (not array.gpus or node.num_gpus(gpu_type) >= array.gpus)
+def _fits(node: Node, array: Array, slurm: SlurmConfig) -> bool:
+    enough_memory = slurm.memory == "none" or node.memory_gb >= array.memory_gb
+    gpus = 0 if slurm.gpu_request == "none" else array.gpus
+    return node.cpus >= array.cpus and enough_memory and (not gpus or node.num_gpus(slurm.gpu_type) >= gpus)
 
 
 def _largest(nodes: Iterable[Node]) -> str:
@@ -187,7 +186,7 @@ def array_finding(settings: Mapping[str, str]) -> Finding:
 
 def accounting_is_on(settings: Mapping[str, str]) -> bool:
     """Whether the cluster keeps accounts."""
-    return not settings.get("AccountingStorageType", "none").endswith("none")
+    return not settings.get("AccountingStorageType", "none").endswith(("none", "(null)"))  # (null): so says 24.11
 
 
 NO_ACCOUNTING = right(

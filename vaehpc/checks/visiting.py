@@ -38,15 +38,7 @@ LEAVE_SECONDS = 20.0
 GONE_SECONDS = 10.0
 """A result may become visible so long after its job has left the queue."""
 LOG_LINES = 4
-NEVER = (
-    "PartitionTimeLimit",
-    "PartitionNodeLimit",
-    "PartitionDown",
-    "PartitionInactive",
-    "BadConstraints",
-    "InvalidAccount",
-)
-"""Beginnings of Slurm's reasons that a job will not start."""
+PARTITION_CLOSED = ("PartitionDown", "PartitionInactive")
 Show = Callable[[str], None]
 
 
@@ -86,8 +78,9 @@ def visit_array(stage: str, folder: Path, site: Site) -> Array:
         cpus=job.cpus,
         memory_gb=min(job.memory_gb, place.memory_gb),
         minutes=min(round(60 * job.hours), place.minutes),
-        setup=tuple(environment_lines(site)),
+        setup=(*site.slurm.setup, *environment_lines(site)),
         teardown=(),
+        opens_its_logs=False,
     )
 
 
@@ -108,7 +101,7 @@ def submit_visit(stage: str, folder: Path, site: Site, data: Path | None) -> Vis
         answer_seconds=ANSWER_SECONDS,
     )
     write_model(visit.request_path, request)
-    return Visit(stage, visit, SlurmArray(visit_array(stage, folder, site), site.slurm).submitted())
+    return Visit(stage, visit, SlurmArray(visit_array(stage, folder, site), site.slurm_of(stage)).submitted())
 
 
 def visit_findings(
@@ -176,7 +169,7 @@ def _ask_queue(visits: Sequence[Visit], now: float) -> None:
         element = elements.get(visit.job)
         if element is not None:
             visit.state, visit.node, visit.reason = element.state, element.node, element.reason
-            if element.reason.startswith(NEVER):
+            if element.will_not_start or element.reason.startswith(PARTITION_CLOSED):
                 remedy = "see the partition and the resources above"
                 visit.outcome = wrong(
                     f"visit of {visit.stage}", f"job {visit.job} will not start: {element.reason}", remedy

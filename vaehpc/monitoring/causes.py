@@ -21,6 +21,8 @@ HEADROOM = 1.3
 FULL_DISK_BYTES = 4e6
 """A disk with less room is full: not even a log tells why a task crashed there."""
 
+UNSEEN_FOLDER = ("0:53", "53:0")
+"""Slurm's exit code where it cannot open a log, and that of the suite's script where it finds no folder."""
 MEMORY_WORDS = re.compile(r"oom[-_ ]kill|memory limit|Unable to allocate", re.IGNORECASE)
 """How Slurm's daemon on the node and NumPy put it."""
 
@@ -113,10 +115,13 @@ def cause(stage: str, own: Start | None, element: Element, account: AccountedEle
         return "timed out", f"give more hours in [jobs.{stage}] of the site file, or more warn_seconds", True
     if ended is not None:
         return "ended by Slurm: cancelled or preempted", "the same launch line submits it again", False
+    if account is not None and account.exit_code in UNSEEN_FOLDER:
+        how = f"its node ({node}) does not see {element.batch.path}, where its log lies"
+        return how, f'leave it out with exclude = "{node}" in [slurm] of the site file, and launch again', True
     if state == "FAILED":
         return f"crashed (exit code {account.exit_code if account else '?'})", "read its log, then launch again", True
     started = own is not None or element.last("start") is not None
-    how = "killed: its node was lost, or it was ended at once" if started else "ended before it started"
+    how = "killed: its node was lost, or it was ended at once" if started else "ended before it could note anything"
     return how, "the same launch line submits it again", False
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from vaehpc.command import UserError
-from vaehpc.monitoring.records import RunFiles
-from vaehpc.monitoring.states import StudyState, read_study
+from vaehpc.monitoring.states import Looks, StudyState, read_study
 from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.judging import Judgement, judge
@@ -38,7 +37,7 @@ class LivePage:
 
     def __init__(self, study: StudyDir, config: StudyConfig) -> None:
         self._study, self._config = study, config
-        self._finished: dict[str, RunFiles] = {}
+        self._looks = Looks()
         self._known: dict[str, FoundRun] = {}
         self._began = time.time()
         self._next = 0.0
@@ -67,7 +66,7 @@ class LivePage:
         except ImportError as error:
             raise UserError(f'this Python lacks {error.name}: pip install "vaehpc[analysis]"') from error
 
-        state = state or read_study(self._study, PATIENCE, self._finished)
+        state = state or read_study(self._study, PATIENCE, self._looks)
         runs = [self._found(run, read_curve) for run in self._config.runs()]
         pause = max(PAUSE, 1.0) if goes_on else None
         write_text(self._study.report, live_page(self._config, state, runs, self._judged(runs), pause))

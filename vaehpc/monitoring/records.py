@@ -175,8 +175,9 @@ class Element:
 
     @property
     def tasks_at_once(self) -> int:
-        """Tasks that share its resources: those of an element on a GPU; others come one after the other."""
-        return len(self.record.elements[self.number]) if self.record.gpus else 1
+        """Tasks that share its resources."""
+        num_tasks = len(self.record.elements[self.number])
+        return min(num_tasks, self.record.tasks_at_once or (num_tasks if self.record.gpus else 1))
 
     @property
     def log(self) -> Path | None:

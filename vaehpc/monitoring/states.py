@@ -7,12 +7,12 @@ something is still unexplained; both answer within the time that they are given 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vaehpc.command import duration
 from vaehpc.monitoring.causes import Failure, cause, crash_words, left_words
@@ -34,7 +34,7 @@ from vaehpc.monitoring.records import (
 )
 from vaehpc.reporting import words
 from vaehpc.schema.results import RunSummary
-from vaehpc.slurm.client import QueuedElement, SlurmError, accounted, queued
+from vaehpc.slurm.client import QueuedElement, SlurmError, accounted, nothing_goes_on, queued, release_lines
 from vaehpc.study.files import StudyDir
 
 SAID_LENGTH = 200
@@ -44,6 +44,7 @@ SILENT_SECONDS = 600.0
 FOR_ACCOUNTING = 0.3
 """Seconds that are kept for sacct while squeue is waited for, and that it gets in any case."""
 
+Found = TypeVar("Found")
 Kind = Literal["waiting", "starting", "training", "trained", "measuring", "done", "silent", "unknown", "MISSING"]
 ACTIVE: tuple[Kind, ...] = ("waiting", "starting", "training", "trained", "measuring", "silent", "unknown")
 """Not ended, as far as is known."""
@@ -88,6 +89,10 @@ class StudyState:
     failures: tuple[Failure, ...]
     on_slurm: bool
     has_job_in_queue: bool
+    stuck: tuple[str, ...] = ()
+    """Which elements will not start by themselves, and the lines that help."""
+    is_stuck: bool = False
+    """Whether all others wait for them."""
 
     def only(self, run: str) -> StudyState:
         """The same for one run of it."""
@@ -318,13 +323,44 @@ def _study_job(study: StudyDir, element: Element, sources: Sources) -> tuple[str
 # The study
 
 
-def read_study(study: StudyDir, seconds: float, finished: dict[str, RunFiles] | None = None) -> StudyState:
+CLIENT_PAUSE = 60.0
+"""Seconds between two questions to a client of Slurm, whose controller serves others too."""
+
+
+class Looks:
+    """What looks at a study that are repeated keep: runs whose files will not change, and Slurm's newest answers."""
+
+    def __init__(self) -> None:
+        self.finished: dict[str, RunFiles] = {}
+        self._asked_at: dict[str, float] = {}
+        self._answers: dict[str, Any] = {}
+
+    def answer(self, client: str, ask: Callable[[], Found]) -> Found:
+        """What a client answers; that of the last minute, if it was asked in it.
+
+        Raises:
+            SlurmError: it does not answer, or did not in the last minute.
+        """
+        if time.monotonic() - self._asked_at.get(client, float("-inf")) >= CLIENT_PAUSE:
+            self._asked_at[client] = time.monotonic()
+            try:
+                self._answers[client] = ask()
+            except SlurmError as error:
+                self._answers[client] = error
+        found = self._answers[client]
+        if isinstance(found, SlurmError):
+            raise found
+        answer: Found = found
+        return answer
+
+
+def read_study(study: StudyDir, seconds: float, looks: Looks | None = None) -> StudyState:
     """What every run is doing.
 
     Args:
         study: its directory.
         seconds: to wait for squeue and sacct together. Files are read meanwhile.
-        finished: runs that have all of their results, by name: these are not read again, and more are added.
+        looks: where the study is looked at again and again, what earlier looks have kept.
 
     Raises:
         UserError: it is not a study, or its settings are damaged. One whose data are still prepared has no runs yet.
@@ -333,9 +369,10 @@ def read_study(study: StudyDir, seconds: float, finished: dict[str, RunFiles] | 
     elements = read_batches(study)
     being_prepared = bool(elements) and not study.config_path.exists()
     configs = [] if being_prepared else study.config().runs()
-    known = {} if finished is None else finished
+    looks = looks or Looks()
+    known, limit = looks.finished, max(0.1, seconds - FOR_ACCOUNTING)
     with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(queued, max(0.1, seconds - FOR_ACCOUNTING)) if elements else None
+        asked = beside.submit(looks.answer, "squeue", lambda: queued(limit)) if elements else None
         runs = [known.get(run.name) or read_run(study.path / run.name, run) for run in configs]
         known |= {run.name: run for run in runs if run.is_finished}
         launcher = read_launcher(study)
@@ -360,12 +397,15 @@ def read_study(study: StudyDir, seconds: float, finished: dict[str, RunFiles] | 
     if any(state.unexplained for state in states):
         left = round(max(FOR_ACCOUNTING, seconds - (time.monotonic() - begun)), 1)
         try:
-            sources = replace(sources, accounts=accounted(_jobs_of(states, sources), left))
+            jobs_asked = _jobs_of(states, sources)
+            sources = replace(sources, accounts=looks.answer("sacct", lambda: accounted(jobs_asked, left)))
         except SlurmError as error:
             account_error = str(error)
     states = [_looked_at_again(state, run, sources) for state, run in zip(states, runs, strict=True)]
     jobs = study_jobs(study, elements, sources)
     failures = [state.failure for state in states if state.failure] + [failure for _, failure in jobs if failure]
+    ids = {element.id for element in elements}
+    own = [entry for entry in entries if entry.element in ids]
     return StudyState(
         study,
         tuple(states),
@@ -373,7 +413,9 @@ def read_study(study: StudyDir, seconds: float, finished: dict[str, RunFiles] | 
         _source_words(queue_error, account_error),
         tuple(failures),
         bool(elements),
-        any(element.id in (sources.queue or {}) for element in elements),
+        bool(own),
+        tuple(release_lines(own)),
+        nothing_goes_on(own),
     )
 
 

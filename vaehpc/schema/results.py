@@ -1036,3 +1036,5 @@ class BatchRecord(Result):
     minutes: PositiveInt
     """Resources of one element."""
     partition: str | None
+    tasks_at_once: int | None = None
+    """Of one element. None, in records of 0.2.0 and before: all where there are GPUs, else one."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +18,10 @@ from vaehpc.machine.hardware import NEEDED_GPUS
 from vaehpc.machine.processes import launcher_record, running_elsewhere, running_here
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import BatchRecord
-from vaehpc.schema.site import JobConfig
-from vaehpc.slurm.client import QueuedElement, SlurmError, max_minutes, valid_values
+from vaehpc.schema.site import JobConfig, SlurmConfig
+from vaehpc.slurm.client import KEPT_OF_SLURM, QueuedElement, SlurmError, max_minutes, takes_jobs, valid_values
 from vaehpc.slurm.containers import environment_lines, python_command, srun_options
-from vaehpc.slurm.sbatch import Array, SlurmArray
+from vaehpc.slurm.sbatch import OF_SHELLS, Array, SlurmArray
 from vaehpc.study.files import BatchDir, DataDir, RunDir, StudyDir, declaration, write_model, write_text
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site
@@ -30,6 +32,18 @@ Elements = tuple[tuple[Path, ...], ...]
 
 SUBMITTING_SECONDS = 60.0
 """From an array's claim to Slurm's answer; after it, a launcher on another machine has been killed."""
+TOO_MANY = re.compile("submit limit|MaxSubmit|SubmitJob|accounting/QOS policy", re.IGNORECASE)
+"""How Slurm refuses what would be accepted with fewer elements, or later."""
+NOT_NOW = re.compile("not available|drained", re.IGNORECASE)
+"""How `sbatch --test-only`, which asks when an element would start, refuses what sbatch itself would queue."""
+PLAIN = (
+    "# Without what would outrank the scripts' own lines, or run ahead of them:",
+    "for name in $(env | sed -nE 's/^((SBATCH|SLURM)_[A-Za-z0-9_]*)=.*/\\1/p'); do",
+    f'  case $name in {"|".join(KEPT_OF_SLURM)}) ;; *) unset "$name" ;; esac',
+    "done",
+    f"unset {' '.join(OF_SHELLS)}",
+)
+"""Of submit.sh."""
 OnAccepted = Callable[["Batch", str], None]
 """Called with each batch that Slurm accepted, and its number."""
 
@@ -131,6 +145,14 @@ class Names:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How many more elements of some stages Slurm lets into the queue."""
+
+    left: int
+    stages: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Limits:
     """What Slurm accepts of this user."""
 
@@ -138,6 +160,16 @@ class Limits:
     """Elements of one array."""
     submitted: int
     """Elements that may still be put into the queue."""
+    of_stages: tuple[Limit, ...] = ()
+    """Narrower ones."""
+
+    def room(self, stages: Sequence[str], taken: Counter[str]) -> int:
+        """How many elements of each of these stages fit beside those that are taken."""
+        found = [(self.submitted - taken.total()) // len(stages)]
+        for limit in self.of_stages:
+            if counted := limit.stages.intersection(stages):
+                found.append((limit.left - sum(taken[stage] for stage in limit.stages)) // len(counted))
+        return max(0, min(found))
 
 
 def arranged(
@@ -156,7 +188,7 @@ def arranged(
     Returns:
         The arrays, and how many runs did not fit.
     """
-    pack = site.slurm.tasks_per_gpu if site.jobs["train"].gpus else 1
+    pack, measured_at_once = site.tasks_at_once("train"), site.tasks_at_once("statistics")
     starts_from = {run.name: source_of(run) for run in config.runs()}
     training, measuring = queue.directories("train"), queue.directories("statistics")
     # Where a launcher was killed before it submitted the statistics of trainings that are queued:
@@ -169,9 +201,10 @@ def arranged(
     untrained = [run for run in missing_runs(study, config, "trained.json") if run.path not in training]
     num_missing = len(trained) + len(untrained)
     # The last job; then, where there is room, an element of each of the two arrays for a pack:
-    room = limits.submitted - 1 - sum(len([*filter(None, batch.elements)]) for batch in alone)
-    trained = trained[: max(0, room)]
-    fitting = untrained[: max(0, (room - len(trained)) // 2 * pack)]
+    taken = Counter({"aggregate": 1, "statistics": sum(len([*filter(None, batch.elements)]) for batch in alone)})
+    trained = trained[: limits.room(["statistics"], taken) * measured_at_once]
+    taken["statistics"] += -(-len(trained) // measured_at_once)
+    fitting = untrained[: limits.room(["train", "statistics"], taken) * pack]
     num_left = num_missing - len(trained) - len(fitting)
 
     def arrays(stage: str, runs: Sequence[RunDir], pack: int, after: tuple[str, ...] = ()) -> list[Batch]:
@@ -188,7 +221,7 @@ def arranged(
     measurements = [
         Batch(names.next("statistics"), "statistics", batch.elements, of=batch.name) for batch in (*alone, *trainings)
     ]
-    measurements += arrays("statistics", trained, 1)
+    measurements += arrays("statistics", trained, measured_at_once)
     last = _last(names, "aggregate", measurements, study, config, queue)
     return [*trainings, *measurements, *last], num_left
 
@@ -241,6 +274,39 @@ def script(study: StudyDir, batch: Batch, site: Site) -> str:
     return array(study, batch, site).script(waits)
 
 
+class TooManyError(UserError):
+    """Slurm refuses an array for what is in the queue already, or for its size."""
+
+    def __init__(self, batch: Batch, message: str) -> None:
+        super().__init__(message)
+        self.stage = batch.stage
+        self.num_elements = len([*filter(None, batch.elements)])
+
+
+def require_accepted(study: StudyDir, batches: Sequence[Batch], site: Site) -> list[str]:
+    """Ask Slurm about the largest array of each stage.
+
+    Returns:
+        What it says of those that it would take, but start on no node of today.
+
+    Raises:
+        TooManyError: fewer elements might be accepted.
+        UserError: it refuses one of them, or does not answer.
+    """
+    said = []
+    largest = {batch.stage: batch for batch in sorted(batches, key=lambda batch: len(batch.elements))}
+    for batch in largest.values():
+        asked = array(study, batch, site)
+        try:
+            said += _require_accepted(batch, asked)
+        except SlurmError as error:
+            message = f"Slurm refuses {batch.name}: {error}\nNothing was submitted."
+            if TOO_MANY.search(str(error)):
+                raise TooManyError(batch, message) from error
+            raise UserError(message) from error
+    return said
+
+
 def submit(
     study: StudyDir,
     batches: Sequence[Batch],
@@ -258,15 +324,9 @@ def submit(
         begin: writes what the arrays need; called when Slurm would accept them all.
 
     Raises:
-        UserError: Slurm refuses one of them, or does not answer. Where that is known beforehand, nothing is submitted.
+        UserError: Slurm refuses one of them, or does not answer.
     """
     arrays = {batch.name: array(study, batch, site) for batch in batches}
-    largest = {batch.stage: batch for batch in sorted(batches, key=lambda batch: len(batch.elements))}
-    for batch in largest.values():
-        try:
-            _require_accepted(batch, arrays[batch.name])
-        except SlurmError as error:
-            raise UserError(f"Slurm refuses {batch.name}: {error}\nNothing was submitted.") from error
     begin()
     study.make_jobs()
     accepted: list[str] = []
@@ -275,7 +335,9 @@ def submit(
         try:
             job = arrays[batch.name].submitted(dependency(study, batch))
         except SlurmError as error:
-            if "timed out" in str(error):  # then it may have been accepted all the same; squeue will tell
+            if re.search(
+                "timed out|did not answer", str(error)
+            ):  # then it may have been accepted all the same; squeue will tell
                 accepted.append(f"perhaps {batch.name}")
             else:
                 shutil.rmtree(folder.path)
@@ -288,13 +350,20 @@ def submit(
         on_accepted(batch, job)
 
 
-def _require_accepted(batch: Batch, array: SlurmArray) -> None:
-    """SlurmError, with what would be valid, if Slurm would refuse the array, or let it wait for ever."""
+def _require_accepted(batch: Batch, array: SlurmArray) -> list[str]:
+    """What Slurm says against the array that will pass, in words.
+
+    Raises:
+        SlurmError: Slurm would refuse it, or let it wait for ever; with what would be valid.
+    """
+    asked, said = array.asked, []
     try:
         array.require_accepted()
     except SlurmError as error:
-        raise SlurmError(f"{error}{valid_values(str(error))}") from error
-    asked = array.asked
+        if not NOT_NOW.search(str(error)) or takes_jobs(asked.partition):
+            raise SlurmError(f"{error}{valid_values(str(error))}") from error
+        where = f"partition {asked.partition}" if asked.partition else "the default partition"
+        said = [f"No node of {where} takes jobs now (drained or down): {batch.name} waits until one does"]
     limit = max_minutes(asked.partition)
     if limit is not None and asked.minutes > limit:
         hours = limit / 60 * asked.tasks_at_once / max(map(len, batch.elements))
@@ -303,6 +372,7 @@ def _require_accepted(batch: Batch, array: SlurmArray) -> None:
             f"it asks for {asked.minutes} minutes, and its partition allows {limit:.0f}: give at most"
             f" hours = {hours:g} in [jobs.{batch.stage}] of the site's file.{goes_on}"
         )
+    return said
 
 
 def write_batches(study: StudyDir, batches: Sequence[Batch], site: Site, folder: Path) -> None:
@@ -314,7 +384,7 @@ def write_batches(study: StudyDir, batches: Sequence[Batch], site: Site, folder:
     require_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     study.make_jobs()
-    lines = ["#!/bin/sh", "# Submits the arrays of the study, each after those that it waits for.", "set -eu"]
+    lines = ["#!/bin/sh", "# Submits the arrays of the study, each after those that it waits for.", "set -eu", *PLAIN]
     for batch in batches:
         made = array(study, batch, site)
         claimed(batch, made.asked, site)
@@ -367,6 +437,7 @@ def claimed(batch: Batch, asked: Array, site: Site) -> BatchDir:
         memory_gb=asked.memory_gb,
         minutes=asked.minutes,
         partition=asked.partition,
+        tasks_at_once=asked.tasks_at_once,
     )
     if site.jobs[batch.stage].checkpoints:  # whoever stopped a run by hand and launches again wants it to go on
         for directory in _flat(batch.elements):
@@ -397,9 +468,9 @@ def dependency(study: StudyDir, batch: Batch, jobs: Mapping[str, str] | None = N
 
 def array(study: StudyDir, batch: Batch, site: Site) -> SlurmArray:
     """The batch as Slurm is asked for it, but for what it waits for."""
-    job, slurm = site.jobs[batch.stage], site.slurm
+    job, slurm = site.jobs[batch.stage], site.slurm_of(batch.stage)
     size = max(map(len, batch.elements))
-    together = size if job.gpus else 1
+    together = min(size, site.tasks_at_once(batch.stage))
     folder = study.jobs / batch.name
     # What launches again stays outside of images if its launcher is: they have no client of Slurm.
     in_image = site.container.runtime != "none" and (batch.stage != "launch" or own_image() is not None)
@@ -415,9 +486,9 @@ def array(study: StudyDir, batch: Batch, site: Site) -> SlurmArray:
         cpus=job.cpus * together,
         gpus=job.gpus,
         memory_gb=job.memory_gb * together,
-        minutes=math.ceil(60 * job.hours * size / together),
-        partition=slurm.gpu_partition if job.gpus else slurm.cpu_partition,
-        setup=tuple(_setup(folder, job, site)),
+        minutes=math.ceil(60 * job.hours * math.ceil(size / together)),
+        partition=site.partition(batch.stage),
+        setup=tuple(_setup(folder, job, slurm, site)),
         teardown=tuple(declaration("jobs/slurm/after.sh").splitlines()),
         python=shlex.join(python_command(site, batch.stage, job.needed_gpus)) if in_image else own_python,
         srun_options=tuple(srun_options(site, batch.stage)) if in_image else (),
@@ -426,11 +497,9 @@ def array(study: StudyDir, batch: Batch, site: Site) -> SlurmArray:
     return SlurmArray(asked, slurm)
 
 
-def _setup(folder: Path, job: JobConfig, site: Site) -> Iterator[str]:
-    """What the batch script does before its tasks."""
+def _setup(folder: Path, job: JobConfig, slurm: SlurmConfig, site: Site) -> Iterator[str]:
+    """What the batch script does before its tasks. The environment comes last: it wins over what modules set."""
     yield f"export {NEEDED_GPUS}={job.needed_gpus}"
-    yield from environment_lines(site)
-    slurm = site.slurm
     variables = {
         "batch": str(folder),
         "marker": job.marker or "",
@@ -443,3 +512,5 @@ def _setup(folder: Path, job: JobConfig, site: Site) -> Iterator[str]:
     }
     yield from (f"{name}={shlex.quote(str(value))}" for name, value in variables.items())
     yield from declaration("jobs/slurm/before.sh").splitlines()
+    yield from slurm.setup
+    yield from environment_lines(site)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import getpass
+import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 CLIENT_SECONDS = 10.0
+OF_SLURM = re.compile(r"(SLURM|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SACCTMGR|SINFO|SCANCEL|SCONTROL)_")
+KEPT_OF_SLURM = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
+"""Where the cluster is, and who asks."""
+
+
+NEVER = ("BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionNodeLimit", "PartitionTimeLimit")
+"""Beginnings of Slurm's reasons that a job will not start."""
 
 
 class SlurmError(Exception):
@@ -29,6 +38,17 @@ class QueuedElement:
     """Of its time limit, None while it has not started."""
     comment: str
     """The batch's folder."""
+    partition: str = ""
+
+    @property
+    def is_held(self) -> bool:
+        """By its user, by the staff, or by Slurm after a node failed to start it: it waits until it is released."""
+        return self.state in ("PENDING", "SPECIAL_EXIT", "REQUEUE_HOLD") and "held" in self.reason.lower()
+
+    @property
+    def will_not_start(self) -> bool:
+        """By itself, whatever becomes free."""
+        return self.is_held or (self.state == "PENDING" and self.reason.startswith(NEVER))
 
 
 @dataclass(frozen=True)
@@ -56,14 +76,41 @@ class AccountedElement:
         return self.state not in ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "RESIZING")
 
 
-def client(*command: str, seconds: float = CLIENT_SECONDS, stdin: str | None = None) -> str:
+def plain_environment() -> dict[str, str]:
+    """This process's environment without what outranks a client's line, or a script's, or fills it up.
+
+    Clusters' modules and users' shells set SBATCH_ and SQUEUE_ variables; a job leaves SLURM_ ones to what it submits.
+    """
+    return {name: value for name, value in os.environ.items() if name in KEPT_OF_SLURM or not OF_SLURM.match(name)}
+
+
+def client(
+    *command: str,
+    seconds: float = CLIENT_SECONDS,
+    stdin: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Output of a client command.
+
+    Args:
+        command: its words.
+        seconds: to wait for the answer.
+        stdin: what it reads.
+        environment: None: the plain one.
 
     Raises:
         SlurmError: the command is not there, failed, or did not answer in time.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, input=stdin)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+            input=stdin,
+            env=plain_environment() if environment is None else environment,
+        )
     except OSError as error:  # one of the folders of PATH that may not be read hides that it is in none of them
         why = "is not on this machine" if shutil.which(command[0]) is None else f"does not start: {error.strerror}"
         raise SlurmError(f"{command[0]} {why}") from None
@@ -83,10 +130,36 @@ def queued(limit: float = CLIENT_SECONDS) -> list[QueuedElement]:
     Raises:
         SlurmError: Slurm does not answer.
     """
-    command = ("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%N|%r|%L|%k")
+    command = ("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%N|%r|%L|%P|%k")
     lines = client(*command, seconds=limit).splitlines()
-    parts = [line.split("|", 5) for line in lines]
-    return [QueuedElement(i, state, node, reason, seconds(left), k) for i, state, node, reason, left, k in parts]
+    parts = [line.split("|", 6) for line in lines]
+    return [
+        QueuedElement(element, state, node, reason, seconds(left), comment, partition)
+        for element, state, node, reason, left, partition, comment in parts
+    ]
+
+
+def release_lines(elements: Iterable[QueuedElement]) -> Iterator[str]:
+    """Which elements will not start by themselves, and the line that helps."""
+    stuck: dict[tuple[str, bool], list[str]] = {}
+    for element in elements:
+        if element.will_not_start:
+            stuck.setdefault((element.reason, element.is_held), []).append(element.element)
+    for (reason, is_held), names in stuck.items():
+        num = f"{len(names)} elements" if len(names) > 1 else "1 element"
+        line = f"scontrol release {' '.join(names)}" if is_held else f"scancel {' '.join(names)}"
+        helps = "once its cause is mended" if is_held else "and, once the site's file is mended, the same launch line"
+        yield f"{num} will not start by {'themselves' if len(names) > 1 else 'itself'} ({reason}): `{line}`, {helps}"
+
+
+def nothing_goes_on(elements: Sequence[QueuedElement]) -> bool:
+    """Whether of these elements some will not start by themselves, and all others wait for them."""
+
+    def waits(element: QueuedElement) -> bool:
+        return element.state == "PENDING" and element.reason == "Dependency"
+
+    stuck = [element for element in elements if element.will_not_start]
+    return bool(stuck) and all(element.will_not_start or waits(element) for element in elements)
 
 
 def valid_values(refusal: str) -> str:
@@ -104,7 +177,11 @@ def valid_values(refusal: str) -> str:
         lines = sorted(set(client(*asked).splitlines()))
     except SlurmError as error:
         return f"\nThe valid {what} are not known: {error}"
-    return f"\nValid {what}: {', '.join(lines) or 'none'}"
+    of_shell = [name for name in ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_PARTITION") if name in os.environ]
+    note = (
+        f"\n{', '.join(of_shell)} of this shell is not read: the site's file alone says such things" if of_shell else ""
+    )
+    return f"\nValid {what}: {', '.join(lines) or 'none'}{note}"
 
 
 def max_minutes(partitions: str | None) -> float | None:
@@ -181,10 +258,55 @@ def submit_limit(own: Sequence[Association], qos: str | None) -> int | None:
         SlurmError: accounting does not answer.
     """
     name = qos or next((one.default_qos for one in own if one.default_qos), "normal")
+    limits = [qos_limit(name), *(one.max_submit for one in own)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def qos_limit(name: str) -> int | None:
+    """Elements that a QOS, asked for or a partition's, lets a user have in the queue; None where it does not say.
+
+    Raises:
+        SlurmError: accounting does not answer.
+    """
     columns = "format=MaxSubmitJobsPerUser,MaxSubmitJobsPerAccount,GrpSubmitJobs"
     shown = client("sacctmgr", "--noheader", "--parsable2", "show", "qos", name, columns)
-    limits = [_lowest(shown.strip().split("|")), *(one.max_submit for one in own)]
-    return min((limit for limit in limits if limit is not None), default=None)
+    return _lowest(shown.strip().split("|"))
+
+
+def partition_qos() -> dict[str, str]:
+    """The QOS of each partition that has one; '' is the default partition.
+
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
+    found = {}
+    for line in client("scontrol", "show", "partition", "--oneliner").splitlines():
+        fields = dict(field.partition("=")[::2] for field in line.split())
+        if (qos := fields.get("QoS", "N/A")) not in ("N/A", "(null)", ""):
+            found[fields["PartitionName"]] = qos
+            if fields.get("Default") == "YES":
+                found[""] = qos
+    return found
+
+
+def takes_jobs(partitions: str | None) -> bool:
+    """Whether a node of these partitions, 'a,b', or of the default one, takes jobs now or when it has room.
+
+    Raises:
+        SlurmError: Slurm does not answer.
+    """
+    asked = ("sinfo", "--noheader", "--format=%P|%T", *([f"--partition={partitions}"] if partitions else []))
+    shown = [line.split("|") for line in client(*asked).splitlines()]
+    return any(is_usable(state) for name, state in shown if partitions or name.endswith("*"))
+
+
+USABLE = ("idle", "mixed", "allocated", "completing", "planned", "reserved", "powered", "powering")
+"""Beginnings of the states of nodes that take jobs, or will."""
+
+
+def is_usable(state: str) -> bool:
+    """Whether a node in this state takes jobs, now or when it has room. A '*' says that it does not respond."""
+    return state.startswith(USABLE) and not state.endswith("*")
 
 
 def _lowest(limits: Iterable[str]) -> int | None:
@@ -238,15 +360,26 @@ def read_accounts(lines: Iterable[str]) -> dict[str, AccountedElement]:
     found: dict[str, AccountedElement] = {}
     for line in lines:
         values = line.split("|")
-        if len(values) != len(ACCOUNTED_FIELDS) or "[" in values[0]:  # elements that have not started, in one line
+        if len(values) != len(ACCOUNTED_FIELDS):
             continue
         parts = dict(zip(ACCOUNTED_FIELDS, values, strict=True))
         name, _, step = parts["JobID"].partition(".")
-        if not step:
+        if "[" in name:  # elements that have not started, in one line
+            if parts["State"] != "PENDING":  # and never will: cancelled
+                found |= {each: _element(each, parts) for each in elements_of(name)}
+        elif not step:
             found[name] = _element(name, parts)
         elif name in found:
             found[name] = _with_step(found[name], parts)
     return found
+
+
+def elements_of(name: str) -> list[str]:
+    """['4711_2', '4711_4', '4711_5'] of '4711_[2,4-5%256]'."""
+    job, _, numbers = name.partition("_")
+    ranges = [part.partition("-") for part in numbers.strip("[]").partition("%")[0].split(",")]
+    found = [range(int(first), int(last or first) + 1) for first, _, last in ranges if first.isdigit()]
+    return [f"{job}_{number}" for numbers in found for number in numbers]
 
 
 def _element(name: str, parts: dict[str, str]) -> AccountedElement:

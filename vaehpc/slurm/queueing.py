@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import shlex
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,11 +23,14 @@ from vaehpc.schema.data import Request
 from vaehpc.schema.site import SiteConfig
 from vaehpc.slurm.arrays import (
     Batch,
+    Limit,
     Limits,
     Names,
     Queue,
+    TooManyError,
     arranged,
     preparation,
+    require_accepted,
     require_empty,
     require_only_submission,
     script,
@@ -33,14 +38,29 @@ from vaehpc.slurm.arrays import (
     submit,
     write_batches,
 )
-from vaehpc.slurm.client import SlurmError, associations, configuration, of_account, queued, submit_limit
+from vaehpc.slurm.client import (
+    QueuedElement,
+    SlurmError,
+    associations,
+    configuration,
+    nothing_goes_on,
+    of_account,
+    partition_qos,
+    qos_limit,
+    queued,
+    release_lines,
+    submit_limit,
+)
 from vaehpc.slurm.images import NO_ROCM, STAGES, ImageError, can_look, examined
-from vaehpc.study.files import DataDir, StudyDir, write_model, write_text
+from vaehpc.study.files import DataDir, Event, StudyDir, write_model, write_text
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site, resolved
 from vaehpc.study.study import create_study
 
-POLL_SECONDS = 5.0
+SQUEUE_SECONDS = 60.0
+"""Between two questions to Slurm's controller."""
+FILE_SECONDS = 2.0
+"""Between two looks at files."""
 PYTHON_SECONDS = 120.0
 """An image may have to be opened first."""
 UNLIMITED = 1_000_000
@@ -79,8 +99,10 @@ def queue_study(
     names = Names(study)
     queue, limits = _asked_of_slurm(study, site)
     require_only_submission(study, queue)
-    batches, num_left = arranged(study, config, site, queue, limits, names)
+    batches, num_left, said = _accepted(study, config, site, queue, limits, names)
     _say_queued(queue, console)
+    for line in said:
+        say(console, line)
     files = [study.config_path, *(study.run(run.name).config_path for run in config.runs())]
     with _unwritten_if_refused(study, files):
         _submit(study, batches, site, console, begin)
@@ -96,6 +118,24 @@ def queue_study(
     result = study.report if config.replay is None else study.replay_page
     say(console, f"Queued. See `{_status_line(study)}`; the result: {result}")
     return _waited(study, result, console, show) if wait else 0
+
+
+def _accepted(
+    study: StudyDir, config: StudyConfig, site: Site, queue: Queue, limits: Limits, names: Names
+) -> tuple[list[Batch], int, list[str]]:
+    """The arrays of as many runs as Slurm accepts, how many did not fit, and what it says of the arrays."""
+    smallest: dict[str, int] = {}
+    while True:
+        batches, num_left = arranged(study, config, site, queue, limits, copy.deepcopy(names))
+        try:
+            return batches, num_left, require_accepted(study, batches, site)
+        except TooManyError as error:  # a limit that the clients do not show
+            # What trainings that are queued already still need cannot be less.
+            if not 1 < error.num_elements < smallest.get(error.stage, UNLIMITED):
+                raise
+            smallest[error.stage] = error.num_elements
+            half = Limit(error.num_elements // 2, frozenset([error.stage]))
+            limits = replace(limits, of_stages=(*limits.of_stages, half))
 
 
 def require_served(site: Site) -> None:
@@ -157,9 +197,9 @@ def _require_python(python: str) -> None:
 def _asked_of_slurm(study: StudyDir, site: Site) -> tuple[Queue, Limits]:
     try:
         elements, settings = queued(), configuration()
-        limit = _submit_limit(site)
-        left = UNLIMITED if limit is None else limit - len(elements)
-        return study_queue(study, elements), Limits(int(settings["MaxArraySize"]), left)
+        largest = site.slurm.max_queued or UNLIMITED
+        of_stages = (*_of_accounts(site, elements), *_of_partitions(site, elements))
+        return study_queue(study, elements), Limits(int(settings["MaxArraySize"]), largest - len(elements), of_stages)
     except SlurmError as error:
         raise UserError(
             f"Slurm does not answer: {error}. Nothing was submitted; give the same line again later, or take"
@@ -167,12 +207,38 @@ def _asked_of_slurm(study: StudyDir, site: Site) -> tuple[Queue, Limits]:
         ) from error
 
 
-def _submit_limit(site: Site) -> int | None:
-    """Elements that this user may have in the queue; None where that is not limited, or accounting does not say."""
+def _of_accounts(site: Site, elements: Sequence[QueuedElement]) -> list[Limit]:
+    """Limits of the accounts and QOS that stages ask for; none where accounting does not say."""
+    stages: dict[tuple[str | None, str | None], set[str]] = {}
+    for stage in site.jobs:
+        slurm = site.slurm_of(stage)
+        stages.setdefault((slurm.account, slurm.qos), set()).add(stage)
     try:
-        return submit_limit(of_account(associations(), site.slurm.account), site.slurm.qos)
+        known = associations()
+        limits = {asked: submit_limit(of_account(known, asked[0]), asked[1]) for asked in stages}
     except SlurmError:
-        return None
+        return []
+    return [
+        Limit(limit - len(elements), frozenset(stages[asked])) for asked, limit in limits.items() if limit is not None
+    ]
+
+
+def _of_partitions(site: Site, elements: Sequence[QueuedElement]) -> list[Limit]:
+    """Limits of the QOS that partitions have themselves, which count what is queued there alone."""
+    stages: dict[str, set[str]] = {}
+    found = []
+    try:
+        of_partition = partition_qos()
+        for stage in site.jobs:
+            if qos := of_partition.get(site.partition(stage) or ""):
+                stages.setdefault(qos, set()).add(stage)
+        for qos, asked in stages.items():
+            if (limit := qos_limit(qos)) is not None:
+                queued_there = sum(of_partition.get(element.partition) == qos for element in elements)
+                found.append(Limit(limit - queued_there, frozenset(asked)))
+    except SlurmError:
+        return []
+    return found
 
 
 @contextlib.contextmanager
@@ -215,27 +281,54 @@ def _in_words(batch: Batch) -> str:
 
 
 def _waited(study: StudyDir, result: Path, console: Console, show: Show) -> int:
-    """Wait until nothing of the study is queued any more, then say what it found; 3 if it has no result."""
-    shown = Counter[str]()
+    """Wait until the study has ended, then say what it found; 3 if it has no result, or never will by itself.
+
+    Its controller serves others too: squeue is asked once a minute, or when the last job says that it has ended.
+    """
+    shown, told = Counter[str](), list[str]()
     while True:
         try:
-            now = Counter(element.state for element in queued() if study.batch_at(element.comment))
+            own = [element for element in queued() if study.batch_at(element.comment)]
         except SlurmError as error:
             say(console, f"Slurm does not answer ({error}); waiting")
-            now = shown
-        if not now:
-            break
-        if now != shown:
-            say(console, ", ".join(f"{number} {state.lower()}" for state, number in sorted(now.items())))
-            shown = now
+        else:
+            if not own:
+                break
+            now = Counter(element.state for element in own)
+            if now != shown:
+                say(console, ", ".join(f"{number} {state.lower()}" for state, number in sorted(now.items())))
+                shown = now
+            if (stuck := list(release_lines(own))) != told:
+                for line in stuck:
+                    say(console, line)
+                told = stuck
+            if nothing_goes_on(own):
+                say(console, "Nothing of the study goes on; the same line waits again.")
+                return 3
         try:
-            time.sleep(POLL_SECONDS)
+            _sleep(study)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the study goes on in the queue; the same line waits again") from None
     if result.exists():
         return show(study, console)
     say(console, f"The queue is empty, and there is no {result}. Why: `{_status_line(study)} --failures`")
     return 3
+
+
+def _sleep(study: StudyDir) -> None:
+    """Until Slurm may be asked again, or until the study's last job notes that it has ended."""
+    before = _last_events(study)
+    for _ in range(round(SQUEUE_SECONDS / FILE_SECONDS)):
+        time.sleep(FILE_SECONDS)
+        after = _last_events(study)
+        if after != before and any(event.kind in ("done", "given-up", "left") for event in after[-1:]):
+            return
+
+
+def _last_events(study: StudyDir) -> list[Event]:
+    """What the script of the job that comes after all others has noted."""
+    last = [batch for batch in study.batches() if batch.name.partition("-")[0] in ("aggregate", "verdict")]
+    return max(last, key=lambda batch: batch.name).events(0) if last else []
 
 
 def _status_line(study: StudyDir) -> str:
@@ -286,6 +379,8 @@ def queue_preparation(
         say(console, "The data are being prepared; the arrays are submitted after it.")
         return _waited(study, study.report, console, show) if wait else 0
     batches = preparation(study, data)
+    for said in require_accepted(study, batches, site):
+        say(console, said)
     again = [argument for argument in argv if argument != "--wait"]
     line = {"directory": str(Path.cwd()), "arguments": again}
     noted = line_path(batches[-1].elements[0][0])

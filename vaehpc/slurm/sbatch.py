@@ -1,24 +1,29 @@
-"""An array as Slurm is asked for it; the only module that knows submitit."""
+"""An array as Slurm is asked for it; the only module that knows submitit, whose maker of batch scripts it uses."""
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import submitit
+from submitit.slurm.slurm import _make_sbatch_string
 
-from vaehpc.schema.site import OWN_OPTIONS, SlurmConfig
-from vaehpc.slurm.client import SlurmError, client
+from vaehpc.schema.site import SlurmConfig
+from vaehpc.slurm.client import SlurmError, client, plain_environment
+from vaehpc.study.files import write_text
 from vaehpc.study.provenance import own_image
 
 KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "TERM", "SLURM_CONF")
 """Of the environment inside an image, what a job submitted from there gets."""
 HOST_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+SUBMIT_SECONDS = 50.0
+"""A busy controller is asked again by sbatch itself; within arrays.SUBMITTING_SECONDS."""
+OF_SHELLS = ("BASH_ENV", "ENV")
+"""What they name would be run at the start of the batch script, ahead of its first line."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +53,28 @@ class Array:
     """What starts Python on a node, as the batch script's shell reads it."""
     srun_options: tuple[str, ...] = ()
     kill_on_invalid_dependency: bool = False
+    opens_its_logs: bool = True
+    """Whether its setup does. Slurm ends an element where it cannot, as 0:53 and without a word."""
 
 
-class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
-    """submitit's executor; its script can be read before anything is submitted, and where there is no Slurm."""
+@dataclass(frozen=True)
+class SlurmArray:
+    """An array whose script can be read before anything is submitted, and where there is no Slurm."""
 
-    def __init__(self, array: Array, slurm: SlurmConfig) -> None:
-        super().__init__(array.folder, python=array.python)
-        self.asked = array
-        self.update_parameters(**_parameters(array, slurm))
-        if array.num_elements > 1:
-            self.parameters["map_count"] = array.num_elements
-
-    @classmethod
-    def affinity(cls) -> int:
-        """submitit asks for a client of Slurm when the executor is made; scripts are written without."""
-        return 2
+    asked: Array
+    slurm: SlurmConfig
+    """As it is for the stage."""
 
     def script(self, dependency: str | None = None) -> str:
-        """The batch script, to the letter, of an array that waits for these jobs."""
-        self.update_parameters(dependency=dependency)
-        text: str = self._make_submission_file_text(self._submitit_command_str, "")
+        """The batch script, to the letter, of an array that waits for these jobs.
+
+        Raises:
+            SlurmError: submitit made one that would not run the suite's tasks.
+        """
+        parameters = _parameters(self.asked, self.slurm) | {"dependency": dependency}
+        text: str = _make_sbatch_string(self._command, self.asked.folder, **parameters)
+        if not any(line.startswith("srun ") and line.endswith(self._command) for line in text.splitlines()):
+            raise SlurmError(f"submitit {version('submitit')} makes a script without the suite's own command")
         return text
 
     def submitted(self, dependency: str | None = None) -> str:
@@ -77,65 +83,61 @@ class SlurmArray(submitit.SlurmExecutor):  # type: ignore[misc]
         Raises:
             SlurmError: Slurm refused; nothing is queued.
         """
-        self.update_parameters(dependency=dependency)
+        path, environment = self.asked.folder / "script.sh", submission_environment()
+        before = os.umask(0o022)
+        os.umask(before | 0o022)  # nobody else may write to the script, nor to what its job writes
         try:
-            with _as_from_a_shell():
-                job = self._submit_command(self._submitit_command_str)
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-            raise SlurmError(str(error)) from error
-        number: str = job.job_id
-        return number
+            write_text(path, self.script(dependency))
+            said = client("sbatch", "--parsable", str(path), seconds=SUBMIT_SECONDS, environment=environment).strip()
+        finally:
+            os.umask(before)
+        job = said.rpartition("\n")[2].partition(";")[0]  # a site's plugin may greet first; 'job;cluster'
+        if not job.isdigit():
+            raise SlurmError(f"sbatch gave no number: {said}")
+        return job
 
     def require_accepted(self) -> None:
         """SlurmError if Slurm would refuse the array."""
-        with _as_from_a_shell():
-            client("sbatch", "--test-only", stdin=self.script())
+        client("sbatch", "--test-only", stdin=self.script(), environment=submission_environment())
 
     @property
-    def _submitit_command_str(self) -> str:
+    def _command(self) -> str:
         """What the script runs. No pickles: a launcher killed between sbatch and their renaming would leave none."""
-        entry_point, at_once = self.asked.entry_point, self.asked.tasks_at_once
-        code = f"import sys; from vaehpc.local.pool import run_pack; run_pack({entry_point!r}, {at_once}, sys.argv[1:])"
-        return f"{self.python} -u -c {shlex.quote(code)} {self.asked.arguments}"
+        asked = self.asked
+        how = f"{asked.entry_point!r}, {asked.tasks_at_once}, sys.argv[1:], {asked.gpus}"
+        code = f"import sys; from vaehpc.local.pool import run_pack; run_pack({how})"
+        return f"{self.asked.python} -u -c {shlex.quote(code)} {self.asked.arguments}"
 
 
-@contextlib.contextmanager
-def _as_from_a_shell() -> Iterator[None]:
-    """Without what a job leaves to those that it submits, and what would win over the script's own lines.
+def submission_environment() -> dict[str, str]:
+    """What sbatch is given, and hands on to the job.
 
-    What an image and its runtime set means nothing on a node, where the script runs outside of images. Nobody else may
-    write to the script, nor to what its job writes.
+    What an image and its runtime set means nothing on a node, where the script runs outside of images.
     """
-    before, umask = dict(os.environ), os.umask(0o022)
-    os.umask(umask | 0o022)
-    for name in before:
-        kind, _, option = name.partition("_")
-        if (
-            (kind == "SLURM" and name != "SLURM_CONF")
-            or (kind == "SBATCH" and option.lower().replace("_", "-") in OWN_OPTIONS)
-            or (own_image() is not None and name not in KEPT_VARIABLES)
-        ):
-            del os.environ[name]
-    if own_image() is not None:
-        os.environ["PATH"] = HOST_PATH
-    try:
-        yield
-    finally:
-        os.umask(umask)
-        os.environ.clear()
-        os.environ.update(before)
+    environment = {name: value for name, value in plain_environment().items() if name not in OF_SHELLS}
+    if own_image() is None:
+        return environment
+    return {name: value for name, value in environment.items() if name in KEPT_VARIABLES} | {"PATH": HOST_PATH}
 
 
 def _parameters(array: Array, slurm: SlurmConfig) -> dict[str, Any]:
     """submitit's parameters of an array. None is not said to Slurm."""
-    options = dict(option.removeprefix("--").partition("=")[::2] for option in slurm.options)
+    options = dict(option.removeprefix("--").partition("=")[::2] for option in slurm.options or ())
     gpus = f"{slurm.gpu_type}:{array.gpus}" if slurm.gpu_type else str(array.gpus)
+    gres = [f"gpu:{gpus}"] if array.gpus and slurm.gpu_request == "gres" else []
+    if "gres" in options:
+        gres.append(options.pop("gres"))
     if array.gpus and slurm.gpu_request == "gpus":
         options["gpus-per-node"] = gpus
     if len(array.numbers) < array.num_elements:
         options["array"] = f"{','.join(map(str, array.numbers))}%{slurm.at_once}"
     if array.kill_on_invalid_dependency:
         options["kill-on-invalid-dep"] = "yes"
+    if array.opens_its_logs:
+        options |= {"output": "/dev/null", "error": "/dev/null"}
+    if slurm.reservation is not None:
+        options["reservation"] = slurm.reservation
+    mebibytes = 1024 * array.memory_gb
     return {
         "job_name": array.name,
         "partition": array.partition,
@@ -149,13 +151,15 @@ def _parameters(array: Array, slurm: SlurmConfig) -> dict[str, Any]:
         "wckey": None,
         "ntasks_per_node": 1,
         "cpus_per_task": array.cpus,
-        "mem": f"{round(1024 * array.memory_gb)}M",
-        "gres": f"gpu:{gpus}" if array.gpus and slurm.gpu_request == "gres" else None,
+        "mem": f"{round(mebibytes)}M" if slurm.memory == "per-node" else None,
+        "mem_per_cpu": f"{math.ceil(mebibytes / array.cpus)}M" if slurm.memory == "per-cpu" else None,
+        "gres": ",".join(gres) or None,
         "time": array.minutes,
         "array_parallelism": slurm.at_once,
+        "map_count": array.num_elements if array.num_elements > 1 else None,
         "setup": list(array.setup),
         "teardown": list(array.teardown),
-        "srun_args": list(array.srun_options),
+        "srun_args": [*array.srun_options, *slurm.srun_options],
         # To the batch shell alone: what runs in the container is asked by a file.
         "additional_parameters": {"requeue": True, "signal": f"B:USR2@{slurm.warn_seconds}"}
         | {key: value or True for key, value in options.items()},

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import resource
 import socket
 import sys
@@ -248,7 +249,7 @@ def job_id() -> str | None:
     array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     if array and element:
         return f"{array}_{element}"
-    return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
+    return os.environ.get("SLURM_JOB_ID")
 
 
 LOG_BYTES = 65536
@@ -257,6 +258,14 @@ LAST_LINES = 12
 """Of a log, what is shown where its task failed."""
 
 
+OF_LIBRARIES = re.compile(
+    r"\d{4}-\d\d-\d\d [\d:]+\.\d+: [IW] |[IW]\d{4} [\d:.]+ +\d+ \S+:\d+\] "
+    "|WARNING: All log messages before absl|To enable the following instructions|.*Unable to register cu"
+)
+"""Beginnings of lines that TensorFlow says of itself, whatever happens; its errors are others."""
+
+
 def tail(path: Path, num_lines: int) -> Sequence[str]:
-    """The last lines of a log."""
-    return read_words(path, LOG_BYTES).splitlines()[-num_lines:]
+    """The last lines of a log, without what TensorFlow says of itself."""
+    lines = read_words(path, LOG_BYTES).splitlines()
+    return ([line for line in lines if not OF_LIBRARIES.match(line)] or lines)[-num_lines:]

@@ -13,7 +13,16 @@ import pydantic
 from vaehpc.command import UserError, nearest
 from vaehpc.machine.hardware import has_slurm, visible_gpus
 from vaehpc.schema.frozen import Frozen
-from vaehpc.schema.site import ContainerConfig, Device, JobConfig, JobName, ResourcesConfig, SiteConfig, SlurmConfig
+from vaehpc.schema.site import (
+    ContainerConfig,
+    Device,
+    JobConfig,
+    JobName,
+    ResourcesConfig,
+    SiteConfig,
+    SlurmConfig,
+    StageConfig,
+)
 from vaehpc.study.files import declaration
 from vaehpc.study.presets import read_toml
 from vaehpc.study.provenance import provenance
@@ -30,6 +39,8 @@ class Site:
     container: ContainerConfig
     jobs: Mapping[str, JobConfig]
     """The jobs of a study by name, with the site's resources."""
+    own: Mapping[str, ResourcesConfig]
+    """What the site's file says of a job."""
     paths: tuple[Path, ...]
     """Folders and files of this launch that its tasks need."""
 
@@ -37,6 +48,24 @@ class Site:
     def binds(self) -> tuple[str, ...]:
         """What is seen in images: what the site's file names, and the paths, each under its own name."""
         return tuple(dict.fromkeys((*self.container.binds, *(str(path.absolute()) for path in self.paths))))
+
+    def slurm_of(self, stage: str) -> SlurmConfig:
+        """How a stage is put into the queue: its own words, and where it has none those of [slurm]."""
+        own = self.own[stage]
+        words = {name: value for name in StageConfig.model_fields if (value := getattr(own, name)) is not None}
+        if own.partition is not None:
+            words |= {"gpu_partition": own.partition, "cpu_partition": own.partition}
+        return self.slurm.model_copy(update=words)
+
+    def partition(self, stage: str) -> str | None:
+        """Where a stage runs; None: in Slurm's default partition."""
+        slurm = self.slurm_of(stage)
+        return slurm.gpu_partition if self.jobs[stage].gpus else slurm.cpu_partition
+
+    def tasks_at_once(self, stage: str) -> int:
+        """Tasks of one element that run side by side; of a stage with GPUs, on its GPUs at most."""
+        job = self.jobs[stage]
+        return job.gpus * (self.slurm_of(stage).tasks_per_gpu or 1) if job.gpus else job.tasks_at_once
 
 
 def resolved(site: SiteConfig, *paths: Path | None, device: Device | None = None) -> Site:
@@ -47,10 +76,13 @@ def resolved(site: SiteConfig, *paths: Path | None, device: Device | None = None
         paths: what tasks need.
         device: on which they run, whatever the file says.
     """
-    own = {name: site.jobs.get(name, ResourcesConfig()).model_dump(exclude_none=True) for name in get_args(JobName)}
+    own = {name: site.jobs.get(name, ResourcesConfig()) for name in get_args(JobName)}
     asked = {} if device is None else {"device": device}
-    jobs = {name: job_config(name).model_copy(update=resources | asked) for name, resources in own.items()}
-    return Site(site.environment, site.slurm, site.container, jobs, tuple(filter(None, paths)))
+    jobs = {}
+    for name, given in own.items():
+        resources = given.model_dump(include=set(JobConfig.model_fields), exclude_none=True)
+        jobs[name] = job_config(name).model_copy(update=resources | asked)
+    return Site(site.environment, site.slurm, site.container, jobs, own, tuple(filter(None, paths)))
 
 
 def chosen_site(path: Path | None, asked: Literal["auto"] | Executor) -> tuple[SiteConfig, Executor]:

@@ -36,6 +36,7 @@ from vaehpc.images.splits import (
     split_shards,
     spread_codes,
 )
+from vaehpc.machine.processes import processors
 from vaehpc.schema.data import Request
 from vaehpc.schema.results import ATTRIBUTES, Manifest, Preprocessing, Split
 from vaehpc.study.files import (
@@ -85,7 +86,7 @@ def prepare(request: Request, out: Path, on_progress: OnProgress = lambda *_: No
         source = source or _drawn_source(data, request, on_progress)
         layout = _layout(source, settings)
         jobs = _jobs(data, source, layout, settings)
-        records = make_shards(jobs, request.workers, functools.partial(on_progress, "images prepared"))
+        records = make_shards(jobs, _num_workers(request), functools.partial(on_progress, "images prepared"))
         manifest = _finish(data, source, layout, settings, records)
     finally:
         remove_unfinished(data)
@@ -201,6 +202,11 @@ def _drawn_source(data: DataDir, request: Request, on_progress: OnProgress) -> S
     return _celeba(request, folder)
 
 
+def _num_workers(request: Request) -> int:
+    """Of a container's quota the settings know nothing."""
+    return min(request.workers, processors())
+
+
 def _draw_faces(folder: Path, request: Request, on_progress: OnProgress) -> None:
     from vaehpc.images.synthetic import write_celeba  # what it draws with is not on a login node
 
@@ -210,7 +216,7 @@ def _draw_faces(folder: Path, request: Request, on_progress: OnProgress) -> None
         on_progress("faces drawn", num_drawn, num_images)
 
     try:
-        write_celeba(folder, num_images, request.seed, request.workers, on_drawn)
+        write_celeba(folder, num_images, request.seed, _num_workers(request), on_drawn)
     except OSError as error:
         raise explained(error, folder) from error
     except BrokenProcessPool:
