@@ -3,10 +3,12 @@ import re
 import pytest
 
 from tests import plant
+from tests.examples import arm_config, study_config
 from vaehpc.launch import parsed
 from vaehpc.reporting import answers, words
 from vaehpc.stats.planning import power
 from vaehpc.study.files import StudyDir
+from vaehpc.study.presets import asked_seeds
 
 
 def plain(sentences) -> str:
@@ -103,6 +105,16 @@ def test_what_next_are_lines_that_the_commands_take(tmp_path):
     assert str(asked.data) == study.config().data.path
     (num_seeds,) = asked.seeds
     assert int(num_seeds) > 3
+
+
+@pytest.mark.parametrize(
+    ("seeds", "asked"), [((0, 1, 2), "8"), ((7, 9, 10), "11:16"), ((1, 2), "3:9"), ((0, 1, 5), "6:11")]
+)
+def test_more_seeds_are_none_that_a_study_has(seeds, asked):
+    """So that each arm has eight."""
+    config = study_config([arm_config("ae")], 1).model_copy(update={"seeds": {"ae": seeds}})
+    assert answers.seeds_to_ask(config, 8) == asked
+    assert len({*seeds, *asked_seeds([asked], "--seeds")}) == 8
 
 
 @pytest.mark.parametrize(("folder", "named"), [("runs", "small"), ("other runs", "'other runs/small'")])

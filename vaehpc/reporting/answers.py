@@ -291,7 +291,16 @@ def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int) -> str:
         words.append(f"--data {shlex.quote(config.data.path)}")
     if not is_of_preset(config):
         words.append("[the settings of the first launch]")
-    return " ".join([*words, f"--seeds {num_seeds}"])
+    return " ".join([*words, f"--seeds {seeds_to_ask(config, num_seeds)}"])
+
+
+def seeds_to_ask(config: StudyConfig, num_seeds: int) -> str:
+    """What gives each arm so many seeds: their number, or where a study chose its own, those after the last."""
+    of_arms = config.seeds.values()
+    if all(seeds == tuple(range(len(seeds))) for seeds in of_arms):
+        return str(num_seeds)
+    first = 1 + max(max(seeds) for seeds in of_arms if seeds)
+    return f"{first}:{first + num_seeds - min(map(len, of_arms))}"
 
 
 def preset_of(config: StudyConfig) -> Preset | None:
