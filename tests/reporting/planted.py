@@ -118,7 +118,11 @@ def leave(folder: RunDir, config: RunConfig, run: Run, latents: bool) -> None:
     history = [record for record in followed(config, course) if run.nan is None or record.step < run.nan]
     given: dict[str, Any] = {
         "radius": run.radius(config.num_steps),
-        "mu": (mu := plant.sphere(run.radius(config.num_steps), config.data.num_train) if latents else None),
+        "mu": (
+            mu := plant.sphere(run.radius(config.num_steps), config.data.num_train, config.arm.model.z_dim)
+            if latents
+            else None
+        ),
         "course": course,
         "history": history,
         "state_sha256": state,
