@@ -185,7 +185,7 @@ NUMBERS = (
     "time", "pid", "step", "num_steps", "epoch", "checkpoint_step", "start_step", "steps_per_second",
     "reconstruction_loss", "radius_median", "peak_memory_gb", "cpu_seconds",
 )  # fmt: skip
-"""Keys of an attempt's records that are numbers; `provenance` is a table, all others are text."""
+"""Keys of an attempt's records that are numbers; `provenance` is a table, `tensor_float_32` a bool, the rest text."""
 LARGEST_NUMBER, LARGEST_RADIUS = 1e15, 1e300
 MAY_BE_LARGE = frozenset(("reconstruction_loss", "radius_median"))
 """Of a run that diverges."""
@@ -204,7 +204,7 @@ def _is_possible(key: str, value: Any) -> bool:
     if key in NUMBERS:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and 0 <= value < (LARGEST_RADIUS if key in MAY_BE_LARGE else LARGEST_NUMBER)
-    return isinstance(value, dict) if key == "provenance" else isinstance(value, str)
+    return isinstance(value, {"provenance": dict, "tensor_float_32": bool}.get(key, str))
 
 
 def starts_of(run: RunDir, trained: TrainedRecord | None) -> list[Made]:
