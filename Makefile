@@ -4,6 +4,10 @@ BIN = .venv/bin
 
 PYTEST = $(BIN)/pytest --numprocesses 2
 
+comma = ,
+# $(call needs,TOOL,HOW TO GET IT) ends a target that would fail half-way without it.
+needs = @command -v $(1) >/dev/null || { echo "make $@ needs $(1): $(2)"; exit 2; }
+
 .PHONY: demo test test-slow test-slurm test-images test-all untest lint bench image check-long locks
 
 demo: .venv/ready
@@ -38,6 +42,7 @@ bench: .venv/ready
 # Needs podman; containers/README.md lists what BASE_IMAGE, TRAIN_LOCK and CA_BUNDLE are for.
 export BASE_IMAGE TRAIN_LOCK CA_BUNDLE
 image:
+	$(call needs,podman,apt-get install podman$(comma) or dnf install podman)
 	containers/build.sh images
 
 check-long: .venv/dev
@@ -53,6 +58,7 @@ lint: .venv/dev
 
 # What the demo and `make test` need; and, on top of it, linters and independent implementations.
 .venv/ready: containers/locks/test.txt pyproject.toml
+	$(call needs,$(PYTHON),apt-get install python3 python3-venv$(comma) or give another one: make PYTHON=python3.11 $@)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "vaehpc needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1). Give another one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes --requirement $<
@@ -66,6 +72,7 @@ lint: .venv/dev
 # Needs uv. Hashes pin every file; no index address is written.
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 locks:
+	$(call needs,uv,pip install uv)
 	$(LOCK) --output-file containers/locks/launcher.txt
 	echo hatchling | $(subst pyproject.toml,-,$(LOCK)) --constraints containers/locks/dev.txt --output-file containers/locks/build.txt
 	$(LOCK) --extra train-cpu --output-file containers/locks/train-cpu.txt

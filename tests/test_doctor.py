@@ -1,6 +1,7 @@
 """The command: this machine examined for real, exit codes, and what stays behind."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from rich.console import Console
 from vaehpc import doctor
 from vaehpc.checks.finding import right, unchecked, wrong
 from vaehpc.schema.config import DataConfig, ImageRecord
-from vaehpc.tasks.visit import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, machine_report
+from vaehpc.study.packages import ANALYSIS_EXTRAS, TRAIN_EXTRAS
+from vaehpc.tasks.visit import MachineReport, machine_report
 
 ROOT = Path(__file__).parent.parent
 SLURM_SITE = ROOT / "jobs/sites/slurm.toml"
@@ -53,6 +55,20 @@ def test_a_typing_error_in_the_sites_file(tmp_path: Path, capsys: pytest.Capture
     assert "unknown setting 'slurm.gpu_partitoin' (did you mean 'gpu_partition'?)" in found["site"]
     assert last.startswith("1 wrong (site), ")
     assert list(tmp_path.iterdir()) == [site]
+
+
+def test_a_sites_file_to_be_filled_in(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(["--template"]) == 0
+    assert capsys.readouterr().out == SLURM_SITE.read_text()
+
+
+def test_findings_for_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text("executor = 'nowhere'")  # so that TensorFlow is not imported
+    assert doctor.main(["--site", str(site), "--out", str(tmp_path / "runs"), "--json"]) == 3
+    found = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert (found["site"]["ok"], found["data"]["ok"], found["rename"]["ok"]) == (False, None, True)
+    assert "executor = 'nowhere' is not allowed" in found["site"]["found"]
 
 
 def test_a_damaged_data_set(tmp_path: Path, own_faces: DataConfig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +201,6 @@ def test_an_image_is_asked_for_what_it_is_for(
         "--here --out elsewhere --json",
         "--here --probe",
         "--here --minutes 1",
-        "--json",
         "--extras analysis",
     ],
 )
@@ -193,7 +208,7 @@ def test_what_does_not_go_with_here_is_refused(capsys: pytest.CaptureFixture[str
     assert doctor.main(arguments.split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert "--json and --extras" in said.err
+    assert "--json and --extras" in said.err or "--extras goes with --here" in said.err
     assert ("leave it out to have a site, Slurm, a folder or data checked" in said.err) == ("--here" in arguments)
 
 

@@ -18,10 +18,11 @@ from tests.examples import (
     trigger_record,
 )
 from tests.processes import Running
-from vaehpc.explain import main, read_explained, read_stability
+from vaehpc.explain import main
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import RunStability, Stability
 from vaehpc.study.files import StudyDir, write_model
+from vaehpc.tasks.explanation import read_explained, read_stability
 from vaehpc.tasks.recorded import read_steps
 
 

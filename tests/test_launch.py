@@ -202,6 +202,14 @@ def test_command_line_wins_over_file_and_file_over_preset() -> None:
     assert asked.settings.model == PRESETS["demo"].settings.model
 
 
+def test_help_shows_the_defaults_that_data_take(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, epochs in (("--help",), 24), (("--preset", "demo", "--help"), 6):
+        with pytest.raises(SystemExit, match="0"):
+            parsed(arguments)
+        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert f"Passes over the training images. (default: {epochs})" in said
+
+
 def test_preset_is_article_if_data_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed([]).preset == "demo"
     assert parsed(["--data", "somewhere"]).preset == "article"
@@ -220,7 +228,10 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
     assert "2 arms x 3 seeds = 6 runs" in said
     assert "24 epochs of 1,329 steps" in said  # what the preset is without the changes
     assert "train: 6 of 6 runs" in said
-    assert "'epochs': 5" in said
+    assert re.search(r"│ train.epochs\s+│ 5\s+│ 24\s+│", said)
+    assert re.search(r"│ seeds\s+│ 0 to 2\s+│ 0 to 15\s+│", said)
+    assert "To be trained: 6 runs, about " in said
+    assert "Known from the article's 1,422 images/s on its GPU, of which a processor's core reaches an eighth" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -454,8 +465,8 @@ def test_first_line_says_preset_and_data(capsys: pytest.CaptureFixture[str]) -> 
     main(["--dry-run"])
     first = capsys.readouterr().out.splitlines()[0]
     assert first == (
-        "Preset demo on built-in faces, because no data are given, executor local; precision float32, for its trainings"
-        " ask for no GPU."
+        "Preset demo on built-in faces, because no data are given, executor local: no sbatch on this machine; precision"
+        " float32, for its trainings ask for no GPU."
     )
 
 

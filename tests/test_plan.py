@@ -1,15 +1,30 @@
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests import plant
 from tests.examples import arm_config, data_config, study_config
-from vaehpc.local.forecast import forecast, run_seconds, timed_arms
+from vaehpc.local.forecast import (
+    ARTICLE_PRODUCTS,
+    ARTICLE_RATE,
+    CORE_RATE,
+    STEP_SECONDS,
+    expectation,
+    forecast,
+    guessed_timing,
+    products_per_image,
+    run_seconds,
+    timed_arms,
+)
 from vaehpc.local.pool import Slot
 from vaehpc.plan import main
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import Timing
+from vaehpc.study.files import StudyDir
 from vaehpc.study.presets import PRESETS, analysis_plan, configured_arms, named_arms
 from vaehpc.study.study import planned_study
 
@@ -73,6 +88,7 @@ def test_looks_have_boundaries(capsys):
         (["--arms", "0"], "at least 1 arm"),
         (["--rate", "0.2", "--versus", "0.199"], "even 1,000 seeds per arm do not find"),
         (["--study", "nowhere"], "neither a study's folder nor a name"),
+        (["--json", "--looks", "2"], "leave out --looks and --measure"),
         (["--measure", "demo"], "--measure demo: it trains for a short time, on the data of --data DIR"),
         (["--measure", "demo", "--data", "nowhere"], "vaehpc.prepare"),
         (["--measure", "demo", "--data", "d", "--measure-seconds", "0"], "--measure-seconds 0: a positive number"),
@@ -137,7 +153,7 @@ def test_a_forecast_adds_up(monkeypatch):
     assert lines[3] == f"{1.5 * (of_ae + of_vae):.1f} h on the 2 of this machine, {of_vae:.1f} h where all run at once"
 
 
-def test_an_arm_is_measured_on_this_machine(faces, monkeypatch):
+def test_an_arm_is_measured_on_this_machine(faces, monkeypatch, capfd):
     monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot("")])
     config = planned_study("m", "demo", faces, {"vae": arm_config("vae")}, range(2))
     (speed,) = timed_arms(config, 0.2).values()
@@ -145,23 +161,63 @@ def test_an_arm_is_measured_on_this_machine(faces, monkeypatch):
     assert min(speed.start_seconds, speed.step_seconds, speed.image_seconds, speed.checkpoint_seconds) > 0
     assert speed.end_seconds > 0
     assert speed.memory_bytes > 10**7
+    assert capfd.readouterr() == ("", "")  # no greeting of TensorFlow
 
 
-def test_the_command_measures_the_presets_arms_with_the_settings_asked_for(faces, monkeypatch, capsys):
+def test_the_command_measures_the_presets_arms_with_the_settings_asked_for(faces, monkeypatch, capsys, tmp_path):
     asked = []
 
-    def measured(config, seconds):
-        asked.append((config, seconds))
+    def measured(config, seconds, shown):
+        with shown("ae"):
+            asked.append((config, seconds))
         return dict.fromkeys(config.arms, SPEED)
 
     monkeypatch.setattr("vaehpc.plan.timed_arms", measured)
-    text = said(capsys, "--seeds", "2", "--measure", "demo", "--data", faces.path, "--train.epochs", "3")
+    out = ("--out", str(tmp_path / "runs"))
+    text = said(capsys, "--seeds", "2", "--measure", "demo", "--data", faces.path, "--train.epochs", "3", *out)
     ((config, seconds),) = asked
     assert (list(config.arms), seconds) == (list(PRESETS["demo"].arms), 30)
     assert {arm.train.epochs for arm in config.arms.values()} == {3}
     assert config.arms["ae"].model == configured_arms(named_arms(("ae",)), PRESETS["demo"].settings)["ae"].model
     assert "8 runs: " in text
     assert "hours: unknown" not in text
+    # A launch knows it from there, whatever its epochs are.
+    ae = config.arms["ae"].model_copy(update={"train": config.arms["ae"].train.model_copy(update={"epochs": 9})})
+    again = planned_study("d", "demo", config.data, {"ae": ae}, range(2))
+    known = expectation(StudyDir(tmp_path / "runs/d"), again, SPEED.device, False, 2)
+    assert known[1] == f"  Known from `vaehpc plan --measure` on {SPEED.device}."
+    other = expectation(StudyDir(tmp_path / "runs/d"), again, "another processor", False, 2)
+    assert "nothing was measured here" in other[1]
+
+
+def test_finished_runs_tell_best_how_long_a_study_takes(study):
+    config = study.config()
+    (words, origin) = expectation(study, config, "CPU", False, 2)
+    # Two of three runs are trained, in 2 and 4 hours.
+    assert words.startswith("To be trained: 1 run, about 3.0 h here, 2 at once; 3.0 h of processor time, ")
+    assert origin == "  Known from finished runs of this study."
+    for run in config.runs():
+        plant.marker(study.run(run.name))
+    assert expectation(study, config, "CPU", False, 2) == []
+
+
+def test_the_articles_speed_is_scaled_by_the_nets_arithmetic():
+    data = data_config(num_train=170_000).model_copy(update={"image_size": 96})
+    arms = configured_arms(named_arms(("vae-tiny",)), PRESETS["article"].settings)
+    config = planned_study("a", "article", data, arms, range(1))
+    (run,) = config.runs()
+    assert products_per_image(run) == ARTICLE_PRODUCTS
+    for is_gpu, rate in ((True, ARTICLE_RATE), (False, CORE_RATE)):
+        assert 128 / (guessed_timing(run, is_gpu).step_seconds - STEP_SECONDS) == pytest.approx(rate)
+    words, _ = expectation(StudyDir(Path("none/a")), config, "of the nodes", True, None)
+    assert re.match("To be trained: 1 run, [0-9]+ min where all run at once; [0-9]+ min of GPU time, ", words)
+
+
+def test_numbers_for_a_program(capsys):
+    found = json.loads(said(capsys, "--seeds", "16", "--json"))
+    assert (found["seeds"], found["alpha"], found["hours"]) == (16, pytest.approx(0.025), None)
+    assert found["highest_rate_of_none"] == pytest.approx(0.206, abs=5e-4)
+    assert found["detectable_rate"] == pytest.approx(0.385, abs=5e-4)
 
 
 def test_the_plan_says_what_the_command_asks_by_default():

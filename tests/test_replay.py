@@ -452,6 +452,9 @@ def test_a_verdict_that_fails_is_said(capsys: pytest.CaptureFixture[str], monkey
     assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 0
     monkeypatch.setattr("vaehpc.tasks.verdict.judged", None)
     assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 3
+    assert "TypeError: 'NoneType' object is not callable\n" in capsys.readouterr().err
+    monkeypatch.setattr("vaehpc.local.stages.run_debug", lambda *_: None)  # as where it runs in a process of its own
+    assert replay.main([*LINE, "--variants", *WITHOUT_CRASH]) == 3
     assert "the verdict failed" in capsys.readouterr().err
 
 

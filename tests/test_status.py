@@ -608,10 +608,39 @@ def test_the_table(planted: Planted, clients: Clients, capsys: pytest.CaptureFix
         "planted: 1 of 2 trained, 1 done; 1 training",
         "aggregate: waiting (Dependency)",
         "",
-        "run               state     node   epoch  steps/s   loss  radius    left",
+        "run               state     node   epoch  steps/s   loss  probe R    left",
         "ae-seed000        done      node1    2/2",
-        "vae-tiny-seed000  training  gpu3     0/2     0.01  812.4   16.25  10 min",
+        "vae-tiny-seed000  training  gpu3     0/2     0.01  812.4    16.25  10 min",
     ]
+
+
+def test_a_program_is_told_the_same(planted: Planted, clients: Clients, capsys: pytest.CaptureFixture[str]) -> None:
+    clients.answers("squeue", running("4711_1"))
+    plant.start(planted.run, job="4711_1", beat=BEAT | {"steps_per_second": 0.01})
+    code, out, _ = told(capsys, str(planted.study.path), "--json")
+    value = json.loads(out)
+    assert (code, value["counts"], value["failures"]) == (0, {"done": 1, "training": 1}, [])
+    (run,) = [run for run in value["runs"] if run["run"] == RUN]
+    assert (run["kind"], run["node"], run["radius"], run["seconds_left"]) == ("training", "gpu3", 16.25, 600)
+
+
+def test_the_part_of_its_statistics(planted: Planted, clients: Clients) -> None:
+    plant.marker(planted.run)
+    clients.answers("squeue", running("4712_1"))
+    plant.start(planted.run, "statistics", job="4712_1", beat={"part": "t-SNE", "part_number": 6, "num_parts": 6})
+    assert (planted.state().kind, planted.state().note) == ("measuring", "t-SNE (6 of 6)")
+
+
+def test_the_only_study_needs_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "say which study, by its folder or name. There is no study under runs." in told(capsys)[2]
+    plant.study(tmp_path / "runs/first", study_config([AE]))
+    code, out, _ = told(capsys)
+    assert (code, out.splitlines()[0].partition(":")[0]) == (3, "first")
+    plant.study(tmp_path / "runs/second", study_config([AE]))
+    assert "say which study, by its folder or name. Studies under runs: first, second." in told(capsys)[2]
 
 
 def test_the_end_of_a_study(planted: Planted, capsys: pytest.CaptureFixture[str]) -> None:

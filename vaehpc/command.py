@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import io
+import multiprocessing
+import os
+import pdb
 import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pydantic
 from rich.console import Console
@@ -36,25 +43,47 @@ class WorkerKilledError(Exception):
     """The system killed a worker; what was finished stays, and the same command continues. Commands exit with 3."""
 
 
+class TaskFailedError(Exception):
+    """A task that ran in this process raised its cause, which is shown with its traceback. Commands exit with 3."""
+
+    is_looked_at = False
+    """Whether Python's debugger starts where it was raised."""
+
+
 def exit_code(work: Callable[[], int], interrupted: str) -> int:
-    """Do a command's work, with SIGTERM and SIGHUP ending it as Ctrl-C does.
+    """Do a command's work, with SIGTERM and SIGHUP ending it as Ctrl-C does; a second one ends it at once.
 
     Args:
         work: returns the exit code.
         interrupted: what to say if the work was interrupted and does not say so itself.
 
     Returns:
-        What `work` returns; 2 if it was asked wrongly, 3 if the system killed a worker or the disk is full, 130 if it
-        was interrupted.
+        What `work` returns; 2 if it was asked wrongly, 3 if the system killed a worker, a task failed in this process
+        or the disk is full, 130 if it was interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # in the locale of the terminal not every word can be written
             stream.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    listened_to = [number for number, handler in before.items() if handler != signal.SIG_IGN]  # nohup
+    is_interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal is_interrupted
+        if is_interrupted:
+            _end_at_once()
+        is_interrupted = True
+        raise KeyboardInterrupt
+
+    for number in listened_to:
+        signal.signal(number, interrupt)
     try:
         return work()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "vaehpc":
+            raise
+        print(f'vaehpc: this Python lacks {error.name}: pip install "vaehpc[train-cpu,analysis]"', file=sys.stderr)
+        return 2
     except (UserError, OSError) as error:  # OSError: a folder that may not be written, a file where a folder should be
         known = explained(error, Path(error.filename or "")) if isinstance(error, OSError) else error
         print(f"vaehpc: {neutral(str(known))}", file=sys.stderr)
@@ -62,9 +91,17 @@ def exit_code(work: Callable[[], int], interrupted: str) -> int:
     except WorkerKilledError as error:
         print(f"vaehpc: {error}", file=sys.stderr)
         return 3
-    except KeyboardInterrupt as interrupt:
-        print(f"\nvaehpc: {interrupt.args[0] if interrupt.args else interrupted}", file=sys.stderr)
+    except TaskFailedError as error:
+        _show_failure(error)
+        return 3
+    except KeyboardInterrupt as stop:
+        print(f"\nvaehpc: {stop.args[0] if stop.args else interrupted}", file=sys.stderr)
         return 130
+    finally:
+        for number in listened_to:
+            # What ends after an interrupt, such as a pool's threads at the interpreter's end, may be interrupted too.
+            if number != signal.SIGINT or not is_interrupted:
+                signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def wrong_option(error: pydantic.ValidationError) -> UserError:
@@ -73,8 +110,40 @@ def wrong_option(error: pydantic.ValidationError) -> UserError:
     return UserError(f"--{first['loc'][0]} {first['input']}: {first['msg']}".replace("_", "-"))
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _show_failure(failed: TaskFailedError) -> None:
+    cause = failed.__cause__
+    assert cause is not None
+    traceback.print_exception(cause)
+    print(f"vaehpc: {failed}", file=sys.stderr)
+    if failed.is_looked_at:
+        pdb.post_mortem(cause.__traceback__)
+    traceback.clear_frames(cause.__traceback__)
+
+
+def _end_at_once() -> NoReturn:
+    """Without the words and tracebacks of whatever was just ending."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    with contextlib.suppress(OSError):
+        os.write(2, b"\x1b[?25h\n" if os.isatty(2) else b"\n")  # progress bars hide the cursor
+    os._exit(130)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """What libraries say of themselves meanwhile, TensorFlow's C++ part included, goes nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved, nowhere = (os.dup(1), os.dup(2)), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        for target, descriptor in zip((1, 2), saved, strict=True):
+            os.dup2(descriptor, target)
+            os.close(descriptor)
+        os.close(nowhere)
 
 
 def explained(error: OSError, path: Path) -> Exception:
@@ -92,9 +161,25 @@ def explained(error: OSError, path: Path) -> Exception:
     return error
 
 
-def say(console: Console, text: str) -> None:
-    """A line that is never broken: paths in it can be copied."""
-    console.print(neutral(text), markup=False, highlight=False, soft_wrap=True)
+def say(console: Console, text: str, is_copied: bool = False) -> None:
+    """Lines that are broken in a terminal alone, and only between words: paths in them can be copied.
+
+    Args:
+        console: where it is said.
+        text: one line or several.
+        is_copied: it holds a command to be copied, and is not broken at all.
+    """
+    lines = neutral(text).splitlines()
+    if console.is_terminal and not is_copied:
+        lines = [part for line in lines for part in wrapped(line, console.width)]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line broken between words; what follows is indented a little more than the line is."""
+    indent = line[: len(line) - len(line.lstrip())] + ("  " if line.startswith(" ") else "")
+    parts = textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)
+    return parts or [line]
 
 
 NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

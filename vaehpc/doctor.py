@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +22,16 @@ from vaehpc.checks import cluster, machine, storage, visiting
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.image import image_findings
 from vaehpc.command import UserError, exit_code, say
-from vaehpc.machine.hardware import has_slurm
 from vaehpc.schema.site import JobConfig, SiteConfig
 from vaehpc.slurm.arrays import Batch, array
+from vaehpc.slurm.choice import slurm_or_local
 from vaehpc.slurm.client import SlurmError, associations, client, configuration, of_account, submit_limit
 from vaehpc.slurm.sbatch import SlurmArray
-from vaehpc.study.files import StudyDir
+from vaehpc.study.files import StudyDir, declaration
+from vaehpc.study.packages import ANALYSIS_EXTRAS, TRAIN_EXTRAS
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site, built_in_site, job_config, read_site, resolved
-from vaehpc.tasks.visit import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, data_report, machine_report
+from vaehpc.tasks.visit import MachineReport, data_report, machine_report
 
 INTERRUPTED = "interrupted; what was submitted was cancelled, and nothing stays behind"
 STAGES = ("prepare", "train", "statistics", "aggregate")
@@ -45,7 +47,7 @@ class Doctor:
     """
 
     site: Path | None = None
-    """The site's file, such as jobs/sites/slurm.toml. Default: Slurm where sbatch is, else this machine."""
+    """The site's file, such as jobs/sites/slurm.toml. Default: Slurm where it is set up, else this machine."""
     data: Path | None = field(default_factory=lambda: _data_of_environment())
     """Prepared data set (also $VAEHPC_DATA)."""
     out: Path = Path("runs")
@@ -57,7 +59,9 @@ class Doctor:
     here: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Look at this Python, or this image, alone: packages, TensorFlow and the CUDA it was built for, GPUs."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """With --here, for a launcher: as one line of JSON, without starting TensorFlow."""
+    """The findings as JSON; with --here, for a launcher, what there is in one line, without starting TensorFlow."""
+    template: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print a site's file to be filled in, jobs/sites/slurm.toml, and look at nothing."""
     extras: tuple[str, ...] = ()
     """With --here: optional parts of the package of which one must be there. Default: those of the image."""
 
@@ -71,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         asked = tyro.cli(Doctor, args=argv, prog="vaehpc doctor")
+        if asked.template:
+            print(declaration("jobs/sites/slurm.toml"), end="")
+            return 0
         if not 0 < asked.minutes <= 1440:
             raise UserError(f"--minutes {asked.minutes:g}: how long to wait for the visits; up to 1440")
         if asked.here and asked != Doctor(here=True, json=asked.json, extras=asked.extras):
@@ -78,14 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "--here looks at this Python, or this image, alone, and takes only --json and --extras: leave it out to"
                 " have a site, Slurm, a folder or data checked"
             )
-        if not asked.here and (asked.json or asked.extras):
-            raise UserError("--json and --extras go with --here: what this Python, or this image, has")
-        if asked.json:
+        if not asked.here and asked.extras:
+            raise UserError("--extras goes with --here: what this Python, or this image, has")
+        if asked.json and asked.here:
             print(_report(asked).model_dump_json())
             return 0
-        console = Console()
+        console = Console(stderr=asked.json)
         findings = _of_here(asked, console)[1] if asked.here else examine(asked, console)
-        show(findings, console)
+        if asked.json:
+            print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        else:
+            show(findings, console)
         return 3 if any(finding.ok is False for finding in findings) else 0
 
     return exit_code(work, INTERRUPTED)
@@ -128,8 +138,10 @@ def examine(asked: Doctor, console: Console) -> list[Finding]:
 
 def _site(path: Path | None) -> tuple[SiteConfig | None, Finding]:
     if path is None:
-        name = "slurm" if has_slurm() else "local"
-        why = "sbatch is on this machine" if name == "slurm" else "no sbatch on this machine"
+        try:
+            name, why = slurm_or_local()
+        except SlurmError:  # of which the checks of Slurm tell more
+            name, why = "slurm", "sbatch is on this machine"
         return built_in_site(name), right("site", f"none is given; jobs/sites/{name}.toml, for {why}")
     try:
         site = read_site(path)
@@ -146,7 +158,8 @@ def _trains() -> bool:
 
 def _report(asked: Doctor) -> MachineReport:
     extras = asked.extras or (TRAIN_EXTRAS if _trains() else ANALYSIS_EXTRAS)
-    return machine_report(extras, ("CUDA_VISIBLE_DEVICES",), tensorflow=_trains() and not asked.json)
+    is_asked = _trains() and not (asked.here and asked.json)
+    return machine_report(extras, ("CUDA_VISIBLE_DEVICES",), tensorflow=is_asked)
 
 
 def _of_here(asked: Doctor, console: Console) -> tuple[MachineReport, list[Finding]]:

@@ -13,14 +13,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from vaehpc.command import UserError, exit_code, nearest, ranges, require_plain, say, wrong_option
+from vaehpc.command import (
+    TaskFailedError,
+    UserError,
+    exit_code,
+    nearest,
+    ranges,
+    require_plain,
+    say,
+    wrong_option,
+)
+from vaehpc.local.forecast import expectation
 from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
@@ -32,6 +44,7 @@ from vaehpc.schema.data import DataRequest, Request
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import Made
 from vaehpc.schema.site import Device, SiteConfig
+from vaehpc.slurm.choice import chosen_site
 from vaehpc.slurm.queueing import (
     line_path,
     queue_preparation,
@@ -46,6 +59,7 @@ from vaehpc.stats.planned import family_size, is_of_looks, planned_contrasts, po
 from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none
 from vaehpc.study.attempts import starts_of
 from vaehpc.study.files import DataDir, StudyDir
+from vaehpc.study.packages import require_installed
 from vaehpc.study.presets import (
     DEMO_IMAGE_SIZE,
     DEMO_IMAGES,
@@ -65,20 +79,22 @@ from vaehpc.study.presets import (
     read_toml,
 )
 from vaehpc.study.provenance import own_image, provenance
-from vaehpc.study.sites import Executor, Site, chosen_site, gpus_here, job_config, resolved
+from vaehpc.study.sites import Executor, Site, gpus_here, job_config, resolved
 from vaehpc.study.study import (
     ROOT_SEED,
     create_study,
     data_config,
     differences,
+    differing_values,
     in_image,
-    plan_differences,
     planned_study,
     require_sources,
     widened,
 )
 
 TITLE = "How the arms differ"
+LONGEST = 48
+"""Characters of a value of the plan."""
 WIDEST = 10_000
 """Characters; a table is measured as if a terminal were so wide."""
 
@@ -88,7 +104,8 @@ class Launch:
     """Train many seeds of several arms, measure their latents, and report how often runs diverge.
 
     The same line again does only what is missing; more seeds or arms widen the study. Without data the demo study runs
-    on built-in faces. Exit codes: 0 done, 2 asked wrongly, 3 ended with missing runs, 130 interrupted.
+    on built-in faces. The defaults below are those of preset article, which --data and --celeba take; `--preset demo
+    --help` shows the demo's. Exit codes: 0 done, 2 asked wrongly, 3 ended with missing runs, 130 interrupted.
     """
 
     seeds: tuple[str, ...] = ()
@@ -109,7 +126,9 @@ class Launch:
     request: Annotated[DataRequest, tyro.conf.arg(name="")] = field(default_factory=DataRequest)
     executor: Literal["auto"] | Executor = "auto"
     """slurm: arrays in its queue; local: processes on this machine, as many as processors or GPUs; debug: in this
-    process; auto: what --site says, else slurm where sbatch is, else local."""
+    process, up to the first task that raises; auto: what --site says, else slurm where it answers, else local."""
+    pdb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With --executor debug: start Python's debugger where the first task raises."""
     site: Path | None = None
     """TOML file that says where jobs run: your copy of jobs/sites/slurm.toml."""
     device: Device | None = None
@@ -125,6 +144,8 @@ class Launch:
     wait: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Return when the study has ended; local and debug always do, on Slurm the launcher leaves otherwise."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    is_preset_asked: tyro.conf.Suppress[bool] = False
+    """Whether somebody named the preset."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,8 +176,7 @@ def parsed(argv: Sequence[str]) -> Launch:
     """The command line over the TOML file over the preset.
 
     Raises:
-        UserError: the TOML file is not there or says something unknown; or there are no data, and nobody asked for
-            built-in faces on a cluster.
+        UserError: the TOML file is not there or says something unknown.
         SystemExit: with 2, after a message, where the command line is wrong.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -166,16 +186,20 @@ def parsed(argv: Sequence[str]) -> Launch:
     from_file = _settings_of_file(Path(early.config)) if early.config else {}
     asked = early.preset or from_file.get("preset")
     data_given = early.data or early.celeba or early.images or os.environ.get("VAEHPC_DATA")
-    name = asked or ("article" if data_given else "demo")
+    is_help = not {"-h", "--help"}.isdisjoint(argv)  # which shows what data take
+    name = asked or ("article" if data_given or is_help else "demo")
     # A wrong name given on the command line is left to the full parser, which lists the right ones.
     preset: PresetName = next((known for known in PRESETS if known == name), "demo")
     study = StudyDir(Path(early.out or "runs") / (early.study or from_file.get("study") or preset))
     where: Literal["auto"] | Executor = early.executor if early.executor in get_args(Executor) else "auto"
-    site, executor = chosen_site(Path(early.site) if early.site else None, where)
+    site, executor, _ = chosen_site(
+        Path(early.site) if early.site else None, "local" if is_help else where, command_line(argv)
+    )
     usual, _ = usual_precision(study, trains_on_gpus(site, executor, early.device))
     tables = {key: value for key, value in from_file.items() if isinstance(value, dict)}
     defaults = Launch(
         preset=preset,
+        is_preset_asked=bool(asked),
         study=from_file.get("study"),
         seeds=from_file.get("seeds", ()),
         root_seed=from_file.get("root_seed"),
@@ -191,12 +215,12 @@ def parsed(argv: Sequence[str]) -> Launch:
         raise UserError(
             "--first, --size and all else that makes a data set goes with --celeba, --images or --synthetic"
         )
-    if not asked and preset == "demo" and executor == "slurm":
-        raise UserError(
-            "on Slurm a study needs data: give --celeba PATH, --images PATH or --data DIR, or take built-in faces with"
-            " --preset demo"
-        )
     return arguments
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """This command, to be given again."""
+    return shlex.join(["python", "-m", "vaehpc.launch", *argv])
 
 
 def trains_on_gpus(site: SiteConfig, executor: Executor, device: str | None) -> bool:
@@ -257,7 +281,14 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         require_plain(f"--{option}", path)
     assert asked.preset is not None
     preset = PRESETS[asked.preset]
-    site, executor = chosen_site(asked.site, asked.executor)
+    site, executor, why = chosen_site(asked.site, asked.executor, command_line(argv))
+    if executor == "slurm" and not data_given and not asked.is_preset_asked:
+        raise UserError(
+            "on Slurm a study needs data: give --celeba PATH, --images PATH or --data DIR, or take built-in faces with"
+            " --preset demo"
+        )
+    if asked.pdb and executor != "debug":
+        raise UserError(f"--pdb goes with --executor debug, and this is {executor}")
     if asked.preset != "demo" and not data_given:
         raise UserError(
             f"preset '{asked.preset}' needs data: give --celeba PATH, --images PATH or --data DIR, or take"
@@ -267,12 +298,13 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     if not re.fullmatch(STUDY_NAME, name):
         raise UserError(f"--study '{name}': a name takes letters, digits, '.', '_' and '-'; --out says where it lies")
     study = StudyDir(asked.out / name)
-    why = "" if asked.request.synthetic else ", because no data are given"
-    source = f"data of {data_given}" if data_given else f"built-in faces{why}"
+    without = "" if asked.request.synthetic else ", because no data are given"
+    source = f"data of {data_given}" if data_given else f"built-in faces{without}"
+    where = f"executor {executor}{f': {why}' if why else ''}"
     on_gpus, precision = trains_on_gpus(site, executor, asked.device), asked.settings.train.precision
     usual, reason = usual_precision(study, on_gpus)
     said = f"{precision}, {reason if precision == usual else 'as asked'}"
-    say(console, f"Preset {asked.preset} on {source}, executor {executor}; precision {said}.")
+    say(console, f"Preset {asked.preset} on {source}, {where}; precision {said}.")
     if executor == "slurm":
         require_served(resolved(site, device=asked.device))
     elif asked.device is None and visible_gpus() and not on_gpus:
@@ -290,16 +322,26 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     if not 0 <= root_seed < 2**63:
         raise UserError(f"--root-seed {root_seed}: it is a number from 0 to 2**63 - 1")
     plan = _asked_plan(asked, study, preset, every)
-    if asked.dry_run and executor != "slurm":
-        say(console, f"As it stands the preset is: {preset.expectation}.")
-        say(console, f"Settings: {asked.settings.model_dump()}")
+    if asked.dry_run:
+        show_changes(asked, preset, usual, seeds, plan, console)
         for arm in named:
             say(console, f"  {arm}: {named[arm].question}")
         show_arms(every, {arm: control_of(every[arm], every, plan.classes.control) for arm in every}, console)
+    if asked.dry_run and executor != "slurm":
         say_plan(plan, study.config_path.exists(), console)
         say_code(study, facets([made_here(on_gpus)]), console)
+        data = wanted_data(asked)[0]
+        if data.manifest_path.exists():
+            found = data_config(data)
+            config = planned_study(name, asked.preset, found, arms, seeds, plan, root_seed, precision, fewer_seeds)
+            config = widened(study.config(), config) if study.config_path.exists() else config
+            say_expectation(study, config, console, on_gpus)
         of_arms = {arm: seeds[: fewer_seeds.get(arm)] for arm in arms}
-        return _describe(study, of_arms, root_seed, asked.device, console)
+        _describe(study, of_arms, root_seed, asked.device, console)
+        require_installed("train", "analysis", is_cpu_meant=asked.device == "cpu")
+        return 0
+    if executor != "slurm":
+        require_installed("train", "analysis", is_cpu_meant=asked.device == "cpu")
     data, request = wanted_data(asked)
     if request is not None and executor == "slurm" and not data.manifest_path.exists():
         if asked.dry_run or asked.write:
@@ -318,11 +360,16 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     _begin(study, config, console)
     if not on_gpus:
         say_what_is_emulated(config, console)
+    say_expectation(study, config, console, on_gpus)
     claim(study)
-    with LivePage(study, config) as page:
-        for stage in ("train", "statistics"):
-            run_stage(stage, study, config, executor, console, page.renew, asked.device)
-    return end_study(study, executor, console, show_results)
+    try:
+        with LivePage(study, config) as page:
+            for stage in ("train", "statistics"):
+                run_stage(stage, study, config, executor, console, page.renew, asked.device)
+        return end_study(study, executor, console, show_results)
+    except TaskFailedError as failed:
+        failed.is_looked_at = asked.pdb
+        raise
 
 
 def _asked_plan(asked: Launch, study: StudyDir, preset: Preset, arms: Mapping[str, ArmConfig]) -> PlanConfig:
@@ -340,7 +387,7 @@ def _asked_plan(asked: Launch, study: StudyDir, preset: Preset, arms: Mapping[st
     own = study.config().plan
     if lines := [
         f"\n  {key}: it has {has!r}, the file says {said!r}"
-        for key, (has, said) in plan_differences(own, overridden(own, changes, origin)).items()
+        for key, (has, said) in differing_values(own, overridden(own, changes, origin)).items()
     ]:
         raise UserError(
             f"{origin}: study '{study.path.name}' keeps the analysis plan of its first launch:{''.join(lines)}\n"
@@ -387,6 +434,7 @@ def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, a
         is_kept = study.config_path.exists()
         config = _allowed(study, config)
         say_plan(config.plan, is_kept, console)
+        say_expectation(study, config, console, site.jobs["train"].needed_gpus > 0, is_here=False)
         return write_scripts(study, config, site, None if asked.dry_run else folder, console)
     config = in_image(config, require_package(site))
     say_code(study, made_on_nodes(config, site), console)
@@ -394,6 +442,7 @@ def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, a
 
     def begin() -> None:
         _begin(study, allowed, console)
+        say_expectation(study, allowed, console, site.jobs["train"].needed_gpus > 0, is_here=False)
 
     return queue_study(study, allowed, site, asked.wait, console, show_results, begin)
 
@@ -407,13 +456,49 @@ def _begin(study: StudyDir, config: StudyConfig, console: Console) -> None:
     say_what_it_can_show(config, console)
 
 
+def show_changes(
+    asked: Launch, preset: Preset, usual: Precision, seeds: Sequence[int], plan: PlanConfig, console: Console
+) -> None:
+    """What a launch asks for in place of what its preset says, as a table."""
+    of_arms = preset.arms_in(usual)
+    arms = asked.arms or preset.arms_in(asked.settings.train.precision)
+    of_preset = ", ".join(ranges(range(preset.num_seeds)))
+    rows = {"seeds": (", ".join(ranges(seeds)), of_preset), "arms": (" ".join(arms), " ".join(of_arms))}
+    changed = {key: pair for key, pair in rows.items() if pair[0] != pair[1]}
+    changed |= differing_values(asked.settings, in_precision(preset.settings, usual))
+    every = configured_arms(named_arms(arms), asked.settings)
+    changed |= {f"plan: {key}": pair for key, pair in differing_values(plan, preset_plan(preset, every)).items()}
+    say(console, f"The preset {asked.preset}: {preset.expectation}.")
+    if not changed:
+        say(console, "Nothing differs from it.")
+        return
+    table = Table("setting", "here", "preset", title=f"What differs from preset {asked.preset}")
+    for key, values in changed.items():
+        table.add_row(key, *(Text(_in_words(value)) for value in values))
+    console.print(table)
+
+
+def say_expectation(
+    study: StudyDir, config: StudyConfig, console: Console, on_gpus: bool, is_here: bool = True
+) -> None:
+    """How long it will take, how much disk, and how that is known; on this machine, or on a site's nodes."""
+    if is_here:
+        device = gpu_name() if on_gpus else cpu_model()
+        slots = len(local_slots(job_config("train", None if on_gpus else "cpu")))
+        lines = expectation(study, config, device, on_gpus, slots)
+    else:
+        lines = expectation(study, config, "of the nodes", on_gpus, None)
+    for line in lines:
+        say(console, line)
+
+
 def say_plan(plan: PlanConfig, is_kept: bool, console: Console) -> None:
     """Say in what the study's plan, which it may keep from an earlier launch, is not analysis/plan.toml."""
-    if changed := plan_differences(plan, analysis_plan()):
+    if changed := differing_values(plan, analysis_plan()):
         whose = "The study keeps the analysis plan of its first launch" if is_kept else "Analysis plan"
         say(console, f"{whose}: analysis/plan.toml, but for")
         for key, (value, usual) in changed.items():
-            say(console, f"  {key} = {value!r} instead of {usual!r}")
+            say(console, f"  {key} = {shorten(repr(value), LONGEST)} instead of {shorten(repr(usual), LONGEST)}")
 
 
 def made_here(on_gpus: bool) -> Made:
@@ -479,7 +564,7 @@ def _allowed(study: StudyDir, config: StudyConfig) -> StudyConfig:
 
 def _describe(
     study: StudyDir, seeds: Mapping[str, Sequence[int]], root_seed: int, device: Device | None, console: Console
-) -> int:
+) -> None:
     """What a launch would do, from the arguments and the study's directory alone.
 
     Args:
@@ -501,7 +586,6 @@ def _describe(
         slots = len(local_slots(job))
         say(console, f"{stage}: {len(left)} of {len(runs)} runs, {slots} at once, {job.entry_point}")
     say(console, f"aggregate: {study.report}\nDry run: nothing was written.")
-    return 0
 
 
 def wanted_data(asked: Launch) -> tuple[DataDir, Request | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vaehpc.command import UserError, exit_code, say
-from vaehpc.local.forecast import forecast, timed_arms
+from vaehpc.local.forecast import forecast, keep_timings, timed_arms
+from vaehpc.local.progress import expected
 from vaehpc.schema.plan import ContrastPlan
 from vaehpc.stats.planned import NUM_ENDPOINTS
 from vaehpc.stats.planning import (
@@ -32,6 +34,7 @@ from vaehpc.stats.planning import (
     stopping,
 )
 from vaehpc.study.files import DataDir, StudyDir
+from vaehpc.study.packages import require_installed
 from vaehpc.study.presets import (
     PRESETS,
     PresetName,
@@ -51,6 +54,8 @@ SHOWN_COUNTS = 6
 MOST_SECONDS, MOST_ARMS = 86_400.0, 10_000
 MOST_SEEDS_OF_LOOKS = 200
 """All paths of the counts are enumerated, which takes the fourth power of this."""
+SECONDS_AROUND = 20.0
+"""About what a measurement takes beside the training itself: its start, latents, pictures."""
 WITH_ALL_BUT_CERTAINTY = 0.95
 """Probability to see at least one event."""
 
@@ -82,6 +87,10 @@ class Arguments:
     """Prepared data set, for --measure."""
     measure_seconds: float = 30.0
     """How long --measure trains each arm."""
+    out: Path = Path("runs")
+    """Folder of the studies; what --measure finds is kept there, for launches."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The numbers as JSON, without --looks and --measure."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
 
@@ -113,6 +122,8 @@ def plan(asked: Arguments, console: Console) -> int:
     versus = planned.contrasts.versus if asked.versus is None else asked.versus
     wanted = planned.contrasts.power if asked.power is None else asked.power
     _require_sensible(asked, rate, versus, wanted)
+    if asked.measure is not None:
+        require_installed("train")
     level, tests = 1 - planned.level, num_tests(planned.contrasts, asked)
     alpha = level / tests
     speed = measured_speed(found_study(asked.study)) if asked.study else None
@@ -122,6 +133,11 @@ def plan(asked: Arguments, console: Console) -> int:
             f"even {MOST_SEEDS:,} seeds per arm do not find {rate:.2%} against {versus:.2%} with a power of"
             f" {wanted:.0%}: ask for a larger difference, or say --seeds to see what a number can show"
         )
+    if asked.json:
+        found = numbers(num_seeds, rate, versus, wanted, alpha, planned.level)
+        hours = None if speed is None else asked.arms * num_seeds * speed.hours
+        print(json.dumps(found | {"arms": asked.arms, "hours": hours}, indent=2))
+        return 0
     say(console, f"{num_seeds} seeds per arm: {rate:.4g} against {versus:.4g}, alpha {alpha:.2g}")
     if tests > 1:
         say(console, f"  alpha: the first of Holm's thresholds for {tests} tests at {level:.2g}")
@@ -154,6 +170,8 @@ def _require_sensible(asked: Arguments, rate: float, versus: float, wanted: floa
         raise UserError(f"--measure-seconds {asked.measure_seconds:g}: up to {MOST_SECONDS:g} are possible, such as 30")
     if not 1 <= asked.arms <= MOST_ARMS:
         raise UserError(f"--arms {asked.arms}: a study has 1 to {MOST_ARMS:,} arms")
+    if asked.json and (asked.looks > 1 or asked.measure is not None):
+        raise UserError("--json gives what so many seeds can show: leave out --looks and --measure")
     if asked.looks < 1 or (asked.seeds is not None and asked.looks > asked.seeds):
         raise UserError(f"--looks {asked.looks}: 1 look at the end, or more, each after at least one more seed")
 
@@ -170,6 +188,23 @@ def num_tests(plan: ContrastPlan, asked: Arguments) -> int:
         return 1
     others = max(asked.arms - 2, 0)
     return NUM_ENDPOINTS * (len(plan.primary) or 1 + 2 * others)
+
+
+def numbers(num_seeds: int, rate: float, versus: float, wanted: float, alpha: float, level: float) -> dict[str, object]:
+    """What the sentences below say, for programs."""
+    return {
+        "seeds": num_seeds,
+        "rate": rate,
+        "versus": versus,
+        "alpha": alpha,
+        "wanted_power": wanted,
+        "power_boschloo": power(num_seeds, num_seeds, rate, versus, alpha),
+        "power_fisher": fisher_power(num_seeds, num_seeds, rate, versus, alpha),
+        "seeds_for_one_event": runs_for_one_event(rate, WITH_ALL_BUT_CERTAINTY),
+        "highest_rate_of_none": highest_rate_of_none(num_seeds, level),
+        "rate_that_may_hide": 1 - (1 - WITH_ALL_BUT_CERTAINTY) ** (1 / num_seeds),
+        "detectable_rate": detectable_rate(num_seeds, versus, wanted, alpha),
+    }
 
 
 def what_it_finds(num_seeds: int, rate: float, versus: float, wanted: float, alpha: float) -> Iterator[str]:
@@ -256,8 +291,10 @@ def measured(asked: Arguments, preset: PresetName, num_seeds: int, console: Cons
     config = planned_study(
         preset, preset, data, arms, range(num_seeds), plan, precision=precision, fewer_seeds=preset_of.in_float32
     )
-    say(console, f"Training {', '.join(arms)} for {asked.measure_seconds:g} s each, in {precision} ...")
-    yield from forecast(config, timed_arms(config, asked.measure_seconds))
+    whole, title = asked.measure_seconds + SECONDS_AROUND, f"Training {{}} in {precision}"
+    speeds = timed_arms(config, asked.measure_seconds, lambda arm: expected(title.format(arm), whole, console))
+    keep_timings(asked.out, config, speeds)
+    yield from forecast(config, speeds)
 
 
 # Looking before the end

@@ -26,9 +26,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from vaehpc.command import UserError, exit_code, require_plain, wrong_option
+from vaehpc.command import exit_code, require_plain, wrong_option
 from vaehpc.schema.data import Request
 from vaehpc.schema.results import Manifest
+from vaehpc.study.packages import require_installed
 from vaehpc.tasks.prepare import OnProgress, prepare
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -48,26 +49,41 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: the data set is whole; 2: asked wrongly; 3: a worker was killed, or a full disk; 130: Ctrl-C."""
-    return exit_code(lambda: _prepared(argv), "interrupted; finished shards stay, and the same command makes the rest")
+    return exit_code(
+        lambda: make_data(parsed(argv)), "interrupted; finished shards stay, and the same command makes the rest"
+    )
 
 
-def _prepared(argv: Sequence[str] | None) -> int:
-    pace = Pace()
+def parsed(argv: Sequence[str] | None) -> Arguments:
+    """The command line.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
     try:
-        arguments = tyro.cli(Arguments, args=argv, prog="python -m vaehpc.prepare")
-        with shown_progress() as show:
-
-            def on_progress(what: str, done: int, total: int) -> None:
-                pace.update(what, done)
-                show(what, done, total)
-
-            for option, path in arguments.request.paths.items():
-                require_plain(f"--{option}", path)
-            require_plain("--out", arguments.out)
-            manifest = prepare(arguments.request, arguments.out, on_progress)
+        return tyro.cli(Arguments, args=argv, prog="vaehpc prepare")
     except pydantic.ValidationError as error:
-        raise UserError(wrong_option(error)) from None
-    print(_summary(manifest, arguments, pace))
+        raise wrong_option(error) from None
+
+
+def make_data(asked: Arguments) -> int:
+    """Prepare, show how far it is, sum up.
+
+    Returns:
+        The exit code.
+    """
+    require_installed("train")
+    for option, path in (*asked.request.paths.items(), ("out", asked.out)):
+        require_plain(f"--{option}", Path(path))
+    pace = Pace()
+    with shown_progress() as show:
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            pace.update(what, done)
+            show(what, done, total)
+
+        manifest = prepare(asked.request, asked.out, on_progress)
+    print(_summary(manifest, asked, pace))
     return 0
 
 

@@ -20,10 +20,12 @@ from vaehpc.command import UserError, exit_code, require_plain, say
 from vaehpc.local.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import NEEDS_NOISE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
+from vaehpc.slurm.choice import chosen_site
 from vaehpc.slurm.queueing import queue_study, require_package, require_served
 from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model, step_of
+from vaehpc.study.packages import require_installed
 from vaehpc.study.provenance import provenance
-from vaehpc.study.sites import chosen_site, job_config, resolved
+from vaehpc.study.sites import job_config, resolved
 from vaehpc.study.study import create_study, found_run, found_study, in_image, missing_runs, widened
 
 if TYPE_CHECKING:
@@ -82,8 +84,9 @@ def replay(asked: Replay, console: Console) -> int:
     Returns:
         The exit code.
     """
-    chosen, executor = chosen_site(asked.site, asked.executor or ("auto" if asked.site else "local"))
+    chosen, executor, _ = chosen_site(asked.site, asked.executor or ("auto" if asked.site else "local"), "")
     require_plain("--out", asked.out)
+    require_installed(*(() if executor == "slurm" else ("train",)), "analysis")
     source = found_study(asked.source)
     run = found_run(source, asked.run)
     start = found_start(run, asked.epoch, asked.trigger)
@@ -484,7 +487,7 @@ def _say_plan(config: StudyConfig, run: RunDir, start: Start, console: Console) 
 
 def _end(study: StudyDir, executor: str, console: Console) -> int:
     """Judge the forks, say what was found, and list the forks that are missing."""
-    if not run_study_job("verdict", study, study.replay_path, executor):
+    if not run_study_job("verdict", study, study.replay_path, executor, console):
         return 3
     return show_verdict(study, console)
 

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from vaehpc.command import UserError, exit_code, say
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
-from vaehpc.monitoring.shown import show_results
+from vaehpc.monitoring.shown import print_results, show_results
+from vaehpc.study.packages import require_installed
 from vaehpc.study.study import found_study
 
 
@@ -33,12 +34,19 @@ class Arguments:
     others: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Studies that are to be compared with it."""
     executor: Literal["local", "debug"] = "local"
-    """local: processes on this machine, as many as processors; debug: in this process."""
+    """local: processes on this machine, as many as processors; debug: in this process, up to the first that raises."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """What was found as JSON: the arms, the missing runs, the report's path."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
-    return exit_code(lambda: report(tyro.cli(Arguments, args=argv, prog="vaehpc report"), Console()), INTERRUPTED)
+
+    def work() -> int:
+        asked = tyro.cli(Arguments, args=argv, prog="vaehpc report")
+        return report(asked, Console(stderr=asked.json))
+
+    return exit_code(work, INTERRUPTED)
 
 
 def report(asked: Arguments, console: Console) -> int:
@@ -50,8 +58,11 @@ def report(asked: Arguments, console: Console) -> int:
     Raises:
         UserError: there is no such study, it is a replay, or another process of this machine runs it.
     """
+    require_installed("analysis")
     study = found_study(asked.study)
     if asked.others:
+        if asked.json:
+            raise UserError("--json tells of one study; of several there is a page")
         # Imported here: a report of one study is made by a task of its own.
         from vaehpc.tasks.compare import compare
 
@@ -66,7 +77,7 @@ def report(asked: Arguments, console: Console) -> int:
     require_only_launcher(study)
     claim(study)
     run_stage("statistics", study, config, asked.executor, console)
-    return end_study(study, asked.executor, console, show_results)
+    return end_study(study, asked.executor, console, print_results if asked.json else show_results)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ States are told by vaehpc.states; here they become a table.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import wrap
 from typing import Annotated
@@ -37,8 +38,8 @@ WATCH_SECONDS, WATCH_SLURM_SECONDS = 3.0, 10.0
 """Between two looks at files; Slurm's clients are asked once a minute."""
 PATIENCE, LONG_PATIENCE, MOST_PATIENCE = 0.8, 10.0, 3600.0
 """Seconds for squeue and sacct together: for a table that comes at once, and where every failure shall be explained."""
-HEADER = ("run", "state", "node", "epoch", "steps/s", "loss", "radius", "restarts", "left")
-LEFT_OUT = ("restarts", "node", "radius", "steps/s")
+HEADER = ("run", "state", "node", "epoch", "steps/s", "loss", "probe R", "restarts", "left")
+LEFT_OUT = ("restarts", "node", "probe R", "steps/s")
 """Columns that a narrow terminal does without, in this order."""
 BUSIEST: tuple[Kind, ...] = (
     "training",
@@ -66,8 +67,8 @@ class Arguments:
     2 asked wrongly, 3 ended with missing runs, or nothing of the queue will start by itself, 130 Ctrl-C.
     """
 
-    study: Annotated[Path, tyro.conf.Positional]
-    """The study's folder, or its name under 'runs'."""
+    study: Annotated[Path | None, tyro.conf.Positional] = None
+    """The study's folder, or its name under 'runs'. Default: the only one there."""
     watch: Flag = False
     """Look again every few seconds until everything has ended."""
     html: Flag = False
@@ -83,6 +84,8 @@ class Arguments:
     """End the study's queued and running array elements, and nothing else."""
     run: str | None = None
     """One run of the study, such as vae-tiny-seed007."""
+    json: Flag = False
+    """What the table and the failures say, as JSON."""
     patience: float | None = None
     """Seconds to wait for squeue and sacct together. Default: 0.8, with --failures and --usage 10."""
 
@@ -108,7 +111,7 @@ def status(asked: Arguments) -> int:
     Returns:
         The exit code.
     """
-    wanted = [name for name in ("watch", "failures", "logs", "usage", "cancel") if getattr(asked, name)]
+    wanted = [name for name in ("watch", "failures", "logs", "usage", "cancel", "json") if getattr(asked, name)]
     if len(wanted) > 1:
         raise UserError(f"--{' and --'.join(wanted)} were asked for: one at a time")
     if asked.patience is not None and not 0 < asked.patience <= MOST_PATIENCE:
@@ -135,13 +138,29 @@ def status(asked: Arguments) -> int:
     if page is not None and (_goes_on(state) or not study.report.exists()):
         page.write(state)
         say(console, f"Page: {study.report}")
-    print(neutral("\n".join(failure_lines(state) if asked.failures else status_lines(state, _width(console)))))
+    if asked.json:
+        print(as_json(state))
+    else:
+        print(neutral("\n".join(failure_lines(state) if asked.failures else status_lines(state, _width(console)))))
     return _code(state)
 
 
-def _study_or_preparation(asked: Path) -> StudyDir:
+def as_json(state: StudyState) -> str:
+    """The state of the study, of its runs and of its jobs; times in seconds."""
+    counts = Counter(run.kind for run in state.runs)
+    runs = [asdict(run, dict_factory=_plain) for run in state.runs]
+    failures = [asdict(failure, dict_factory=_plain) for failure in state.failures]
+    value = {"study": str(state.study.path), "counts": counts, "jobs": state.jobs, "sources": state.sources}
+    return json.dumps(value | {"runs": runs, "failures": failures}, indent=2, default=str)
+
+
+def _plain(fields: list[tuple[str, object]]) -> dict[str, object]:
+    return {name: value for name, value in fields if name not in ("failure", "unexplained")}
+
+
+def _study_or_preparation(asked: Path | None) -> StudyDir:
     """The study; also one whose data are still being prepared, which has jobs but no settings yet."""
-    for path in (asked, Path("runs") / asked):
+    for path in () if asked is None else (asked, Path("runs") / asked):
         if not (study := StudyDir(path)).config_path.exists() and study.batches():
             return study
     return found_study(asked)

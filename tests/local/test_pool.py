@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from vaehpc.command import HOPELESS, DiskFullError, HopelessError, UserError
+from vaehpc.command import HOPELESS, DiskFullError, HopelessError, TaskFailedError, UserError
 from vaehpc.local import pool
 from vaehpc.local.pool import OnChange, Slot, Task, local_slots, run_debug, run_pack, run_pool
 from vaehpc.machine.hardware import NEEDED_GPUS, RUNS_ON_GPU, visible_gpus
+from vaehpc.study.attempts import Attempt
+from vaehpc.study.files import RunDir
 from vaehpc.study.sites import job_config
 
 PROCESSORS = (Slot(""), Slot(""))
@@ -152,12 +155,37 @@ def test_a_slot_of_no_known_gpu_hides_none(tmp_path: Path, monkeypatch: pytest.M
     assert seen(tmp_path, 0)[3:] == ["'3'", "4"]
 
 
-def test_a_task_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_in_an_attempt(directory: str) -> None:
+    """A task whose attempt keeps a log of how it crashed."""
+
+    def train(radius: float) -> None:
+        raise RuntimeError(f"no result at {radius}")
+
+    with Attempt.start(RunDir(Path(directory)), "train"):
+        train(16.5)
+
+
+def test_debug_stops_at_the_first_task_that_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the variables of its frames, which the log of its attempt does not keep; the next task is not run."""
     monkeypatch.setenv("THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    (good,) = tasks_in(tmp_path, 1)
-    run_debug([task("fail", tmp_path), good], lambda _: None)
-    assert (tmp_path / "0" / "seen").exists()
+    first, last = tasks_in(tmp_path, 2)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(TaskFailedError, match=r"/run failed in tests.local.test_pool:fail_in_an_attempt") as failed:
+        run_debug([first, task("fail_in_an_attempt", tmp_path / "run"), last], lambda _: None)
+    frames = [frame for frame, _ in traceback.walk_tb(failed.value.__cause__.__traceback__)]  # type: ignore[union-attr]
+    assert frames[-1].f_locals["radius"] == 16.5
+    assert [(tmp_path / number / "seen").exists() for number in ("0", "1")] == [True, False]
+    assert "RuntimeError: no result at 16.5" in (tmp_path / "run/attempts/0001/log").read_text()
+
+
+def test_what_a_library_says_while_it_starts_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "greeting.py").write_text("import os\nos.write(2, b'hello')\ndef run(_): os.write(2, b'at work')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    run_debug([Task("greeting:run", str(tmp_path))], lambda _: None)
+    assert capfd.readouterr().err == "at work"
 
 
 def test_a_task_that_is_killed_hurts_no_other(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Which arrays a launch submits to Slurm, and what their scripts say. What Slurm makes of them: tests/cluster."""
 
+import io
 import os
+import re
 import socket
 import subprocess
 from contextlib import nullcontext
@@ -37,7 +39,7 @@ from vaehpc.slurm.arrays import (
     write_batches,
 )
 from vaehpc.slurm.client import QueuedElement, SlurmError
-from vaehpc.slurm.queueing import queue_study
+from vaehpc.slurm.queueing import queue_study, write_scripts
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.sites import resolved
 
@@ -51,6 +53,25 @@ EMPTY = Queue({}, {})
 def config() -> StudyConfig:
     """Two arms with three seeds each."""
     return study_config([AE, VAE], 3)
+
+
+def test_a_dry_run_shows_one_script_of_each_stage(
+    tmp_path: Path, config: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object) -> None:
+        raise UserError("Slurm does not answer.")
+
+    monkeypatch.setattr(queueing, "_asked_of_slurm", silent)
+    monkeypatch.setattr(queueing, "DEFAULT_ARRAY_SIZE", 4)  # six runs take two arrays
+    console = Console(file=io.StringIO(), width=200)
+    assert write_scripts(StudyDir(tmp_path / "study"), config, SITE, None, console) == 0
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("#!/bin/bash") == 3
+    assert re.findall("^# (train|statistics|aggregate)-.*?(a script like it)?$", said, re.MULTILINE) == [
+        ("train", ""), ("train", "a script like it"), ("statistics", ""), ("statistics", "a script like it"),
+        ("aggregate", ""),
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -58,6 +58,8 @@ def test_measures_what_training_left(make_run):
     }
     assert measured.plan_sha256 == run_dir.config().plan_sha256
     assert outcomes(run_dir) == ["done"]
+    beat = json.loads(all_attempts(run_dir)[0].heartbeat_path.read_text())
+    assert (beat["part"], beat["part_number"], beat["num_parts"]) == ("t-SNE", 6, 6)
 
 
 def test_writes_radii_in_image_order(make_run):

@@ -18,15 +18,11 @@ from vaehpc.tasks.visit import (
     VisitReport,
     VisitRequest,
     data_report,
-    installed_versions,
-    is_met,
     machine_report,
     nvidia_smi,
     parsed_tensorflow,
-    requirements,
     run,
     tensorflow_report,
-    unmet_requirements,
 )
 
 NO_DRIVER = """\
@@ -85,62 +81,6 @@ def test_a_visit_that_nobody_answers_says_so(tmp_path: Path) -> None:
     visit = ask(tmp_path, seconds=0.1)
     run(str(tmp_path))
     assert read_model(visit.result_path, VisitReport).answer_seconds is None
-
-
-# Packages
-
-
-def test_this_environment_has_what_the_package_asks_for() -> None:
-    for extras in ((), ("train-cpu", "train-gpu"), ("analysis",)):
-        assert unmet_requirements(requirements(), installed_versions(), extras) == []
-
-
-NEEDED = [
-    "numpy>=2.1",
-    'scipy>=1.15; extra == "analysis"',
-    "tensorflow-cpu==2.21.*; extra == 'train-cpu'",
-    "keras==3.15.*; extra == 'train-cpu'",
-    "tensorflow[and-cuda]==2.21.*; extra == 'train-gpu'",
-    "keras==3.15.*; extra == 'train-gpu'",
-]
-
-
-@pytest.mark.parametrize(
-    ("installed", "extras", "problems"),
-    [
-        ({"numpy": "2.4.6"}, (), []),
-        ({"numpy": "1.26.4"}, (), ["numpy>=2.1 is needed, 1.26.4 is installed"]),
-        ({}, (), ["numpy>=2.1 is not installed"]),
-        ({"numpy": "2.4.6"}, ("analysis",), ["scipy>=1.15 is not installed"]),
-        ({"numpy": "2.4.6", "tensorflow": "2.21.0", "keras": "3.15.1"}, ("train-cpu", "train-gpu"), []),
-        ({"numpy": "2.4.6", "tensorflow-cpu": "2.21.0", "keras": "3.15.1"}, ("train-cpu", "train-gpu"), []),
-        (
-            {"numpy": "2.4.6", "tensorflow": "2.20.0", "keras": "3.15.1"},
-            ("train-cpu", "train-gpu"),
-            ["tensorflow-cpu==2.21.* is not installed"],
-        ),
-    ],
-)
-def test_packages_that_are_missing_or_old_are_named(
-    installed: dict[str, str], extras: tuple[str, ...], problems: list[str]
-) -> None:
-    assert unmet_requirements(NEEDED, installed, extras) == problems
-
-
-@pytest.mark.parametrize(
-    ("version", "limit", "met"),
-    [
-        ("2.10", ">=2.9", True),
-        ("2.8.1", ">=2.9", False),
-        ("3.15.1", "==3.15.*", True),
-        ("3.16.0", "==3.15.*", False),
-        ("2.21.0", "==2.21.0", True),
-        ("2.0rc1", ">=2", True),
-        ("3.14", "<3.14", False),
-    ],
-)
-def test_versions_are_compared_as_numbers(version: str, limit: str, met: bool) -> None:
-    assert is_met(version, limit) is met
 
 
 # TensorFlow and GPUs

@@ -8,18 +8,15 @@ from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.command import gigabytes
 from vaehpc.machine.served import unusable
 from vaehpc.schema.site import JobConfig
-from vaehpc.tasks.visit import (
+from vaehpc.study.packages import (
     ANALYSIS_EXTRAS,
-    LOCKS,
-    DataReport,
-    MachineReport,
-    TensorflowReport,
+    install_line,
     installed_versions,
     released,
     requirements,
     unmet_requirements,
-    why_no_gpu,
 )
+from vaehpc.tasks.visit import DataReport, MachineReport, TensorflowReport, why_no_gpu
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -37,7 +34,7 @@ def python_findings(machine: MachineReport, lock: str, where: str) -> list[Findi
         found += f", in the {machine.image.target} image {machine.image.digest}"
     findings = [right(f"Python {where}", found)]
     if machine.unmet:
-        remedy = f"{machine.executable} -m {LOCKS}/{lock}.txt"
+        remedy = install_line(machine.executable, lock)
         findings.append(wrong(f"packages {where}", "; ".join(machine.unmet), remedy))
     else:
         findings.append(right(f"packages {where}", "all that vaehpc asks for"))
@@ -51,7 +48,7 @@ def analysis_findings(machine: MachineReport) -> list[Finding]:
     """What statistics and report need, where everything runs on one machine."""
     unmet = unmet_requirements(requirements(), installed_versions(), ANALYSIS_EXTRAS)
     if unmet:
-        return [wrong("analysis here", "; ".join(unmet), f"{machine.executable} -m {LOCKS}/analysis.txt")]
+        return [wrong("analysis here", "; ".join(unmet), install_line(machine.executable, "analysis"))]
     return [right("analysis here", "all that statistics and report ask for")]
 
 
@@ -103,7 +100,7 @@ def tensorflow_findings(machine: MachineReport, gpus: int, where: str) -> list[F
     if report.version is None:
         said = report.error or "it said nothing"
         lock = "train-gpu" if gpus else "train-cpu"
-        remedy = f"{machine.executable} -m {LOCKS}/{lock}.txt"
+        remedy = install_line(machine.executable, lock)
         return [wrong(f"TensorFlow {where}", f"cannot be used: {said}", remedy)]
     name = f"TensorFlow {where}"
     if report.error is not None:

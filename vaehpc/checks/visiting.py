@@ -25,8 +25,9 @@ from vaehpc.slurm.containers import environment_lines
 from vaehpc.slurm.sbatch import Array, SlurmArray
 from vaehpc.study.attempts import tail
 from vaehpc.study.files import StudyDir, read_model, write_model, write_text
+from vaehpc.study.packages import ANALYSIS_EXTRAS, TRAIN_EXTRAS
 from vaehpc.study.sites import Site, job_config
-from vaehpc.tasks.visit import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, VisitDir, VisitReport, VisitRequest
+from vaehpc.tasks.visit import MachineReport, VisitDir, VisitReport, VisitRequest
 
 VISITED = ("train", "statistics")
 """Stages at whose place a visit runs, and whose script is shown to sbatch before."""

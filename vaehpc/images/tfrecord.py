@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from vaehpc.command import UserError
+from vaehpc.command import UserError, silenced
 from vaehpc.study.files import written_aside
+
+with silenced():  # it greets whatever TF_CPP_MIN_LOG_LEVEL says
+    import tensorflow as tf
 
 # A TFRecord is: length (8 bytes), CRC32C of the length (4), the record, CRC32C of the record (4).
 _BYTES_BEFORE_RECORD = 12

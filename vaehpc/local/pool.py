@@ -16,12 +16,13 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from vaehpc.command import HOPELESS, DiskFullError, HopelessError, UserError
+from vaehpc.command import HOPELESS, DiskFullError, HopelessError, TaskFailedError, UserError, silenced
 from vaehpc.local.sharing import multi_process_service, runs_at_once
 from vaehpc.local.starting import added, started
 from vaehpc.machine.hardware import NEEDED_GPUS, gpu_uuid, seen_by_task, visible_gpus
 from vaehpc.machine.processes import available_memory, processors
 from vaehpc.schema.site import JobConfig
+from vaehpc.study.attempts import frames_kept
 from vaehpc.study.sites import gpus_here
 
 POLL_SECONDS = 0.2
@@ -71,11 +72,20 @@ def local_slots(job: JobConfig, per_gpu: int = 1) -> list[Slot]:
 
 
 def run_debug(tasks: Sequence[Task], on_change: OnChange) -> None:
-    """Run tasks one after the other in this process. A task that fails leaves its log and does not stop the others."""
+    """Run tasks one after the other in this process, up to the first one that raises.
+
+    Raises:
+        TaskFailedError: its cause is what the task raised, with its frames and their variables.
+    """
     for task in tasks:
         on_change([task])
-        with contextlib.suppress(Exception):  # recorded in the attempt's log; results are judged by their files
-            task()
+        try:
+            with silenced():  # TensorFlow greets when it is imported, before the task has a log
+                importlib.import_module(task.entry_point.partition(":")[0])
+            with frames_kept():
+                task()
+        except Exception as error:
+            raise TaskFailedError(f"{task.directory} failed in {task.entry_point}; debug stops here") from error
 
 
 def run_pool(

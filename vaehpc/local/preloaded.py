@@ -9,17 +9,12 @@ import importlib
 import os
 import signal
 
+from vaehpc.command import silenced
+
 ALL = "vaehpc.tasks.train vaehpc.tasks.statistics vaehpc.tasks.aggregate"
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where Slurm ends a job every process is told; this one outlives its own
-said = os.dup(1), os.dup(2)
-nowhere = os.open(os.devnull, os.O_WRONLY)
-os.dup2(nowhere, 1)
-os.dup2(nowhere, 2)
-for name in os.environ.get("VAEHPC_PRELOADED", ALL).split():
-    with contextlib.suppress(Exception):
-        importlib.import_module(name)
-os.dup2(said[0], 1)
-os.dup2(said[1], 2)
-for descriptor in (*said, nowhere):
-    os.close(descriptor)
+with silenced():
+    for name in os.environ.get("VAEHPC_PRELOADED", ALL).split():
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)

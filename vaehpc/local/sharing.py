@@ -16,7 +16,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
 
-from vaehpc.command import UserError
+from vaehpc.command import UserError, silenced
 from vaehpc.local.starting import added, fork_server
 from vaehpc.machine.hardware import gpu_name, seen_by_task
 from vaehpc.machine.variables import MPS_LOGS, MPS_PIPES
@@ -133,16 +133,17 @@ def _inherit(ready: Barrier) -> None:
 def _timed(run: RunConfig, seconds: float, study: StudyDir | None, environment: Mapping[str, str]) -> Timing:
     os.environ.update(environment)
     # Imported here, in a process of its own: what starts it does without TensorFlow.
-    from vaehpc.tasks.device import kept_programs
-    from vaehpc.tasks.timing import timed
+    with silenced():
+        from vaehpc.tasks.device import kept_programs
+        from vaehpc.tasks.timing import timed
 
-    assert _ready is not None
-    try:
-        with contextlib.nullcontext() if study is None else kept_programs(study):
-            return timed(run, seconds, _ready.wait)
-    except BaseException:
-        _ready.abort()
-        raise
+        assert _ready is not None
+        try:
+            with contextlib.nullcontext() if study is None else kept_programs(study):
+                return timed(run, seconds, _ready.wait)
+        except BaseException:
+            _ready.abort()
+            raise
 
 
 @contextlib.contextmanager

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +29,44 @@ def show_results(study: StudyDir, console: Console) -> int:
     for name in missing:
         _print_failure(name, summary.runs[name], console)
     say(console, f"Report: {study.report}")
+    say(console, f"Next: {next_line(study, summary)}", is_copied=True)
+    return 3 if missing else 0
+
+
+def next_line(study: StudyDir, summary: StudySummary) -> str:
+    """What to type after a study has ended: why runs are missing, what one did that left, or what more seeds show."""
+    path = study.path.relative_to(Path.cwd()) if study.path.is_relative_to(Path.cwd()) else study.path
+    left = [
+        name for name, run in summary.runs.items() if run.run_class in ("diverged", "nonfinite") or run.ever_diverged
+    ]
+    if any(run.missing_stage is not None for run in summary.runs.values()):
+        words = ["vaehpc.status", str(path), "--failures"]
+    elif left:
+        words = ["vaehpc.explain", str(path), "--run", left[0]]
+    else:
+        words = ["vaehpc.plan", "--study", str(path)]
+    return shlex.join([_python(), "-m", *words])
+
+
+def _python() -> str:
+    """This Python as the shell finds it."""
+    own = Path(sys.executable)
+    if (found := shutil.which("python")) is not None and Path(found).parent == own.parent:
+        return "python"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
+
+
+def print_results(study: StudyDir, _: Console) -> int:
+    """The same as JSON on the standard output; the exit code.
+
+    Raises:
+        UserError: the study has no summary.
+    """
+    summary = study.summary()
+    missing = [name for name, run in summary.runs.items() if run.missing_stage is not None]
+    arms = {name: arm.model_dump(mode="json") for name, arm in summary.arms.items()}
+    found = {"study": str(study.path), "provisional": summary.provisional, "arms": arms, "missing": missing}
+    print(json.dumps(found | {"report": str(study.report), "summary": str(study.summary_path)}, indent=2))
     return 3 if missing else 0
 
 

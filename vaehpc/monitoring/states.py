@@ -175,6 +175,9 @@ def working(run: RunFiles, stage: str, start: Start, known: RunState, sources: S
         state = replace(state, steps_per_second=rate, seconds_left=left)
         if left <= 0:
             state = replace(state, note=_joined(state.note, "writing its latents"))
+    if stage == "statistics" and (part := start.beat.get("part")):
+        of = f"{start.beat.get('part_number')} of {start.beat.get('num_parts')}"
+        state = replace(state, note=_joined(state.note, f"{part} ({of})"))
     if (silent := sources.now - start.last_seen) > SILENT_SECONDS and stage == "train":
         state = replace(state, kind="silent", note=_joined(state.note, f"no sign of life for {duration(silent)}"))
     return state

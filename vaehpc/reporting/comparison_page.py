@@ -15,7 +15,7 @@ from vaehpc.reporting.page import coloured, rendered
 from vaehpc.reporting.words import NO_VALUE, counted, enumeration, number
 from vaehpc.schema.config import ArmConfig, StudyConfig
 from vaehpc.schema.results import StudySummary, TrainedRecord
-from vaehpc.study.study import plan_differences
+from vaehpc.study.study import differing_values
 
 SECONDS_PER_HOUR = 3600
 
@@ -118,7 +118,7 @@ def what_differs(first: Compared, other: Compared) -> list[str]:
         )
     else:
         said.append(f"{of} have the same data.")
-    if rules := plan_differences(one.plan, two.plan):
+    if rules := differing_values(one.plan, two.plan):
         named = "; ".join(f"{key} {has} and {wants}" for key, (has, wants) in list(rules.items())[:8])
         more = f", and {len(rules) - 8} more" if len(rules) > 8 else ""
         said.append(
@@ -166,7 +166,7 @@ def verdict(first: Compared, other: Compared, arm: str, differing: Mapping[str, 
         what
         for what, differs in (
             ("data", one.data.sha256 != two.data.sha256),
-            ("analysis plan", bool(plan_differences(one.plan, two.plan))),
+            ("analysis plan", bool(differing_values(one.plan, two.plan))),
             ("code", one.provenance.code_version != two.provenance.code_version),
         )
         if differs

@@ -907,6 +907,13 @@ class Timing(Result):
     """Held by the process for itself; of a GPU's memory it tells nothing."""
 
 
+class Timings(Result):
+    """Arms that were timed for the studies of a folder, the newest of each kind."""
+
+    timings: dict[str, Timing]
+    """By what a step's time depends on: `vaehpc.local.forecast.kind_of`."""
+
+
 class Sharing(Result):
     """What was measured of several runs on one GPU."""
 

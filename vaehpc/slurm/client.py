@@ -114,8 +114,10 @@ def client(
     except OSError as error:  # one of the folders of PATH that may not be read hides that it is in none of them
         why = "is not on this machine" if shutil.which(command[0]) is None else f"does not start: {error.strerror}"
         raise SlurmError(f"{command[0]} {why}") from None
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer within {seconds:g} s") from None
+    except subprocess.TimeoutExpired as silent:
+        said = (silent.stderr or b"").decode(errors="replace").strip()  # bytes, whatever was asked for
+        why = f": {said}" if said else ""
+        raise SlurmError(f"{command[0]} did not answer within {seconds:g} s{why}") from None
     if done.returncode:
         raise SlurmError(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
     return done.stdout

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from vaehpc import __version__
 from vaehpc.slurm.containers import TRAIN_STAGES, host_path, image_of, mount_points, python_command
+from vaehpc.study.packages import ANALYSIS_EXTRAS, TRAIN_EXTRAS, released
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site
-from vaehpc.tasks.visit import ANALYSIS_EXTRAS, TRAIN_EXTRAS, MachineReport, released
+from vaehpc.tasks.visit import MachineReport
 
 STAGES = ("train", "statistics")
 """One that needs the train image and one that needs the other."""

@@ -53,6 +53,7 @@ from vaehpc.slurm.client import (
 )
 from vaehpc.slurm.images import NO_ROCM, STAGES, ImageError, can_look, examined
 from vaehpc.study.files import DataDir, Event, StudyDir, write_model, write_text
+from vaehpc.study.packages import require_installed
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site, resolved
 from vaehpc.study.study import create_study
@@ -116,7 +117,7 @@ def queue_study(
         say(console, "nothing left to do")
         return show(study, console)
     result = study.report if config.replay is None else study.replay_page
-    say(console, f"Queued. See `{_status_line(study)}`; the result: {result}")
+    say(console, f"Queued. See `{_status_line(study)}`; the result: {result}", is_copied=True)
     return _waited(study, result, console, show) if wait else 0
 
 
@@ -174,6 +175,8 @@ def require_package(site: Site) -> str | None:
         return inside.digest if inside.target == "train" else None
     if site.slurm.python is not None:
         _require_python(site.slurm.python)
+    elif site.container.runtime == "none":
+        require_installed("train", "analysis")  # the nodes run this Python
     return None
 
 
@@ -412,7 +415,7 @@ def scripts_folder(study: StudyDir) -> Path:
 
 
 def write_scripts(study: StudyDir, config: StudyConfig, site: Site, folder: Path | None, console: Console) -> int:
-    """Show the batch scripts of all that is missing, to the letter; or leave them in a folder, with what submits them.
+    """Show a batch script of each stage, to the letter; or leave all of them in a folder, with what submits them.
 
     Returns:
         The exit code.
@@ -429,13 +432,16 @@ def write_scripts(study: StudyDir, config: StudyConfig, site: Site, folder: Path
     if folder is not None:
         require_empty(folder)
     else:
-        for batch in batches:
-            say(console, f"\n# {_in_words(batch)}\n{script(study, batch, site)}")
-        say(console, "Dry run: nothing was written.")
+        for stage in dict.fromkeys(batch.stage for batch in batches):
+            first, *others = [batch for batch in batches if batch.stage == stage]
+            say(console, f"\n# {_in_words(first)}\n{script(study, first, site)}", is_copied=True)
+            for other in others:
+                say(console, f"# {_in_words(other)}: a script like it")
+        say(console, "Dry run: nothing was written; --write FOLDER leaves all scripts there.")
         return 0
     create_study(study, config)
     write_batches(study, batches, site, folder)
     where = "" if own_image() is None else " on the host"
     line = f"sh {shlex.quote(str(folder.absolute() / 'submit.sh'))}"
-    say(console, f"{len(batches)} batch scripts. Submit them{where} with: {line}")
+    say(console, f"{len(batches)} batch scripts. Submit them{where} with: {line}", is_copied=True)
     return 0

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ class Attempt:
         if outcome == "failed" and error is not None:
             traceback.print_exception(error)
             # A tf.data iterator that is left for the interpreter's end waits there for its thread, which cannot end.
-            traceback.clear_frames(error.__traceback__)
+            if not _frames_are_kept.get():
+                traceback.clear_frames(error.__traceback__)
         elif error is not None:
             logging.getLogger(__name__).info("%s", error)
         ended = {"outcome": outcome, "error": None if error is None else neutral(str(error))}
@@ -142,6 +144,19 @@ class Attempt:
             self.beat(**self._state)
 
 
+_frames_are_kept = ContextVar("_frames_are_kept", default=False)
+
+
+@contextlib.contextmanager
+def frames_kept() -> Iterator[None]:
+    """What a task raises meanwhile keeps the variables of its frames, for a debugger; its catcher clears them."""
+    token = _frames_are_kept.set(True)
+    try:
+        yield
+    finally:
+        _frames_are_kept.reset(token)
+
+
 def all_attempts(run: RunDir) -> list[Attempt]:
     """Every start of a task on a run, oldest first."""
     found = [Attempt(run, path) for path in entries(run.attempts) if path.name.isdecimal()]
@@ -183,7 +198,7 @@ def write_record(path: Path, value: dict[str, Any]) -> None:
 NUMBERS = (
     SCHEMA,
     "time", "pid", "step", "num_steps", "epoch", "checkpoint_step", "start_step", "steps_per_second",
-    "reconstruction_loss", "radius_median", "peak_memory_gb", "cpu_seconds",
+    "reconstruction_loss", "radius_median", "peak_memory_gb", "cpu_seconds", "part_number", "num_parts",
 )  # fmt: skip
 """Keys of an attempt's records that are numbers; `provenance` is a table, `tensor_float_32` a bool, the rest text."""
 LARGEST_NUMBER, LARGEST_RADIUS = 1e15, 1e300

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import pydantic
 
 from vaehpc.command import UserError, nearest
-from vaehpc.machine.hardware import has_slurm, visible_gpus
+from vaehpc.machine.hardware import visible_gpus
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.site import (
     ContainerConfig,
@@ -83,27 +83,6 @@ def resolved(site: SiteConfig, *paths: Path | None, device: Device | None = None
         resources = given.model_dump(include=set(JobConfig.model_fields), exclude_none=True)
         jobs[name] = job_config(name).model_copy(update=resources | asked)
     return Site(site.environment, site.slurm, site.container, jobs, own, tuple(filter(None, paths)))
-
-
-def chosen_site(path: Path | None, asked: Literal["auto"] | Executor) -> tuple[SiteConfig, Executor]:
-    """Where jobs run, and how they get there.
-
-    Args:
-        path: of the site's file; None: the one that is shipped for the executor.
-        asked: auto stands for Slurm where a site's file is given or sbatch is there, else for this machine.
-
-    Raises:
-        UserError: the site's file is wrong, or is for another executor.
-    """
-    if path is not None:
-        site = read_site(path)
-        if site.executor == "local":
-            raise UserError(f"--site {path} is for this machine, where jobs/sites/local.toml holds: leave it out")
-        if asked not in ("auto", site.executor):
-            raise UserError(f"--site {path} is for executor {site.executor}, not for --executor {asked}")
-        return site, site.executor
-    executor: Executor = ("slurm" if has_slurm() else "local") if asked == "auto" else asked
-    return built_in_site("slurm" if executor == "slurm" else "local"), executor
 
 
 def job_config(name: str, device: Device | None = None) -> JobConfig:

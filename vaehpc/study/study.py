@@ -9,7 +9,7 @@ from typing import Any
 
 from vaehpc.command import UserError, nearest
 from vaehpc.schema.config import ArmConfig, DataConfig, Precision, RunConfig, StudyConfig, run_name
-from vaehpc.schema.frozen import STORED
+from vaehpc.schema.frozen import STORED, Frozen
 from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
 from vaehpc.study.presets import analysis_plan, plan_text
@@ -21,17 +21,21 @@ BYTES_OF_STEP = 470
 """In recorder/steps.arrow, of a VAE."""
 
 
-def found_study(asked: Path) -> StudyDir:
-    """The study in this folder, or of this name under 'runs'.
+def found_study(asked: Path | None) -> StudyDir:
+    """The study in this folder, or of this name under 'runs'; None: the only one there.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is not said which.
     """
+    present = sorted(path.parent.name for path in Path("runs").glob("*/study.json"))
+    under = f"Studies under runs: {', '.join(present)}" if present else "There is no study under runs"
+    if asked is None:
+        if len(present) != 1:
+            raise UserError(f"say which study, by its folder or name. {under}.")
+        asked = Path(present[0])
     for path in (asked, Path("runs") / asked):
         if (study := StudyDir(path)).config_path.exists():
             return study
-    present = sorted(path.parent.name for path in Path("runs").glob("*/study.json"))
-    under = f"Studies under runs: {', '.join(present)}" if present else "There is no study under runs"
     raise UserError(
         f"'{asked}' is neither a study's folder nor a name under runs{nearest(asked.name, present)}. {under}."
     )
@@ -148,9 +152,9 @@ def widened(existing: StudyConfig, asked: StudyConfig) -> StudyConfig:
     )
 
 
-def plan_differences(plan: PlanConfig, other: PlanConfig) -> dict[str, tuple[Any, Any]]:
-    """The values in which two plans differ, as 'probe.every_steps' -> (of the first, of the other)."""
-    found, others = _flat(plan.model_dump()), _flat(other.model_dump())
+def differing_values(settings: Frozen, other: Frozen) -> dict[str, tuple[Any, Any]]:
+    """What differs in two plans or in two settings: 'probe.every_steps' -> (of the first, of the other)."""
+    found, others = _flat(settings.model_dump()), _flat(other.model_dump())
     return {key: (value, others[key]) for key, value in found.items() if value != others[key]}
 
 

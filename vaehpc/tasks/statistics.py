@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,10 @@ SMALLEST_SPREAD = 1e-15
 """Beyond these, squared distances of float32 points overflow or vanish."""
 MIN_IMAGES = 4
 """Fewer have no t-SNE."""
+Part = Literal["radii", "axes", "neighbours", "clusters", "attributes", "t-SNE"]
+PARTS: tuple[Part, ...] = get_args(Part)
+OnPart = Callable[[Part], None]
+"""Called when a part begins."""
 
 
 def run(directory: str) -> None:
@@ -65,7 +69,11 @@ def _measure(config: RunConfig, attempt: Attempt) -> None:
     log_var = None if config.arm.vae is None else load_latents(run_dir.log_var, config, trained)
     attributes, heads = load_attributes(config), load_heads(run_dir, config, trained)
     met_nonfinite = trained.nonfinite_step is not None
-    statistics, arrays = latent_statistics(config, mu, log_var, z, attributes, heads, met_nonfinite)
+
+    def on_part(name: Part) -> None:
+        attempt.beat(part=name, part_number=1 + PARTS.index(name), num_parts=len(PARTS))
+
+    statistics, arrays = latent_statistics(config, mu, log_var, z, attributes, heads, met_nonfinite, on_part)
     folder = attempt.path / run_dir.statistics_arrays.name
     folder.mkdir()
     for name, array in arrays.items():
@@ -150,6 +158,7 @@ def latent_statistics(
     attributes: Mapping[str, Bool] | None,
     heads: dict[Head, HeadNorms] | None,
     met_nonfinite: bool = False,
+    on_part: OnPart = lambda _: None,
 ) -> tuple[LatentStatistics, dict[str, npt.NDArray[Any]]]:
     """Statistics of latents (num_images, z_dim), and their arrays by name. An AE has no log_var, and z is mu.
 
@@ -157,6 +166,7 @@ def latent_statistics(
     its own page shows: no end of it is compared with that of another run.
     """
     plan = config.plan
+    on_part("radii")
     radius_mu, radius_z = radii(mu), radii(z)
     components = num_nonfinite([mu] if log_var is None else [mu, log_var, z])
     is_compared = not (met_nonfinite or components)
@@ -188,7 +198,7 @@ def latent_statistics(
     points = mu if len(measurable) == len(mu) else mu[measurable]
     of_points = attributes and {name: values[measurable] for name, values in attributes.items()}
     with threadpool_limits(1, user_api="blas"):  # its threads would wait for each other wherever a processor is busy
-        of_cloud, cloud_arrays = cloud_statistics(config, points, of_points, num_threads(), is_compared)
+        of_cloud, cloud_arrays = cloud_statistics(config, points, of_points, num_threads(), is_compared, on_part)
     for name in cloud_arrays:
         if name.endswith("_images"):
             cloud_arrays[name] = measurable[cloud_arrays[name]]
@@ -201,21 +211,27 @@ def cloud_statistics(
     attributes: Mapping[str, Bool] | None,
     threads: int,
     is_compared: bool = True,
+    on_part: OnPart = lambda _: None,
 ) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """The fields of LatentStatistics that tell how finite points (num_images, z_dim) lie, and their arrays by name.
 
     Of a run that is not compared with others the Gaussian ones alone: the others take long.
     """
+    on_part("axes")
     mean, covariance = mean_and_covariance(points)
     normal = fitted_normal(mean, covariance)
     gaussian, gaussian_arrays = latents.gaussian_statistics(points, normal, covariance, config)
     logger.info("%s: participation ratio %.1f", config.name, gaussian.participation_ratio)
     if not is_compared:
         return {"gaussian": gaussian}, dict(gaussian_arrays)
+    on_part("neighbours")
     dimension = latents.dimension_statistics(points, normal, config)
+    on_part("clusters")
     inertia = latents.clusters(points, normal, config)
     logger.info("%s: inertia over %d numbers of clusters", config.name, len(inertia.num_clusters))
+    on_part("attributes")
     probes = None if attributes is None else latents.probes(points, attributes, config)
+    on_part("t-SNE")
     tsne, tsne_arrays = latents.embeddings(points, normal, config, threads)
     fields = {"gaussian": gaussian, "dimension": dimension, "inertia": inertia, "probes": probes, "tsne": tsne}
     return fields, {**gaussian_arrays, **tsne_arrays}

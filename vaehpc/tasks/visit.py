@@ -5,7 +5,6 @@ Reads request.json, writes result.json last. TensorFlow is asked in a process of
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import locale
 import os
@@ -16,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from vaehpc.command import UserError
@@ -27,11 +26,9 @@ from vaehpc.schema.config import ImageRecord
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.results import Manifest
 from vaehpc.study.files import DataDir, read_model, sha256_of_file, write_model, write_text
+from vaehpc.study.packages import install_line, installed_versions, requirements, unmet_requirements
 from vaehpc.study.provenance import own_image, provenance
 
-TRAIN_EXTRAS = ("train-gpu", "train-cpu")
-ANALYSIS_EXTRAS = ("analysis",)
-LOCKS = "pip install --require-hashes -r containers/locks"
 IMPORT_SECONDS = 600.0
 """A first import of TensorFlow from a busy shared folder takes minutes."""
 SMI_SECONDS = 30.0
@@ -195,79 +192,6 @@ def host_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-# Packages
-
-
-def requirements() -> list[str]:
-    """What this package needs: 'numpy>=2.1', 'scipy>=1.15; extra == "analysis"'; nothing where it is not installed."""
-    try:
-        return importlib.metadata.requires("vaehpc") or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-
-
-def installed_versions() -> dict[str, str]:
-    """Version of each package that this Python finds first."""
-    versions: dict[str, str] = {}
-    for found in importlib.metadata.distributions():
-        versions.setdefault(_normal(found.name), found.version)
-    return versions
-
-
-def unmet_requirements(needed: Iterable[str], installed: Mapping[str, str], extras: Iterable[str]) -> list[str]:
-    """What is missing or of another version; of several extras, that of the one which lacks least."""
-    needed = list(needed)
-    always = _unmet(needed, installed, None)
-    of_extras = [_unmet(needed, installed, extra) for extra in extras]
-    return always + min(of_extras, key=len, default=[])
-
-
-def _unmet(needed: Iterable[str], installed: Mapping[str, str], extra: str | None) -> list[str]:
-    problems = []
-    for requirement in needed:
-        specification, _, marker = requirement.partition(";")
-        found_extra = re.search(r"extra == ['\"]([^'\"]+)", marker)
-        if (found_extra[1] if found_extra else None) != extra:
-            continue
-        name, limits = _name_and_limits(specification)
-        version = installed.get(_normal(name))
-        if version is None:
-            problems.append(f"{specification.strip()} is not installed")
-        elif not all(is_met(version, limit) for limit in limits):
-            problems.append(f"{specification.strip()} is needed, {version} is installed")
-    return problems
-
-
-def _name_and_limits(specification: str) -> tuple[str, list[str]]:
-    parts = re.fullmatch(r"\s*([\w.-]+)(?:\[[^]]*])?\s*(.*?)\s*", specification)
-    assert parts is not None
-    return parts[1], [limit.strip() for limit in parts[2].split(",") if limit]
-
-
-def released(code_version: str) -> str:
-    """'0.1.0' of '0.1.0+g1a2b3c4'."""
-    return code_version.partition("+")[0]
-
-
-def is_met(version: str, limit: str) -> bool:
-    """Whether '2.4.6' is within '>=2.1', '<3', '==2.21.*' or '==2.21.0'."""
-    parts = re.fullmatch(r"(>=|<|==)([\d.]+?)(\.\*)?", limit)
-    assert parts is not None, limit
-    found, asked = _numbers(version), _numbers(parts[2])
-    if parts[1] == "==":
-        return found[: len(asked)] == asked if parts[3] else found == asked
-    return found >= asked if parts[1] == ">=" else found < asked
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    leading = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, leading[0].split("."))) if leading else ()
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 # The machine
 
 
@@ -334,7 +258,7 @@ def why_no_gpu(
         executable: the Python that has them.
         visible: CUDA_VISIBLE_DEVICES.
     """
-    install = f"{executable} -m {LOCKS}/train-gpu.txt"
+    install = install_line(executable, "train-gpu")
     if "tensorflow" not in packages and "tensorflow-cpu" in packages:
         return "tensorflow-cpu is installed, which never uses one", f"in place of tensorflow-cpu: {install}"
     if visible is not None and not named_gpus(visible):
