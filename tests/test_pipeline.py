@@ -123,7 +123,7 @@ def test_run_directory_is_the_one_of_the_readme(finished: StudyDir) -> None:
         "ro-crate-metadata.json",
     }
     assert any(name.endswith(".svg") for name in relative_files(finished.figures))
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parent.parent / "vaehpc/README.md").read_text()
     described = {"trained.json", "statistics.json", "run.json", "history.jsonl", "recorder/", "latents/", "attempts/"}
     assert [name for name in described | of_study if name not in readme] == []
 

@@ -1,7 +1,8 @@
-"""The README's commands are ones that the programs take, and its pictures and links exist."""
+"""The commands of README and of its pages are ones that the programs take, and their pictures and links exist."""
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,13 @@ import tyro
 from vaehpc import __version__, doctor, explain, plan, prepare, report, status
 from vaehpc.launch import Launch, parsed
 from vaehpc.replay import Replay
+from vaehpc.study.packages import ANALYSIS_EXTRAS, TRAIN_EXTRAS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    name: (ROOT / name).read_text()
+    for name in ("README.md", "analysis/tutorial.md", "vaehpc/README.md", "jobs/README.md")
+}
 OTHERS = {
     "vaehpc.prepare": prepare.Arguments,
     "vaehpc.replay": Replay,
@@ -22,13 +27,14 @@ OTHERS = {
     "vaehpc.doctor": doctor.Doctor,
     "vaehpc.plan": plan.Arguments,
 }
-COMMANDS = sorted(set(re.findall(r"python -m vaehpc\.\w+[^`\n]*", README)))
+COMMANDS = sorted({found for page in PAGES.values() for found in re.findall(r"python -m vaehpc\.[a-z]+[^`\n>]*", page)})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")  # no Slurm, whatever this machine has
+    (tmp_path / "site.toml").write_text("executor = 'slurm'\n")
     _, _, module, *arguments = shlex.split(command)
     if module == "vaehpc.launch":
         assert isinstance(parsed(arguments), Launch)
@@ -37,20 +43,46 @@ def test_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_commands_were_found() -> None:
-    assert len(COMMANDS) >= 5
+    assert len(COMMANDS) >= 15
+
+
+def test_lines_for_this_machine_say_so() -> None:
+    launches = [command for command in COMMANDS if "vaehpc.launch" in command]
+    assert [line for line in launches if not re.search("--executor local|--site|--dry-run", line)] == []
+
+
+def test_completion_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "`vaehpc launch --tyro-print-completion bash`" in PAGES["vaehpc/README.md"]
+    with pytest.raises(SystemExit):
+        parsed(["--tyro-print-completion", "bash"])
+    assert "--dry-run" in capsys.readouterr().out
 
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    asked = set(re.findall(r"^make ([a-z-]+)$", README, re.M)) | set(re.findall(r"`make ([a-z-]+)`", README))
+    pages = "\n".join(PAGES.values())
+    asked = set(re.findall(r"^make ([a-z-]+)$", pages, re.M)) | set(re.findall(r"`make ([a-z-]+)`", pages))
     assert {"demo", "test", "lint", "check-long"} <= asked
     assert [target for target in asked if not re.search(rf"^{target}:", makefile, re.M)] == []
 
 
-def test_links_and_pictures_exist() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_exist(page: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", PAGES[page])
     assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+    assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
+
+
+def test_extras_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {
+        extra
+        for page in PAGES.values()
+        for extras in re.findall(r"vaehpc\[([^]]+)]", page)
+        for extra in extras.split(",")
+    }
+    assert named == {*TRAIN_EXTRAS, *ANALYSIS_EXTRAS}
+    assert named <= set(project)
 
 
 def test_changelog_and_citation_are_of_this_version() -> None:

@@ -14,7 +14,6 @@ REPOSITORY = Path(__file__).parents[2]
 
 def test_lines_for_a_cluster(cluster: Cluster, faces: DataConfig) -> None:
     folder = cluster.new_folder()
-    shutil.copytree(REPOSITORY / "jobs", folder / "jobs")
     shutil.copytree(faces.path, folder / "data/celeba-96")
     for path in folder.rglob("*"):
         shutil.chown(path, users.USER, users.USER)

@@ -111,9 +111,9 @@ def test_arms_follow_the_study_in_all_other_settings() -> None:
     assert arm.train == settings.train.model_copy(update={"precision": "mixed_bfloat16"})
 
 
-def test_every_arm_is_in_the_readme() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    section = readme.partition("### Arms")[2].partition("\n## ")[0]
+def test_every_arm_is_in_the_reference() -> None:
+    reference = (Path(__file__).parents[2] / "vaehpc/README.md").read_text()
+    section = reference.partition("## Arms")[2].partition("\n## ")[0]
     first, last = section.index("`vae-he`"), section.index("`vae-z512`")
     named = set(re.findall(r"`([a-z0-9-]+)`", section))
     assert [name for name in ARMS if name not in named and f"vae-{name.removeprefix('ae-')}" not in OWN_AE] == []
