@@ -182,7 +182,7 @@ def test_an_image_is_asked_for_what_it_is_for(
     monkeypatch.setattr(doctor, "machine_report", recorded)
     code = doctor.main(["--here", *arguments])
     output = capsys.readouterr().out
-    assert asked == [(extras, (), {"tensorflow": tensorflow})]
+    assert asked == [(extras, ("CUDA_VISIBLE_DEVICES",), {"tensorflow": tensorflow})]
     if lock is None:
         assert (code, MachineReport.model_validate_json(output)) == (0, report)
         return

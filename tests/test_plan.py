@@ -85,13 +85,13 @@ def test_looks_have_boundaries(capsys):
         (["--seeds", "0"], "1 to 1,000 seeds"),
         (["--seeds", "4", "--looks", "9"], "--looks 9"),
         (["--seeds", "900", "--looks", "3"], "boundaries are worked out for 3 to 200 seeds"),
-        (["--arms", "0"], "at least 1 arm"),
+        (["--arms", "0"], "--arms 0: a study has 1 to 10,000 arms"),
         (["--rate", "0.2", "--versus", "0.199"], "even 1,000 seeds per arm do not find"),
         (["--study", "nowhere"], "neither a study's folder nor a name"),
         (["--json", "--looks", "2"], "leave out --looks and --measure"),
         (["--measure", "demo"], "--measure demo: it trains for a short time, on the data of --data DIR"),
         (["--measure", "demo", "--data", "nowhere"], "vaehpc.prepare"),
-        (["--measure", "demo", "--data", "d", "--measure-seconds", "0"], "--measure-seconds 0: a positive number"),
+        (["--measure", "demo", "--data", "d", "--measure-seconds", "0"], "--measure-seconds 0: more than 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message, capsys, tmp_path, monkeypatch):

@@ -167,7 +167,7 @@ def _require_sensible(asked: Arguments, rate: float, versus: float, wanted: floa
     if asked.measure is not None and asked.data is None:
         raise UserError(f"--measure {asked.measure}: it trains for a short time, on the data of --data DIR; give one")
     if not 0 < asked.measure_seconds <= MOST_SECONDS:
-        raise UserError(f"--measure-seconds {asked.measure_seconds:g}: up to {MOST_SECONDS:g} are possible, such as 30")
+        raise UserError(f"--measure-seconds {asked.measure_seconds:g}: more than 0, {MOST_SECONDS:g} at most")
     if not 1 <= asked.arms <= MOST_ARMS:
         raise UserError(f"--arms {asked.arms}: a study has 1 to {MOST_ARMS:,} arms")
     if asked.json and (asked.looks > 1 or asked.measure is not None):

@@ -13,6 +13,7 @@ from tests import plant
 from tests.examples import run_config
 from vaehpc.local import sharing
 from vaehpc.local.sharing import measured_sharing, multi_process_service, runs_at_once, timed_together
+from vaehpc.machine.variables import MPS_PIPES
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Timing
 
@@ -112,28 +113,28 @@ def mps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / sharing.MPS).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("MPS_ASKED", str(tmp_path / "asked"))
-    monkeypatch.delenv(sharing.PIPES, raising=False)
+    monkeypatch.delenv(MPS_PIPES, raising=False)
     return tmp_path / "asked"
 
 
 def test_the_service_lives_as_long_as_the_runs(mps: Path) -> None:
     with multi_process_service(["GPU-8f", "MIG-7a"]):
-        pipes = Path(os.environ[sharing.PIPES])
+        pipes = Path(os.environ[MPS_PIPES])
         assert (pipes / "control").read_text() == "GPU-8f,MIG-7a\n"  # by names that clients have for them, too
         assert not mps.exists()
     assert mps.read_text() == "quit\n"
-    assert sharing.PIPES not in os.environ
+    assert MPS_PIPES not in os.environ
     assert not pipes.exists()
 
 
 def test_without_the_service_runs_take_turns(mps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with multi_process_service(["2"]):
-        assert sharing.PIPES not in os.environ  # its daemon would number the GPU anew, and no run would see one
+        assert MPS_PIPES not in os.environ  # its daemon would number the GPU anew, and no run would see one
     monkeypatch.setenv("MPS_STATUS", "1")
     with multi_process_service(["GPU-8f"]):
-        assert sharing.PIPES not in os.environ  # what does not listen would stop every run
+        assert MPS_PIPES not in os.environ  # what does not listen would stop every run
     assert not mps.exists()
-    monkeypatch.setenv(sharing.PIPES, "/the/clusters/own")
+    monkeypatch.setenv(MPS_PIPES, "/the/clusters/own")
     with multi_process_service(["2"]):
-        assert os.environ[sharing.PIPES] == "/the/clusters/own"
+        assert os.environ[MPS_PIPES] == "/the/clusters/own"
     assert not mps.exists()

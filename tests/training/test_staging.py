@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from vaehpc.command import UserError
+from vaehpc.machine.variables import SCRATCH
 from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Shard
 from vaehpc.study.files import DataDir
@@ -38,7 +39,7 @@ def stage(faces: DataConfig) -> Path:
 def test_without_a_scratch_folder_the_data_are_read_where_they_are(
     faces: DataConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in staging.SCRATCH_VARIABLES:
+    for name in SCRATCH:
         monkeypatch.delenv(name, raising=False)
     assert stage(faces) == Path(faces.path)
 
