@@ -29,7 +29,7 @@ def study(tmp_path_factory):
 @pytest.fixture(params=["pandas", "arrow"])
 def kind(request, monkeypatch):
     if request.param == "pandas":
-        pytest.importorskip("pandas")
+        pytest.importorskip("pandas", reason="pandas comes with statsmodels, which `make lint` installs")
     else:
         monkeypatch.setattr(tables, "find_spec", lambda _: None)
     return request.param
