@@ -10,8 +10,9 @@ needs = @command -v $(1) >/dev/null || { echo "make $@ needs $(1): $(2)"; exit 2
 
 .PHONY: demo test test-slow test-slurm test-images test-all untest lint bench image check-long locks
 
+# Its environment has the TensorFlow for processors alone, whatever the machine has.
 demo: .venv/ready
-	$(BIN)/vaehpc launch --preset demo --executor local
+	$(BIN)/vaehpc launch --preset demo --executor local --device cpu
 
 # File by file, because the tests of a file share what it has made.
 test: .venv/ready

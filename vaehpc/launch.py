@@ -35,7 +35,7 @@ from vaehpc.command import (
 from vaehpc.local.forecast import expectation
 from vaehpc.local.pool import local_slots
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
-from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm, visible_gpus
+from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gpu_name, has_slurm
 from vaehpc.machine.served import unserved_machine
 from vaehpc.monitoring.live import LivePage
 from vaehpc.monitoring.shown import show_results
@@ -307,8 +307,6 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     say(console, f"Preset {asked.preset} on {source}, {where}; precision {said}.")
     if executor == "slurm":
         require_served(resolved(site, device=asked.device))
-    elif asked.device is None and visible_gpus() and not on_gpus:
-        say(console, "The GPUs here are left alone: tensorflow-cpu is installed, which never uses one.")
     elif on_gpus and (problem := unserved_machine()) is not None:
         raise UserError(problem)
     seeds = asked_seeds(asked.seeds or [str(preset.num_seeds)], "--seeds")
