@@ -107,7 +107,8 @@ def kept_programs(study: StudyDir) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        if folder.name in str(error):  # a program is damaged: the next start compiles it anew
+        # A program is damaged, which TensorFlow says with or without its name: the next start compiles it anew.
+        if folder.name in str(error) or isinstance(error, (tf.errors.OutOfRangeError, tf.errors.DataLossError)):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
