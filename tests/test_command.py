@@ -25,8 +25,8 @@ from vaehpc.command import exit_code
 def work():
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(120,))
     child.start()
-    print(child.pid, flush=True)
     try:
+        print(child.pid, flush=True)
         time.sleep(120)
     finally:
         print("ending", flush=True)

@@ -24,7 +24,8 @@ def unpacked(release: str, folder: Path, here: bool = False) -> StudyDir:
     """
     (folder / "runs").mkdir()
     with tarfile.open(ARCHIVES[release]) as archive:
-        archive.extractall(folder, filter="data")
+        # Python 3.11.3 and older know no filter; later ones warn without.
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (folder / "old").rename(folder / "runs" / "old")
     study = StudyDir(folder / "runs" / "old")
     for path in study.path.rglob("*"):
