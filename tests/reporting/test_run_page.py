@@ -8,8 +8,8 @@ import pytest
 from page import Page, no_requests
 
 from tests import plant
-from vaehpc.reporting import words
-from vaehpc.reporting.run_page import SAMPLE_IMAGES, run_page
+from vaehpc.reporting import figures, words
+from vaehpc.reporting.run_page import SAMPLE_IMAGES, draw, run_page
 from vaehpc.schema.results import (
     ATTRIBUTES,
     AttributeProbe,
@@ -22,6 +22,7 @@ from vaehpc.schema.results import (
     Spread,
     TsneResult,
 )
+from vaehpc.stats.radius import ratio_histogram
 from vaehpc.stats.summary import summarise_run
 from vaehpc.study.files import RunDir, StudyDir, write_model
 from vaehpc.tasks import pages
@@ -90,6 +91,7 @@ def write_arrays(run_dir: RunDir) -> None:
     rng = np.random.default_rng(0)
     run_dir.statistics_arrays.mkdir()
     arrays = {
+        "radius_mu": np.linspace(30, 60, 50, dtype=np.float32),
         "principal_variances": np.array([4.0, 1.0, 0.5]),
         "mahalanobis_qq": np.sort(rng.chisquare(3, (2, 50)), axis=1),
         f"tsne_{NUM_POINTS}_images": np.arange(NUM_POINTS),
@@ -132,6 +134,15 @@ def test_attributes_stand_in_the_order_of_their_probes(measured):
     assert next(iter(table.items())) == ("Smiling", ["0.9000", "0.8000", "50 %"])
     assert list(table.items())[-1] == ("Bald", [words.NO_VALUE, words.NO_VALUE, "0 %"])
     assert "with the attribute Smiling" in page.text
+
+
+def test_radii_beyond_the_articles_bins_are_drawn_as_a_curve(measured, monkeypatch):
+    study, summary = measured
+    run_dir, drawn, seen = study.run("vae-tiny-seed000"), figures.radius_curves, []
+    monkeypatch.setattr(figures, "radius_curves", lambda arms, of_article: seen.append(arms) or drawn(arms, of_article))
+    draw(read_material(run_dir, run_dir.config(), summary, None))
+    (arms,) = seen
+    assert arms["run"][0].ratio_counts == ratio_histogram(np.linspace(30, 60, 50, dtype=np.float32))
 
 
 def test_every_figure_has_words_and_its_data(measured):

@@ -18,6 +18,7 @@ from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import AttributeProbe, EpochRecord, LatentStatistics, RunSummary, TrainedRecord
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.quantities import best_probe
+from vaehpc.stats.radius import ratio_histogram
 
 SAMPLE_IMAGES = {
     "reconstructions.png": "training images above, reconstructions below",
@@ -126,7 +127,13 @@ def _of_the_study(run: RunMaterial, statistics: LatentStatistics) -> dict[str, D
     """Figures that the study's report has of every run, of this one alone."""
     assert run.summary.run_class is not None
     alone = EndedRun(
-        run.config.name, run.summary.run_class, run.summary, statistics, run.history, run.config.steps_per_epoch
+        name=run.config.name,
+        run_class=run.summary.run_class,
+        summary=run.summary,
+        statistics=statistics,
+        history=run.history,
+        steps_per_epoch=run.config.steps_per_epoch,
+        ratio_counts=ratio_histogram(run.arrays["radius_mu"]) if "radius_mu" in run.arrays else None,
     )
     arms = {"run": [alone]}
     radius, state = statistics.radius_mu, words.state_shown(run.summary, run.trained)

@@ -32,7 +32,7 @@ LENGTH_OF_HEAD = 400
 """Characters of a page in which its fingerprint stands."""
 PAGES_PER_PROCESS = 4
 """Fewer take less time than the start of a process."""
-DRAWN = ("principal_variances", "mahalanobis_qq")
+DRAWN = ("radius_mu", "principal_variances", "mahalanobis_qq")
 """Arrays of statistics/ that a page draws, beside the t-SNE maps."""
 
 
