@@ -60,6 +60,18 @@ def test_a_second_interrupt_ends_a_command_at_once_and_quietly(hanging: subproce
     assert hanging.communicate() == ("", "\n")
 
 
+def test_output_that_nobody_reads_any_more_ends_a_command_quietly() -> None:
+    work = "lambda: sum(print(number) or 0 for number in range(10**6))"
+    code = f"import sys; from vaehpc.command import exit_code; sys.exit(exit_code({work}, 'interrupted'))"
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
+    assert command.stdout is not None
+    assert command.stdout.readline() == "0\n"
+    command.stdout.close()
+    assert command.stderr is not None
+    assert (command.stderr.read(), command.wait(60)) == ("", 141)
+    command.stderr.close()
+
+
 def test_a_failed_task_is_shown_and_looked_at(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

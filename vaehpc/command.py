@@ -84,6 +84,9 @@ def exit_code(work: Callable[[], int], interrupted: str) -> int:
             raise
         print(f'vaehpc: this Python lacks {error.name}: pip install "vaehpc[train-cpu,analysis]"', file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads the output, as `| head` does, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would say so at its end
+        return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:  # OSError: a folder that may not be written, a file where a folder should be
         known = explained(error, Path(error.filename or "")) if isinstance(error, OSError) else error
         print(f"vaehpc: {neutral(str(known))}", file=sys.stderr)
