@@ -16,11 +16,17 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_jobs_run_as_the_user_on_the_nodes_of_their_partition(cluster: Cluster) -> None:
-    show = "srun --partition={} {} bash -c 'echo $(id -un) $SLURMD_NODENAME GPUs: $CUDA_VISIBLE_DEVICES'"
-    assert cluster.user(show.format("cpu", "")).stdout == f"{users.USER} c1 GPUs:\n"
-    assert cluster.user(show.format("gpu", "--gres=gpu:1")).stdout == f"{users.USER} g1 GPUs: 0\n"
-    assert cluster.user(show.format("gpu-high", "--gpus-per-node=2")).stdout == f"{users.USER} g1 GPUs: 0,1\n"
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ("cpu --nodelist=c1", "c1 GPUs:"),
+        ("gpu --nodelist=g1 --gres=gpu:1", "g1 GPUs: 0"),
+        ("gpu-high --nodelist=g2 --gpus-per-node=2", "g2 GPUs: 0,1"),
+    ],
+)
+def test_jobs_run_as_the_user_on_the_nodes_of_their_partition(cluster: Cluster, options: str, seen: str) -> None:
+    show = "'echo $(id -un) $SLURMD_NODENAME GPUs: $CUDA_VISIBLE_DEVICES'"
+    assert cluster.user(f"srun --partition={options} bash -c {show}").stdout == f"{users.USER} {seen}\n"
 
 
 def test_the_users_python_has_the_packages_of_this_one(cluster: Cluster) -> None:
