@@ -321,6 +321,7 @@ def test_kill_9_of_the_launcher_then_the_same_line(finished: StudyDir, faces: Da
     assert results(study) == results(finished)
 
 
+@pytest.mark.slow
 def test_kill_9_of_a_task_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
     study = study_in(tmp_path)
     process = started_launcher(tmp_path, faces)

@@ -153,6 +153,7 @@ def test_a_forecast_adds_up(monkeypatch):
     assert lines[3] == f"{1.5 * (of_ae + of_vae):.1f} h on the 2 of this machine, {of_vae:.1f} h where all run at once"
 
 
+@pytest.mark.slow
 def test_an_arm_is_measured_on_this_machine(faces, monkeypatch, capfd):
     monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot("")])
     config = planned_study("m", "demo", faces, {"vae": arm_config("vae")}, range(2))

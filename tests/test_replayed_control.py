@@ -59,6 +59,7 @@ def jumps(result: ReplayResult, variant: Variant) -> tuple[int, int]:
     return found.num_events, found.num_compared
 
 
+@pytest.mark.slow
 def test_the_trigger_fires_at_the_spike(spiked: StudyDir) -> None:
     triggers = [first_trigger(spiked.run(f"{arm}-seed000")) for arm in ("control-gradient", "control-logvar")]
     assert [trigger.step for trigger in triggers] == [SPIKE_STEP, SPIKE_STEP]
@@ -66,6 +67,7 @@ def test_the_trigger_fires_at_the_spike(spiked: StudyDir) -> None:
     assert spiked.run("control-logvar-seed000").trained().nonfinite_step == SPIKE_STEP
 
 
+@pytest.mark.slow
 def test_what_left_its_band_first_is_told(spiked: StudyDir, capsys: pytest.CaptureFixture[str]) -> None:
     run = spiked.run("control-gradient-seed000")
     assert explain.main([str(spiked.path), "--run", run.name]) == 0
@@ -75,6 +77,7 @@ def test_what_left_its_band_first_is_told(spiked: StudyDir, capsys: pytest.Captu
     assert (run.explanation / "trigger-1.svg").exists()
 
 
+@pytest.mark.slow
 def test_a_fork_repeats_the_jump_to_the_bit_and_clipping_removes_it(spiked: StudyDir) -> None:
     result = replayed(spiked.run("control-gradient-seed000"), 6, "--variants", "identical", "clipped")
     assert result.repeats_source

@@ -489,6 +489,7 @@ def test_writes_its_files_and_the_same_ones_again(mixed):
     assert again == before
 
 
+@pytest.mark.slow
 def test_the_page_of_a_large_study_stays_small(tmp_path):
     """64 seeds of 4 arms. What a browser lays out is what takes its time: elements, and characters of paths."""
     classes = {name: ["regular"] * 60 + ["diverged"] * 4 for name in ("ae", "vae-tiny", "vae-eps5", "vae-eps0")}

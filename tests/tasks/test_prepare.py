@@ -286,6 +286,7 @@ def workers_of(parent: int) -> list[int]:
     return workers
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(celeba: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(celeba, out, num_workers=2, num_finished=random.randint(1, 40))

@@ -173,6 +173,7 @@ def kill_and_finish(run: RunDir, num_kills: int, moment: Callable[[], float]) ->
     train(run, 600)
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_changes_nothing(undisturbed: RunDir, interrupted: RunDir) -> None:
     kill_and_finish(interrupted, 2, lambda: random.uniform(0, 0.1))
     assert digests(interrupted) == digests(undisturbed)
@@ -263,6 +264,7 @@ def note_beats(path: str, seconds: float) -> None:
     Path(path, "beats").write_text(str(sorted(steps)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "steps"), [(0, "[1, 2, 3, 6]"), (1000, "[1, 3, 6]")])
 def test_short_blocks_share_a_heartbeat(faces: DataConfig, tmp_path: Path, seconds: float, steps: str) -> None:
     """Blocks end after 1, 2, 3 and 6 steps, epochs after 3 and 6."""

@@ -43,13 +43,9 @@ def test_beyond_the_limit_momentum_leaves_the_minimum_of_a_quadratic(beta_1: flo
     assert (abs(weight) > 1e6) == leaves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "train"),
-    [
-        pytest.param("ae", {}, marks=pytest.mark.slow),
-        ("vae", {"clipnorm": 1.0}),
-        pytest.param("vae", {"precision": "mixed_float16"}, marks=pytest.mark.slow),
-    ],
+    ("kind", "train"), [("ae", {}), ("vae", {"clipnorm": 1.0}), ("vae", {"precision": "mixed_float16"})]
 )
 def test_a_small_net_agrees_with_its_dense_hessian(kind: str, train: dict[str, object]) -> None:
     """The Hessian column by column, from a loss written down anew."""
