@@ -223,7 +223,7 @@ def tensorflow_report() -> TensorflowReport:
         return parsed_tensorflow("", "", f"it did not answer within {IMPORT_SECONDS:g} s")
     failure = None
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(" ")]
+        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith((" ", "Traceback"))]
         failure = "; ".join(said[-LAST_LINES:]) or f"it ended with {done.returncode}"
     return parsed_tensorflow(done.stdout, done.stderr, failure)
 
