@@ -25,6 +25,7 @@ from vaehpc.monitoring.causes import rounded_up
 from vaehpc.monitoring.live import is_live
 from vaehpc.monitoring.states import Looks, RunState, StudyState, read_study
 from vaehpc.stats.summary import summarise
+from vaehpc.study.attempts import write_record
 from vaehpc.study.files import BatchDir, RunDir, StudyDir, write_model
 from vaehpc.tasks.aggregate import read_reference
 
@@ -612,6 +613,15 @@ def test_the_table(planted: Planted, clients: Clients, capsys: pytest.CaptureFix
         "ae-seed000        done      node1    2/2",
         "vae-tiny-seed000  training  gpu3     0/2     0.01  812.4    16.25  10 min",
     ]
+
+
+def test_the_part_of_an_aggregate_that_runs(
+    planted: Planted, clients: Clients, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clients.answers("squeue", running("4713"))
+    plant.batch(planted.study, "aggregate-0001", [[""]], "4713")
+    write_record(planted.study.heartbeat("aggregate"), {"part": "tests", "part_number": 2, "num_parts": 4})
+    assert "aggregate: running (gpu3), tests (2 of 4)" in told(capsys, str(planted.study.path))[1]
 
 
 def test_a_program_is_told_the_same(planted: Planted, clients: Clients, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from tests.examples import AE, VAE, study_config
 from tests.plant import BEAT
 from vaehpc.local import progress
 from vaehpc.local.progress import StageView, expected, stage_view
+from vaehpc.study.attempts import write_record
 from vaehpc.study.files import RunDir
 
 
@@ -87,12 +88,13 @@ def test_without_a_terminal_a_line_for_each_run(runs: list[RunDir]) -> None:
     assert others[-1].startswith("train 3/3: ")
 
 
-def test_what_takes_a_known_time_has_a_bar() -> None:
+def test_what_takes_a_known_time_has_a_bar(tmp_path: Path) -> None:
     terminal, pipe = Console(file=io.StringIO(), force_terminal=True, width=80), Console(file=io.StringIO())
     for console in (terminal, pipe):
-        with expected("Training ae", 50, console):
+        write_record(tmp_path / "beat.json", {"part": "tests", "part_number": 2, "num_parts": 4})
+        with expected("Training ae", 50, console, tmp_path / "beat.json"):
             pass
-    assert "of about 50 s" in said_in(terminal)
+    assert "of about 50 s  tests (2 of 4)" in said_in(terminal)
     assert said_in(pipe) == "Training ae: about 50 s\n"
 
 

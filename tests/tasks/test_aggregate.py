@@ -19,6 +19,7 @@ from vaehpc.command import UserError
 from vaehpc.stats.quantities import QUANTITIES
 from vaehpc.stats.quantities import measure as of_quantities
 from vaehpc.stats.runs import MeasuredRun
+from vaehpc.study.attempts import part_of, read_json
 from vaehpc.study.files import RunDir, StudyDir, record_text, write_model
 from vaehpc.tasks import aggregate, statistics
 from vaehpc.tasks.probe import read_probe
@@ -648,6 +649,11 @@ def test_the_crate_describes_the_files_that_are_there(planted):
     report = entities["report.html"]
     assert int(report["contentSize"]) == planted.report.stat().st_size
     assert "diverged" in entities[f"{SEEDS['diverged']}/"]["description"]
+
+
+@pytest.mark.usefixtures("summary")
+def test_it_has_said_which_part_it_does(planted):
+    assert part_of(read_json(planted.heartbeat("aggregate"))) == "report (4 of 4)"
 
 
 def test_every_run_has_its_page(planted, summary):

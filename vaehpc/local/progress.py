@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic as now
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vaehpc.command import duration
-from vaehpc.study.attempts import all_attempts, read_json
+from vaehpc.study.attempts import all_attempts, part_of, read_json
 from vaehpc.study.files import RunDir
 
 PER_SECOND = 2
@@ -158,14 +159,22 @@ def stage_view(
 
 
 @contextmanager
-def expected(what: str, seconds: float, console: Console) -> Iterator[None]:
-    """A bar for something of which only is known about how long it takes; a line where there is no terminal."""
+def expected(what: str, seconds: float, console: Console, heartbeat: Path | None = None) -> Iterator[None]:
+    """A bar for something of which is known about how long it takes; a line where there is no terminal.
+
+    Args:
+        what: its name.
+        seconds: that it is expected to take.
+        console: where it is shown.
+        heartbeat: where it says which part of it is being done.
+    """
     since = now()
 
     def render() -> RenderableType:
         past = now() - since
         of = f" of about {duration(seconds)}" if past < seconds else ""
-        return _line(what, min(past / seconds, 1.0), f"{duration(past)}{of}", len(what))
+        part = part_of(read_json(heartbeat)) if heartbeat else None
+        return _line(what, min(past / seconds, 1.0), f"{duration(past)}{of}{f'  {part}' if part else ''}", len(what))
 
     if not console.is_terminal:
         console.print(f"{what}: about {duration(seconds)}", highlight=False, markup=False, soft_wrap=True)
@@ -183,9 +192,8 @@ def beat_of(run: RunDir) -> Beat | None:
     """The newest attempt's last sign of life; None before the first."""
     attempts = all_attempts(run)
     beat = read_json(attempts[-1].heartbeat_path) if attempts else {}
-    if (part := beat.get("part")) and (parts := beat.get("num_parts")):
-        number = beat.get("part_number", 1)
-        return Beat((number - 1) / parts, 0.0, None, {"part": f"{part} ({number} of {parts})"})
+    if (part := part_of(beat)) and (parts := beat.get("num_parts")):
+        return Beat((beat.get("part_number", 1) - 1) / parts, 0.0, None, {"part": part})
     if not beat.get("num_steps"):
         return None
     steps, step, rate = beat["num_steps"], beat.get("step", 0), beat.get("steps_per_second", 0.0)

@@ -144,7 +144,8 @@ def run_study_job(stage: str, study: StudyDir, result: Path, executor: str, cons
     before = result.stat().st_mtime_ns if result.exists() else None
     job = job_config(stage)
     task = Task(job.entry_point, str(study.path))
-    with expected(stage, REPORT_SECONDS + len(study.config().runs()) / 4, console):
+    study.heartbeat(stage).unlink(missing_ok=True)
+    with expected(stage, REPORT_SECONDS + len(study.config().runs()) / 4, console, study.heartbeat(stage)):
         _run_tasks([task], local_slots(job), study, executor, lambda _: None)
     if result.exists() and result.stat().st_mtime_ns != before:
         return True

@@ -35,6 +35,7 @@ from vaehpc.monitoring.records import (
 from vaehpc.reporting import words
 from vaehpc.schema.results import RunSummary
 from vaehpc.slurm.client import QueuedElement, SlurmError, accounted, nothing_goes_on, queued, release_lines
+from vaehpc.study.attempts import part_of, read_json
 from vaehpc.study.files import StudyDir
 
 SAID_LENGTH = 200
@@ -175,9 +176,8 @@ def working(run: RunFiles, stage: str, start: Start, known: RunState, sources: S
         state = replace(state, steps_per_second=rate, seconds_left=left)
         if left <= 0:
             state = replace(state, note=_joined(state.note, "writing its latents"))
-    if stage == "statistics" and (part := start.beat.get("part")):
-        of = f"{start.beat.get('part_number')} of {start.beat.get('num_parts')}"
-        state = replace(state, note=_joined(state.note, f"{part} ({of})"))
+    if stage == "statistics" and (part := part_of(start.beat)):
+        state = replace(state, note=_joined(state.note, part))
     if (silent := sources.now - start.last_seen) > SILENT_SECONDS and stage == "train":
         state = replace(state, kind="silent", note=_joined(state.note, f"no sign of life for {duration(silent)}"))
     return state
@@ -308,7 +308,9 @@ def _study_job(study: StudyDir, element: Element, sources: Sources) -> tuple[str
     stage, entry = element.record.stage, (sources.queue or {}).get(element.id or "")
     if entry is not None:
         words = "waiting" if entry.state == "PENDING" else entry.state.lower()
-        return f"{stage}: {words}{_in_brackets(entry.reason if entry.state == 'PENDING' else entry.node)}", None
+        part = part_of(read_json(study.heartbeat(stage))) if entry.state == "RUNNING" else None
+        where = _in_brackets(entry.reason if entry.state == "PENDING" else entry.node)
+        return f"{stage}: {words}{where}{f', {part}' if part else ''}", None
     result = {"aggregate": study.report_text, "verdict": study.replay_page}.get(stage)
     newer = result is not None and result.exists() and result.stat().st_mtime >= element.record.created
     if element.last("done") is not None or newer:

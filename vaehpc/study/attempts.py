@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,13 @@ NUMBERS = (
 LARGEST_NUMBER, LARGEST_RADIUS = 1e15, 1e300
 MAY_BE_LARGE = frozenset(("reconstruction_loss", "radius_median"))
 """Of a run that diverges."""
+
+
+def part_of(beat: Mapping[str, Any]) -> str | None:
+    """'t-SNE (6 of 6)' of a heartbeat; None where it names no part."""
+    if "part" not in beat:
+        return None
+    return f"{beat['part']} ({beat.get('part_number', 1)} of {beat.get('num_parts', 1)})"
 
 
 def read_json(path: Path) -> dict[str, Any]:

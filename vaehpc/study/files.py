@@ -443,6 +443,10 @@ class StudyDir:
         """Which files of the data set were compared with the manifest on this node."""
         return self.jobs / f"checked-{node}.json"
 
+    def heartbeat(self, stage: str) -> Path:
+        """Where a stage that works on the whole study says which part of it is being done."""
+        return self.jobs / f"{stage}-heartbeat.json"
+
     def page(self, run: str) -> Path:
         """The page of one run."""
         return self.pages / f"{run}.html"

@@ -28,6 +28,7 @@ from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.runs import FoundRun, MeasuredRun
 from vaehpc.stats.summary import summarise
+from vaehpc.study.attempts import write_record
 from vaehpc.study.files import StudyDir, declaration, read_array, write_model, write_text, written_aside
 from vaehpc.study.tables import dictionary
 from vaehpc.tasks.found import read_run
@@ -68,6 +69,10 @@ RUNS_TABLE = pa.schema(
 """Columns of runs.parquet: what a RunSummary tells of every run, then the quantities of one that ended; else null."""
 
 
+PARTS = ("results of runs", "tests", "pages of runs", "report")
+"""Of the work, in this order."""
+
+
 def run(directory: str) -> None:
     """Sum up the study in this directory with the results that it has now.
 
@@ -76,14 +81,24 @@ def run(directory: str) -> None:
     """
     study = StudyDir(Path(directory))
     config = study.config()
+
+    def begin(part: str) -> None:
+        beat = {"part": part, "part_number": 1 + PARTS.index(part), "num_parts": len(PARTS)}
+        write_record(study.heartbeat("aggregate"), beat)
+
+    study.make_jobs()
+    begin("results of runs")
     runs = [read_run(study.run(run.name), run) for run in config.runs()]
+    begin("tests")
     summary = summarise(config, runs, read_reference(), measure_pairs(study, config, runs))
     replays = replays_of(study, config.name)
     summary = judged_again(summary, {run: lines(of_run) for run, of_run in replays.items()})
     write_model(study.summary_path, summary)
     write_tables(study, runs_table(summary, runs))
+    begin("pages of runs")
     pages = {run: [f"../{replay.page}" for replay in of_run] for run, of_run in replays.items()}
     write_pages(study, config, summary, pages)
+    begin("report")
     write_report(study, summary, Known(runs, causes_of(study, summary), pages))
     write_text(study.crate, crate(study, config, summary))
     logger.info("%s: %s", config.name, study.report)
