@@ -213,7 +213,20 @@ def test_with_null_forks_events_must_be_more_frequent_than_theirs(events, null, 
 
 
 def treated(events, compared, of_untreated, missing=0, num_treatments=5):
-    return outcome_of_treated(Tally(events, compared, missing), Tally(*of_untreated), num_treatments, LEVEL, PLAN)
+    """All events of the run's own kind."""
+    forks, others = Tally(events, compared, missing, events), Tally(*of_untreated, own=of_untreated[0])
+    return outcome_of_treated(forks, others, num_treatments, LEVEL, PLAN)
+
+
+def test_a_treatment_removes_the_runs_own_kind():
+    def outcome(own, own_untreated, missing=0):
+        return outcome_of_treated(Tally(2, 12, missing, own), Tally(12, 12, own=own_untreated), 5, LEVEL, PLAN)
+
+    assert outcome(0, 0) == "gone"
+    assert outcome(2, 3) == "gone"
+    assert outcome(2, 2) == "other kind"
+    assert outcome(2, 0) == "other kind"
+    assert outcome(2, 3, missing=2) == "missing"
 
 
 @pytest.mark.parametrize(
@@ -294,9 +307,9 @@ def test_so_many_times_as_many_forks_would_decide_and_no_fewer(events, compared,
 
 
 def test_forks_of_a_treatment_and_those_that_it_is_compared_with_grow_together():
-    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1]), Tally(3, 12), Tally(7, 12)) == 3
-    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1]), Tally(2, 8), Tally(14, 24)) == 4
-    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1]), Tally(6, 12), Tally(12, 12)) is None
+    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1][:2]), Tally(3, 12), Tally(7, 12)) == 3
+    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1][:2]), Tally(2, 8), Tally(14, 24)) == 4
+    assert times_to_decide(lambda *of: treated(*of[0][:2], of[1][:2]), Tally(6, 12), Tally(12, 12)) is None
 
 
 # The verdict
@@ -424,3 +437,8 @@ def test_a_verdict_on_the_untreated_forks_names_them_alone():
 
 def test_a_verdict_of_an_older_release_rests_on_no_variant_that_is_known():
     assert verdict_line(result("gradient spike", None)) == "(gradient spike)"
+
+
+def test_of_several_verdicts_each_says_from_which_step():
+    of = result("noise", "noise")
+    assert verdict_line(of, says_step=True).startswith(f"(from step {of.replay.step:,}: noise; noise: 9 of 12 jump")

@@ -303,16 +303,24 @@ def test_a_treatment_that_turns_nan_into_jumps_is_told(forks):
     study = forks.plant(jumps={"log-var-clamp": 2, "clipped": 0})
     for seed in range(1, 8):
         end(study.run(f"noise-seed{seed:03d}"), BEFORE, nonfinite_step=1010)
+    told = "other kind. Only the other kind becomes rarer: jump, as the run did, 2 of 8 against 1 of 8."
     found = verdict.judged(study)
-    assert found.verdict == "logvar explosion"
-    assert found.explanation.endswith(
-        "Only the other kind became rarer: jumped, as the run did, 2 of 8 against 1 of 8."
-    )
+    assert found.verdict == "gradient spike"
+    assert told in found.explanation
+    study.run("clipped-seed000").trained_path.unlink()
+    for seed in range(8):
+        end(study.run(f"clipped-seed{seed:03d}"), JUMPED)
+    found = verdict.judged(study)
+    assert found.verdict == "not decided"
+    assert told in found.explanation
+    assert "decide nothing, of log-var-clamp: the run's own kind is no rarer" in found.explanation
     study.run("log-var-clamp-seed001").trained_path.unlink()
     end(study.run("log-var-clamp-seed001"), CALM)
     study.run("noise-seed001").trained_path.unlink()
     end(study.run("noise-seed001"), JUMPED)
-    assert "Only the other kind" not in verdict.judged(study).explanation
+    found = verdict.judged(study)
+    assert found.verdict == "logvar explosion"
+    assert "other kind" not in found.explanation
 
 
 def test_a_run_without_noise_is_judged_by_its_batches(forks):
@@ -365,11 +373,11 @@ def test_the_replays_beside_a_study_give_its_runs_their_verdicts(forks, tmp_path
         record["replay"] |= {"step": start, "source": REPLAY.source if name == "later" else "other/vae-tiny-seed007"}
         (tmp_path / name).mkdir()
         (tmp_path / name / "replay.json").write_text(json.dumps(record))
-    line = "(gradient spike; clipped: 0 of 8 jump; noise: 8 of 8 jump)"
+    line = "gradient spike; clipped: 0 of 8 jump; noise: 8 of 8 jump)"
     found = verdicts(tmp_path)
-    assert found == {"vae-tiny-seed007": f"{line} {line}"}
+    assert found == {"vae-tiny-seed007": f"(from step 900: {line} (from step 1,500: {line}"}
     (tmp_path / "later" / "replay.json").write_text("{}")
-    assert verdicts(tmp_path) == {"vae-tiny-seed007": line}
+    assert verdicts(tmp_path) == {"vae-tiny-seed007": f"({line}"}
     assert "is passed over" in caplog.text
 
 

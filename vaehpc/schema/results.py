@@ -944,8 +944,9 @@ VARIANTS: tuple[Variant, ...] = (
 NEEDS_NOISE: tuple[Variant, ...] = ("noise", "epsilon5")
 """An AE has none, nor a VAE whose epsilon is multiplied by 0."""
 
-Outcome = Literal["persists", "gone", "undecided", "missing", "not run"]
-"""Whether a variant's forks show the event; missing: those that have not ended could change it."""
+Outcome = Literal["persists", "gone", "other kind", "undecided", "missing", "not run"]
+"""Whether a variant's forks show the event; other kind: fewer of a treatment's forks leave, but no fewer in the run's
+own way; missing: those that have not ended could change it."""
 
 Verdict = Literal[
     "not reproducible",

@@ -173,6 +173,8 @@ class Tally(NamedTuple):
     events: int
     compared: int
     missing: int = 0
+    own: int = 0
+    """Events of the source run's own kind, a jump or NaN."""
 
 
 NO_FORKS = Tally(0, 0)
@@ -209,7 +211,11 @@ def outcome_of_treated(forks: Tally, untreated: Tally, num_treatments: int, leve
         if share_outcome(of, level) == "persists":
             return "persists"
         fewer = of_untreated.compared > 0 and boschloo(*of[:2], *of_untreated[:2], "less") < alpha
-        return "gone" if fewer and 2 * of.events < of.compared else "undecided"
+        if not fewer or 2 * of.events >= of.compared:
+            return "undecided"
+        # As a clamp that turns NaN into jumps, of a run that jumped.
+        is_own_rarer = not of.own or of.own * of_untreated.compared < of_untreated.own * of.compared
+        return "gone" if is_own_rarer else "other kind"
 
     return _wherever_missing(outcome, forks, untreated)
 
@@ -232,7 +238,8 @@ def _wherever_missing(outcome: Callable[[Tally, Tally], Outcome], forks: Tally, 
 
 def _corners(tally: Tally) -> list[Tally]:
     total = tally.compared + tally.missing
-    return [Tally(tally.events + added, total) for added in {0, tally.missing}]
+    possible = {(0, 0), (tally.missing, 0), (tally.missing, tally.missing)}
+    return [Tally(tally.events + added, total, own=tally.own + own) for added, own in possible]
 
 
 def outcome_of_equals(num_events: int, num_repeats: int, num_missing: int) -> Outcome:
@@ -255,7 +262,8 @@ def times_to_decide(outcome: Callable[[Tally, Tally], Outcome], forks: Tally, ot
     def grown(tally: Tally, total: int) -> Tally:
         if tally.compared >= total or not tally.compared:
             return tally
-        return Tally(round(tally.events * total / tally.compared), total)
+        events, own = (round(of * total / tally.compared) for of in (tally.events, tally.own))
+        return Tally(events, total, own=own)
 
     for times in range(2, MOST_TIMES + 1):
         total = times * forks.compared
@@ -323,7 +331,7 @@ def decide(outcomes: Mapping[Variant, Outcome], has_null: bool, epsilon_max: flo
             return Decision(verdict, tuple(asked))
         if outcome == "missing":
             return Decision("not decided", tuple(asked))
-        if outcome in ("undecided", "not run"):
+        if outcome in ("undecided", "not run", "other kind"):
             open_.append(variant)
     if open_:
         last = min(open_, key=lambda variant: outcomes[variant] == "not run")
@@ -345,15 +353,19 @@ def event_counts(of: VariantResult, was_nonfinite: bool) -> str:
     return ", ".join([f"{first} of {of.num_compared} {verb}", *(f"{count} {verb}" for count, verb in more)])
 
 
-def verdict_line(result: ReplayResult) -> str:
-    """'(gradient spike; clipped: 0 of 12 jump; noise: 3 of 12 jump, 8 become NaN)', treated and untreated forks."""
+def verdict_line(result: ReplayResult, says_step: bool = False) -> str:
+    """'(gradient spike; clipped: 0 of 12 jump; noise: 3 of 12 jump, 8 become NaN)', treated and untreated forks.
+
+    Of one of several replays of a run, with the step from which it was forked.
+    """
+    verdict = f"from step {result.replay.step:,}: {result.verdict}" if says_step else result.verdict
     by_name = {of.variant: of for of in result.variants}
     found = by_name.get(result.rests_on) if result.rests_on else None
     if found is None or not found.num_repeats:
-        return f"({result.verdict})"
+        return f"({verdict})"
     told, untreated = [found], by_name.get(untreated_variant(by_name))
     if untreated is not None and untreated.num_repeats and found.variant not in ("identical", untreated.variant):
         told.append(untreated)
     was_nonfinite = result.replay.jumped_radius is None
     counts = [f"{of.variant}: {event_counts(of, was_nonfinite)}" for of in told]
-    return f"({'; '.join([result.verdict, *counts])})"
+    return f"({'; '.join([verdict, *counts])})"

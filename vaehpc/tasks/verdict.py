@@ -20,6 +20,7 @@ from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import (
     NEEDS_NOISE,
     VARIANTS,
+    Ending,
     ForkResult,
     Outcome,
     ReplayResult,
@@ -206,7 +207,8 @@ def variant_results(
     repeats_source: bool | None,
 ) -> list[VariantResult]:
     """Counts and outcome of each variant; `repeats_source`: whether the identical forks are the source run again."""
-    tallies = {variant: tally_of(of, len(config.seeds.get(variant, ()))) for variant, of in forks.items()}
+    kind: Ending = "nonfinite" if replay.jumped_radius is None else "jump"
+    tallies = {variant: tally_of(of, len(config.seeds.get(variant, ())), kind) for variant, of in forks.items()}
     untreated = untreated_variant(forks)
     num_treatments = len(forks.keys() & config.seeds.keys() - {*UNDRAWN, untreated})
     found = []
@@ -247,11 +249,11 @@ def variant_results(
     return found
 
 
-def tally_of(forks: Sequence[ForkResult], num_repeats: int) -> Tally:
-    """Events among the forks that can be compared."""
-    compared = [fork for fork in forks if fork.ending not in ("thrown", "not comparable")]
-    events = sum(fork.ending != "stayed" for fork in compared)
-    return Tally(events, len(compared), num_repeats - len(forks))
+def tally_of(forks: Sequence[ForkResult], num_repeats: int, own_kind: Ending) -> Tally:
+    """Events among the forks that can be compared; `own_kind`: the source run's."""
+    compared = [fork.ending for fork in forks if fork.ending not in ("thrown", "not comparable")]
+    events = len(compared) - compared.count("stayed")
+    return Tally(events, len(compared), num_repeats - len(forks), compared.count(own_kind))
 
 
 # Verdicts of a study's runs
@@ -298,7 +300,7 @@ def replays_of(study: StudyDir, name: str) -> dict[str, list[Replayed]]:
 
 def lines(replays: Sequence[Replayed]) -> str:
     """The verdicts of the replays of one run."""
-    return " ".join(verdict_line(replayed.result) for replayed in replays)
+    return " ".join(verdict_line(replayed.result, len(replays) > 1) for replayed in replays)
 
 
 # Words
@@ -341,32 +343,30 @@ def explanation(
     """The outcomes that the verdict rests on, what it means, and what would decide an open one."""
     by_name = {result.variant: result for result in variants}
     asked = [by_name[variant] for variant in decision.asked]
-    sentences = [sentence(of, replay) for of in asked]
     untreated = by_name[untreated_variant(by_name)]
+    sentences = [sentence(of, replay) + own_kind(of, untreated, replay) for of in asked]
     if untreated in asked and untreated.outcome != "gone":
         sentences.insert(asked.index(untreated) + 1, null_words(by_name.get("null"), replay))
     if decision.verdict == "not reproducible" and repeats_source is False:
         sentences.append("The identical forks are not bitwise the run: another machine, other threads or other code?")
     sentences.append(MEANING[decision.verdict])
-    if asked[-1].outcome == "gone" and asked[-1].variant not in ("identical", untreated.variant):
-        sentences += own_kind(asked[-1], untreated, replay)
     if decision.verdict == "not decided":
-        sentences.append(what_would_decide(asked, variants, plan))
+        sentences.append(what_would_decide(asked, variants, replay, plan))
     elif unasked := [of.variant for of in asked if not of.num_repeats]:
         sentences.append(f"The first cause in a step may come before it: {', '.join(unasked)} were not run.")
     return " ".join(sentences)
 
 
-def own_kind(treated: VariantResult, untreated: VariantResult, replay: ReplayConfig) -> list[str]:
-    """Of a treatment that has no fewer events of the run's own kind, as a clamp that turns NaN into jumps: so."""
+def own_kind(treated: VariantResult, untreated: VariantResult, replay: ReplayConfig) -> str:
+    """Of a treatment whose forks leave in the other way alone less often: so."""
+    if treated.outcome != "other kind":
+        return ""
     if replay.jumped_radius is None:
-        what, treated_count, untreated_count = "became NaN", treated.num_nonfinite, untreated.num_nonfinite
+        what, treated_count, untreated_count = "become NaN", treated.num_nonfinite, untreated.num_nonfinite
     else:
-        what, treated_count, untreated_count = "jumped", treated.num_jumps, untreated.num_jumps
-    if not treated_count or treated_count * untreated.num_compared < untreated_count * treated.num_compared:
-        return []
+        what, treated_count, untreated_count = "jump", treated.num_jumps, untreated.num_jumps
     shares = f"{treated_count} of {treated.num_compared} against {untreated_count} of {untreated.num_compared}"
-    return [f"Only the other kind became rarer: {what}, as the run did, {shares}."]
+    return f" Only the other kind becomes rarer: {what}, as the run did, {shares}."
 
 
 def sentence(of: VariantResult, replay: ReplayConfig) -> str:
@@ -387,19 +387,28 @@ def null_words(null: VariantResult | None, replay: ReplayConfig) -> str:
     return f"Without a null: null forks {why}."
 
 
-def what_would_decide(asked: Sequence[VariantResult], variants: Sequence[VariantResult], plan: PlanConfig) -> str:
+def what_would_decide(
+    asked: Sequence[VariantResult], variants: Sequence[VariantResult], replay: ReplayConfig, plan: PlanConfig
+) -> str:
     """How an open outcome can be closed, or why more forks would not."""
     if asked[-1].num_missing:
         return f"To decide, give the same line again; missing of {asked[-1].variant}: {asked[-1].num_missing}."
     ways = []
     if unasked := [of.variant for of in variants if of in asked and not of.num_repeats]:
         ways.append(f"run {', '.join(unasked)} too")
-    tallies = {of.variant: Tally(of.num_events, of.num_compared) for of in variants if of.num_repeats}
+    is_nan = replay.jumped_radius is None
+    tallies = {
+        of.variant: Tally(of.num_events, of.num_compared, own=of.num_nonfinite if is_nan else of.num_jumps)
+        for of in variants
+        if of.num_repeats
+    }
     untreated = untreated_variant([of.variant for of in variants])
     num_treatments = len(tallies.keys() - {*UNDRAWN, untreated})
     enough: list[tuple[int, Variant]] = []
     futile = []
     for of in asked:
+        if of.outcome == "other kind":
+            futile.append(f"of {of.variant}: the run's own kind is no rarer")
         if of.outcome != "undecided":
             continue
         if of.variant == untreated:
