@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from tests.processes import is_alive
+from vaehpc.__main__ import main
 from vaehpc.command import DiskFullError, TaskFailedError, UserError, exit_code, neutral, require_plain, say
 
 ROOT = Path(__file__).parent.parent
@@ -141,6 +142,15 @@ def test_a_terminal_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert ending(UserError("log\x1b]0;title\x07 \u202eback \x9b31m")) == 2
     assert capsys.readouterr().err == "vaehpc: log\\x1b]0;title\\x07 \\u202eback \\x9b31m\n"
     assert neutral("R = 16 σ − ü\tis\nas it was") == "R = 16 σ − ü\tis\nas it was"
+
+
+@pytest.mark.parametrize("line", [["launch", "--executor", "\x1b[31m"], ["\x1b[31m"]])
+def test_what_was_typed_is_repeated_neutrally(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        sys.exit(main(line))
+    said = capsys.readouterr()
+    assert "\\x1b[31m" in said.err
+    assert "\x1b" not in said.out + said.err
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "\x1b[31m", os.fsdecode(b"\xff")])

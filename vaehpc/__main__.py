@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from vaehpc.command import nearest
+from vaehpc.command import nearest, neutral
 from vaehpc.study.provenance import code_version
 
 VERBS = {
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"vaehpc {code_version()}")
         return 0
-    verb = arguments.pop(0)
+    verb = neutral(arguments.pop(0))
     if verb not in VERBS:
         print(f"vaehpc: unknown verb '{verb}'{nearest(verb, VERBS)}. Verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2

@@ -15,12 +15,14 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pydantic
 from rich.console import Console
+
+Asked = TypeVar("Asked")
 
 
 class UserError(Exception):
@@ -105,6 +107,29 @@ def exit_code(work: Callable[[], int], interrupted: str) -> int:
             # What ends after an interrupt, such as a pool's threads at the interpreter's end, may be interrupted too.
             if number != signal.SIGINT or not is_interrupted:
                 signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+def asked_by(kind: type[Asked], argv: Sequence[str] | None, prog: str, default: Asked | None = None) -> Asked:
+    """A command line as these arguments.
+
+    Args:
+        kind: a dataclass, whose fields are the options.
+        argv: the words after the command; None: this process's.
+        prog: the command.
+        default: values of what is not given; None: those of the dataclass.
+
+    Raises:
+        SystemExit: with 2, after a message, where the line is wrong.
+    """
+    # Imported here: tasks, which need errors alone, run where it is not installed.
+    import tyro
+
+    typed = list(sys.argv[1:] if argv is None else argv)
+    options = {"prog": prog} if default is None else {"prog": prog, "default": default}
+    if (shown := [neutral(word) for word in typed]) != typed:
+        tyro.cli(kind, args=shown, **options)  # its messages repeat what was typed
+    asked: Asked = tyro.cli(kind, args=typed, **options)
+    return asked
 
 
 def wrong_option(error: pydantic.ValidationError) -> UserError:

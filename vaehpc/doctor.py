@@ -21,7 +21,7 @@ from rich.text import Text
 from vaehpc.checks import cluster, machine, storage, visiting
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.image import image_findings
-from vaehpc.command import UserError, exit_code, say
+from vaehpc.command import UserError, asked_by, exit_code, say
 from vaehpc.schema.site import JobConfig, SiteConfig
 from vaehpc.slurm.arrays import Batch, array
 from vaehpc.slurm.choice import slurm_or_local
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
 
     def work() -> int:
-        asked = tyro.cli(Doctor, args=argv, prog="vaehpc doctor")
+        asked = asked_by(Doctor, argv, "vaehpc doctor")
         if asked.template:
             print(declaration("jobs/sites/slurm.toml"), end="")
             return 0

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from vaehpc.command import exit_code
+from vaehpc.command import asked_by, exit_code
 from vaehpc.study.files import RunDir
 from vaehpc.study.packages import require_installed
 from vaehpc.study.study import found_run, found_study
@@ -44,7 +44,7 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: explained; 2: asked wrongly; 130: Ctrl-C."""
-    return exit_code(lambda: explain(tyro.cli(Arguments, args=argv, prog="vaehpc explain")), "interrupted")
+    return exit_code(lambda: explain(asked_by(Arguments, argv, "vaehpc explain")), "interrupted")
 
 
 def explain(asked: Arguments) -> int:

@@ -25,6 +25,7 @@ from rich.text import Text
 from vaehpc.command import (
     TaskFailedError,
     UserError,
+    asked_by,
     exit_code,
     nearest,
     ranges,
@@ -208,7 +209,7 @@ def parsed(argv: Sequence[str]) -> Launch:
         settings=overridden(in_precision(PRESETS[preset].settings, usual), tables, early.config or ""),
     )
     try:
-        arguments = tyro.cli(Launch, args=argv, default=defaults, prog="vaehpc launch")
+        arguments = asked_by(Launch, argv, "vaehpc launch", defaults)
     except pydantic.ValidationError as error:
         raise wrong_option(error) from None
     if arguments.request.source is None and arguments.request != DataRequest():

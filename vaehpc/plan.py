@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.command import UserError, exit_code, say
+from vaehpc.command import UserError, asked_by, exit_code, say
 from vaehpc.local.forecast import forecast, keep_timings, timed_arms
 from vaehpc.local.progress import expected
 from vaehpc.schema.plan import ContrastPlan
@@ -108,7 +108,7 @@ def parsed(argv: Sequence[str] | None) -> Arguments:
     settings = Settings()
     if early.measure in PRESETS:
         settings = in_precision(PRESETS[early.measure].settings, default_precision(bool(gpus_here())))
-    return tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), prog="vaehpc plan")
+    return asked_by(Arguments, argv, "vaehpc plan", Arguments(settings=settings))
 
 
 def plan(asked: Arguments, console: Console) -> int:

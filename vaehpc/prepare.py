@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from vaehpc.command import exit_code, require_plain, wrong_option
+from vaehpc.command import asked_by, exit_code, require_plain, wrong_option
 from vaehpc.schema.data import Request
 from vaehpc.schema.results import Manifest
 from vaehpc.study.packages import require_installed
@@ -61,7 +61,7 @@ def parsed(argv: Sequence[str] | None) -> Arguments:
         UserError: a value is out of its range.
     """
     try:
-        return tyro.cli(Arguments, args=argv, prog="vaehpc prepare")
+        return asked_by(Arguments, argv, "vaehpc prepare")
     except pydantic.ValidationError as error:
         raise wrong_option(error) from None
 

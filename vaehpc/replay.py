@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaehpc.command import UserError, exit_code, require_plain, say
+from vaehpc.command import UserError, asked_by, exit_code, require_plain, say
 from vaehpc.local.stages import INTERRUPTED, claim, require_only_launcher, run_stage, run_study_job
 from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, ReplayConfig, RunConfig, StudyConfig
 from vaehpc.schema.results import NEEDS_NOISE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
@@ -75,7 +75,7 @@ class Replay:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: judged; 2: asked wrongly; 3: forks are missing; 130: Ctrl-C."""
-    return exit_code(lambda: replay(tyro.cli(Replay, args=argv, prog="vaehpc replay"), Console()), INTERRUPTED)
+    return exit_code(lambda: replay(asked_by(Replay, argv, "vaehpc replay"), Console()), INTERRUPTED)
 
 
 def replay(asked: Replay, console: Console) -> int:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from vaehpc.command import UserError, exit_code, say
+from vaehpc.command import UserError, asked_by, exit_code, say
 from vaehpc.local.stages import INTERRUPTED, claim, end_study, require_only_launcher, run_stage
 from vaehpc.monitoring.shown import print_results, show_results
 from vaehpc.study.packages import require_installed
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
 
     def work() -> int:
-        asked = tyro.cli(Arguments, args=argv, prog="vaehpc report")
+        asked = asked_by(Arguments, argv, "vaehpc report")
         return report(asked, Console(stderr=asked.json))
 
     return exit_code(work, INTERRUPTED)

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from vaehpc.command import UserError, duration, exit_code, neutral, say
+from vaehpc.command import UserError, asked_by, duration, exit_code, neutral, say
 from vaehpc.machine.processes import running_launcher
 from vaehpc.monitoring.causes import Failure
 from vaehpc.monitoring.live import LivePage
@@ -92,7 +92,7 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: told; 2: asked wrongly; 3: the study ended with missing runs; 130: Ctrl-C."""
-    return exit_code(lambda: _told(tyro.cli(Arguments, args=argv, prog="vaehpc status")), "the study goes on")
+    return exit_code(lambda: _told(asked_by(Arguments, argv, "vaehpc status")), "the study goes on")
 
 
 def _told(asked: Arguments) -> int:
