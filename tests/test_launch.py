@@ -123,6 +123,30 @@ def test_a_dry_run_names_seeds_and_root(capsys: pytest.CaptureFixture[str]) -> N
     assert "--root-seed -1: it is a number from 0" in refused(capsys, "--root-seed", "-1", "--dry-run")
 
 
+def test_a_sweep_multiplies_the_arms(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--arms", "ae", "vae-tiny", "--seeds", "2", "--dry-run"]
+    assert main([*asked, "--sweep", "train.learning_rate=6e-3,1.2e-2"]) == 0
+    said = capsys.readouterr().out
+    assert "4 arms x 2 seeds = 8 runs" in said
+    assert "vae-tiny-lr12e-3" in said
+    Path("study.toml").write_text("[sweep]\ntrain.learning_rate = [6e-3, 1.2e-2]\n[train]\nbatch_size = 16")
+    assert main([*asked, "--config", "study.toml"]) == 0
+    assert "4 arms x 2 seeds = 8 runs" in capsys.readouterr().out
+    assert "--sweep: unknown setting 'learning'" in refused(capsys, *asked, "--sweep", "learning=1,2")
+    Path("study.toml").write_text("[sweep]\ntrain.learning_rate = 6e-3")
+    assert "[sweep] takes one setting and a list" in refused(capsys, *asked, "--config", "study.toml")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_sweep_grows_by_a_value(faces: DataConfig) -> None:
+    asked = ["--data", faces.path, "--executor", "debug", "--arms", "ae", "vae-tiny", "--seeds", "1", "--sweep"]
+    assert main([*asked, "train.learning_rate=1e-3"]) == 0
+    assert main([*asked, "train.learning_rate=1e-3,2e-3"]) == 0
+    config = StudyDir(Path("runs/article")).config()
+    assert list(config.arms) == ["ae-lr1e-3", "vae-tiny-lr1e-3", "ae-lr2e-3", "vae-tiny-lr2e-3"]
+    assert [config.control_of(arm) for arm in config.arms] == ["ae-lr1e-3"] * 2 + ["ae-lr2e-3"] * 2
+
+
 @pytest.mark.usefixtures("untrained")
 def test_a_study_keeps_its_root_seed(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
     asked = ["--data", faces.path, "--executor", "debug", "--arms", "ae", "--seeds"]

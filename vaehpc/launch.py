@@ -65,6 +65,7 @@ from vaehpc.study.presets import (
     DEMO_IMAGE_SIZE,
     DEMO_IMAGES,
     PRESETS,
+    Arm,
     Preset,
     PresetName,
     Settings,
@@ -92,6 +93,7 @@ from vaehpc.study.study import (
     require_sources,
     widened,
 )
+from vaehpc.study.sweep import asked_sweep, sweep_of_table
 
 TITLE = "How the arms differ"
 LONGEST = 48
@@ -134,8 +136,10 @@ class Launch:
     """TOML file that says where jobs run: your copy of jobs/sites/slurm.toml."""
     device: Device | None = None
     """cpu: train on processors although GPUs are given. Default: on GPUs, where trainings ask for any."""
+    sweep: str | None = None
+    """SETTING=V1,V2 ...: each arm once for each value; train.learning_rate=6e-3,1e-2 makes ae-lr6e-3, ae-lr1e-2 ..."""
     config: Path | None = None
-    """TOML file with any of these: preset, study, seeds, root_seed, arms, and tables [model], [vae], [train]."""
+    """TOML file with any of these: preset, study, seeds, root_seed, arms, tables [model], [vae], [train], [sweep]."""
     plan: Path | None = None
     """TOML file with what differs from the analysis plan, in analysis/plan.toml's tables. A study keeps its plan."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -198,6 +202,7 @@ def parsed(argv: Sequence[str]) -> Launch:
     )
     usual, _ = usual_precision(study, trains_on_gpus(site, executor, early.device))
     tables = {key: value for key, value in from_file.items() if isinstance(value, dict)}
+    table_of_sweep = tables.pop("sweep", None)
     defaults = Launch(
         preset=preset,
         is_preset_asked=bool(asked),
@@ -205,6 +210,7 @@ def parsed(argv: Sequence[str]) -> Launch:
         seeds=from_file.get("seeds", ()),
         root_seed=from_file.get("root_seed"),
         arms=tuple(from_file.get("arms", ())),
+        sweep=None if table_of_sweep is None else sweep_of_table(table_of_sweep, f"--config {early.config}"),
         data=Path(os.environ["VAEHPC_DATA"]) if os.environ.get("VAEHPC_DATA") else None,
         settings=overridden(in_precision(PRESETS[preset].settings, usual), tables, early.config or ""),
     )
@@ -312,7 +318,10 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         raise UserError(problem)
     seeds = asked_seeds(asked.seeds or [str(preset.num_seeds)], "--seeds")
     fewer_seeds = {} if asked.arms else preset.in_float32
-    named = named_arms(asked.arms or preset.arms_in(precision))
+    named = asked_arms(asked, precision)
+    fewer_seeds = {
+        name: fewer_seeds[base] for name, arm in named.items() if (base := base_of(name, arm)) in fewer_seeds
+    }
     arms = configured_arms(named, asked.settings)
     kept = study.config() if study.config_path.exists() else None
     every = {**(kept.arms if kept else {}), **arms}
@@ -371,6 +380,22 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         raise
 
 
+def asked_arms(asked: Launch, precision: Precision) -> dict[str, Arm]:
+    """The arms that are asked for, else the preset's in this precision, multiplied by the values of a sweep.
+
+    Raises:
+        UserError: there is no such arm, or it cannot be swept so.
+    """
+    assert asked.preset is not None
+    named = named_arms(asked.arms or PRESETS[asked.preset].arms_in(precision))
+    return named if asked.sweep is None else asked_sweep(asked.sweep, "--sweep").arms(named)
+
+
+def base_of(name: str, arm: Arm) -> str:
+    """The arm that a sweep made this one of; else itself."""
+    return name if arm.swept is None else arm.swept.base
+
+
 def _asked_plan(asked: Launch, study: StudyDir, preset: Preset, arms: Mapping[str, ArmConfig]) -> PlanConfig:
     """The study's own plan, or that of a new study with these arms.
 
@@ -397,7 +422,7 @@ def _asked_plan(asked: Launch, study: StudyDir, preset: Preset, arms: Mapping[st
 
 def require_fitting(plan: PlanConfig, arms: Mapping[str, ArmConfig], origin: str) -> None:
     """UserError if the plan names a control or a contrast that a study with these arms has not."""
-    control, aes = plan.classes.control, [name for name, arm in arms.items() if arm.vae is None]
+    control, aes = plan.classes.control, list(dict.fromkeys(arm.base for arm in arms.values() if arm.vae is None))
     if control and control not in aes:
         raise UserError(
             f"{origin}: classes.control = '{control}' is no AE arm of the study{nearest(control, aes)}."
@@ -462,10 +487,14 @@ def show_changes(
     of_arms = preset.arms_in(usual)
     arms = asked.arms or preset.arms_in(asked.settings.train.precision)
     of_preset = ", ".join(ranges(range(preset.num_seeds)))
-    rows = {"seeds": (", ".join(ranges(seeds)), of_preset), "arms": (" ".join(arms), " ".join(of_arms))}
+    rows = {
+        "seeds": (", ".join(ranges(seeds)), of_preset),
+        "arms": (" ".join(arms), " ".join(of_arms)),
+        "sweep": (asked.sweep or "none", "none"),
+    }
     changed = {key: pair for key, pair in rows.items() if pair[0] != pair[1]}
     changed |= differing_values(asked.settings, in_precision(preset.settings, usual))
-    every = configured_arms(named_arms(arms), asked.settings)
+    every = configured_arms(asked_arms(asked, asked.settings.train.precision), asked.settings)
     changed |= {f"plan: {key}": pair for key, pair in differing_values(plan, preset_plan(preset, every)).items()}
     say(console, f"The preset {asked.preset}: {preset.expectation}.")
     if not changed:

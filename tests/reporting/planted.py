@@ -22,6 +22,7 @@ from vaehpc.schema.config import RunConfig, StudyConfig, TrainConfig
 from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.study.files import RunDir
 from vaehpc.study.presets import Settings, configured_arms, named_arms, plan_text
+from vaehpc.study.sweep import asked_sweep
 from vaehpc.tasks import aggregate
 
 EVERY = 50
@@ -94,9 +95,11 @@ def quick_text() -> str:
     return text
 
 
-def config_of(arms: Arms, epochs: int, num_train: int) -> StudyConfig:
-    """Arms known by name, of `epochs` of 100 steps where num_train is 12,800."""
-    configured = configured_arms(named_arms(tuple(arms)), Settings(train=TrainConfig(epochs=epochs)))
+def config_of(arms: Arms, epochs: int, num_train: int, sweep: str) -> StudyConfig:
+    """Arms known by name, or of a sweep, of `epochs` of 100 steps where num_train is 12,800."""
+    bases, _, asked = sweep.rpartition(" ")
+    named = asked_sweep(asked, "--sweep").arms(named_arms(bases.split())) if sweep else named_arms(tuple(arms))
+    configured = configured_arms(named, Settings(train=TrainConfig(epochs=epochs)))
     text, seeds = quick_text(), {arm: seeds_of(runs) for arm, runs in arms.items()}
     return study_config(
         tuple(configured.values()),
@@ -198,13 +201,15 @@ def planted(
     num_train: int = 12_800,
     latents: bool = False,
     draws: bool = False,
+    sweep: str = "",
 ) -> Said:
     """Lay a study down, sum it up by the real task, and read what it says.
 
     With `latents` runs leave a few, by which the VAEs and AEs of a seed are compared. Without `draws` figures are empty
-    and runs get no pages, which take nearly all of the time.
+    and runs get no pages, which take nearly all of the time. A `sweep` is arms and what multiplies them, as
+    'ae vae-tiny train.learning_rate=1e-3,2e-3'.
     """
-    config = config_of(arms, epochs, num_train)
+    config = config_of(arms, epochs, num_train, sweep)
     study = plant.study(folder / config.name, config)
     runs = {
         (arm, seed): run for arm, of_arm in arms.items() for seed, run in zip(seeds_of(of_arm), of_arm, strict=True)

@@ -12,12 +12,15 @@ from vaehpc.reporting import figures, tables
 from vaehpc.reporting.document import ended_runs
 from vaehpc.reporting.figures import ArmRuns
 from vaehpc.reporting.palette import CLASS_COLOURS, QUIET
-from vaehpc.schema.results import CourseMark, EventCurves, RunCourse
+from vaehpc.reporting.sweeps import sweep_figure, sweep_rows
+from vaehpc.schema.results import CourseMark, EventCurves, RunCourse, SweepSummary, SweptBase, SweptPoint
+from vaehpc.stats import rates
 from vaehpc.stats.radius import radius_statistics, ratio_histogram
 from vaehpc.stats.survival import event_curves
 from vaehpc.study.presets import analysis_plan
 
 PLAN = analysis_plan()
+OF = ("diverged or nonfinite", 0.95)
 
 
 def mark(kind: str, step: int) -> CourseMark:
@@ -309,3 +312,32 @@ def test_every_pair_is_a_dot_and_the_mean_has_its_interval(mixed):
         assert rows == [*expected, [effect.mean]]
         spans = [tuple(segment[:, 0]) for lines in axes.collections for segment in lines.get_segments()]
         assert spans == [(effect.low, effect.high)]
+
+
+def test_a_sweep_is_drawn_over_its_values_with_exact_intervals():
+    share = rates.share(
+        [run_summary(run_class) for run_class in ("diverged", "regular", "nonfinite", "regular")], 5, *OF
+    )
+    values = (("vae", (6e-3, 0.02, 0.04)), ("ae", (6e-3, 0.02, 0.04)))
+    bases = [
+        SweptBase(
+            base=base,
+            points=tuple(SweptPoint(arm=f"{base}-{at}", value=at, share=share, num_missing=1) for at in of_base),
+            trend_p=None,
+            rises=None,
+        )
+        for base, of_base in values
+    ]
+    sweep = SweepSummary(setting="train.learning_rate", endpoint=OF[0], level=0.95, bases=tuple(bases))
+    (axes,) = sweep_figure(sweep).axes
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.006", "0.02", "0.04"]
+    lines = [line for line in axes.lines if line.get_label() in ("vae", "ae")]
+    assert [line.get_ydata().tolist() for line in lines] == [[0.5] * 3] * 2
+    assert lines[0].get_xdata() == pytest.approx(lines[1].get_xdata(), rel=0.05)
+    spans = [segment[:, 1].tolist() for drawn in axes.collections for segment in drawn.get_segments()]
+    assert spans == [[0.4, 0.6], [share.interval.low, share.interval.high]] * 6
+    words = sweep.model_copy(update={"bases": (bases[0].model_copy(update={"points": bases[0].points[:1]}),)})
+    assert sweep_figure(words).axes[0].get_xscale() == "linear"
+    (first, *_) = sweep_rows(sweep)
+    assert (first["value"], first["count"], first["num_ended"], first["num_missing"]) == ("0.006", 2, 4, 1)

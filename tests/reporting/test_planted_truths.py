@@ -522,6 +522,42 @@ CASES = (
         classes={"vae-tiny": {"diverged": 8, "regular": 4}},
         tested=[(8, 12, 0, 12)],
     ),
+    # A sweep: each value has its own control, and half leave between those whose counts say so.
+    Case(
+        "sweep",
+        {
+            **{f"ae-lr{rate}": regular(8) for rate in ("1e-3", "2e-3", "4e-3")},
+            "vae-tiny-lr1e-3": regular(8),
+            "vae-tiny-lr2e-3": [*[JUMPED] * 3, Run(nan=19), *regular(4)],
+            "vae-tiny-lr4e-3": [JUMPED] * 8,
+        },
+        must=[
+            r"Of vae-tiny over train.learning_rate, 0 of 8 at 0.001, 4 of 8 at 0.002 and 8 of 8 at 0.004 diverged or"
+            r" became NaN\. More leave at larger values \(exact test within seeds, two-sided p = 0.0003,"
+            r" exploratory\)\. Half leave between 0.001 and 0.004,"
+            r" as the share is fitted to rise or fall alone; the intervals allow no"
+            r" value for it but those between 0.001 and 0.004 \(95 %\)\.",
+            r"Of ae over train.learning_rate, 0 of 8 at 0.001, 0 of 8 at 0.002 and 0 of 8 at 0.004 diverged or became"
+            r" NaN\.\n",
+            r"more often than its control ae-lr4e-3",
+        ],
+        classes={"vae-tiny-lr2e-3": {"diverged": 3, "nonfinite": 1, "regular": 4}},
+        tested=[(4, 8, 0, 8), (8, 8, 0, 8)],
+        planting={"sweep": "ae vae-tiny train.learning_rate=1e-3,2e-3,4e-3"},
+    ),
+    Case(
+        "sweep without a trend",
+        {
+            **{f"ae-lr{rate}": regular(8) for rate in ("1e-3", "2e-3")},
+            "vae-tiny-lr1e-3": [JUMPED, *regular(7)],
+            "vae-tiny-lr2e-3": [*[JUMPED] * 2, LOST, *regular(5)],
+        },
+        must=[
+            r"1 of 8 at 0.001 and 2 of 7 at 0.002 diverged or became NaN\. 1 run is missing\. No trend is shown \(exact"
+        ],
+        must_not=["Half leave", "leave at larger"],
+        planting={"sweep": "ae vae-tiny train.learning_rate=1e-3,2e-3"},
+    ),
 )
 
 

@@ -128,8 +128,8 @@ def changed(one: Left, other: Left) -> set[str]:
 def test_every_setting_stands_here() -> None:
     found = [name for name, *_ in (*CHANGES, *CHANGES_OF_NO_BIT)] + sorted(ASKED_OF_TENSORFLOW)
     assert sorted(found) == sorted({*SETTINGS, "start_from"})
-    # Forks have tests of their own, in tests/tasks/test_forks.py.
-    assert ArmConfig.model_fields.keys() == {*SECTIONS, "name", "start_from", "fork"}
+    # Forks have tests of their own, in tests/tasks/test_forks.py; `swept` only says where an arm comes from.
+    assert ArmConfig.model_fields.keys() == {*SECTIONS, "name", "start_from", "fork", "swept"}
 
 
 def test_the_same_settings_leave_the_same(trained: Trained) -> None:

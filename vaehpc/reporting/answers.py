@@ -16,6 +16,7 @@ from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, RunSummary
 from vaehpc.stats.planning import MOST_SEEDS, seeds_needed
 from vaehpc.study.files import StudyDir
 from vaehpc.study.presets import PRESETS, Preset, configured_arms, named_arms
+from vaehpc.study.sweep import sweep_of
 
 MOST_NAMED = 6
 """Runs that the first screen names; the table of runs has all."""
@@ -280,9 +281,11 @@ def named(study: StudyDir) -> str:
 def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int) -> str:
     """The line that widens the study to so many seeds; its settings are left out where they are a preset's."""
     words = ["vaehpc launch", f"--preset {config.preset}"]
-    preset, names = preset_of(config), tuple(config.arms)
+    preset, names = preset_of(config), bases(config)
     if preset is None or names != tuple(preset.arms):
         words.append(f"--arms {' '.join(names)}")
+    if (sweep := sweep_of(config.arms)) is not None:
+        words.append(f"--sweep {shlex.quote(str(sweep))}")
     if config.name != config.preset:
         words.append(f"--study {config.name}")
     if (folder := study.path.parent.name) != "runs":
@@ -292,6 +295,11 @@ def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int) -> str:
     if not is_of_preset(config):
         words.append("[the settings of the first launch]")
     return " ".join([*words, f"--seeds {seeds_to_ask(config, num_seeds)}"])
+
+
+def bases(config: StudyConfig) -> tuple[str, ...]:
+    """The arms as a launch names them, of which a sweep makes the study's."""
+    return tuple(dict.fromkeys(arm.base for arm in config.arms.values()))
 
 
 def seeds_to_ask(config: StudyConfig, num_seeds: int) -> str:
@@ -312,7 +320,9 @@ def is_of_preset(config: StudyConfig) -> bool:
     """Whether the study's arms are made by its preset's settings alone."""
     if (preset := preset_of(config)) is None:
         return False
+    sweep = sweep_of(config.arms)
     try:
-        return configured_arms(named_arms(tuple(config.arms)), preset.settings) == config.arms
+        named = named_arms(bases(config))
+        return configured_arms(named if sweep is None else sweep.arms(named), preset.settings) == config.arms
     except UserError:  # an arm from a file
         return False

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from vaehpc.command import UserError
-from vaehpc.reporting import answers, courses, figures, findings, tables, words
+from vaehpc.reporting import answers, courses, figures, findings, sweeps, tables, words
 from vaehpc.reporting.courses import Course
 from vaehpc.reporting.figures import ArmRuns, EndedRun
 from vaehpc.reporting.page import Drawing, coloured, inline, rendered
@@ -148,6 +148,12 @@ def draw(config: StudyConfig, summary: StudySummary, runs: ArmRuns, of_runs: Seq
         drawn["divergence-rates"] = Drawing(
             figures.svg(figures.divergence_rates(summary.arms)), outcomes, tables.csv(tables.rate_rows(summary))
         )
+    for sweep in summary.sweeps:
+        drawn[f"sweep-{sweep.setting}"] = Drawing(
+            figures.svg(sweeps.sweep_figure(sweep)),
+            " ".join(sweeps.sentences([sweep])),
+            tables.csv(sweeps.sweep_rows(sweep)),
+        )
     if summary.events:
         for arm, figure in figures.event_curves(summary.events, summary.control).items():
             of_arm = summary.events[arm]
@@ -237,6 +243,7 @@ def contents(
         "findings": findings,
         "often": answers.how_often(summary),
         "sure": answers.how_sure(config, summary),
+        "sweep_sentences": sweeps.sentences(summary.sweeps),
         "which": answers.which_runs(summary, known.causes),
         "num_left": len(answers.left_runs(summary)),
         "next_steps": answers.what_next(study, config, summary),

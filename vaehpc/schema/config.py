@@ -181,6 +181,15 @@ class ReplayConfig(Frozen):
     """Of the source run's probe; None: not known, or it holds no probe."""
 
 
+class SweptConfig(Frozen):
+    """Where an arm of a sweep comes from: it is its base but for the value of one setting."""
+
+    base: str
+    """Name of the arm that was multiplied."""
+    setting: str
+    """As on the command line, 'train.learning_rate'."""
+
+
 class ArmConfig(Frozen):
     """One arm of a study: everything that is equal for its runs but the seed."""
 
@@ -196,6 +205,18 @@ class ArmConfig(Frozen):
     """AE arm of the same study whose trained weights, of the same seed, this arm starts from."""
     spike: SpikeConfig | None = None
     fork: ForkConfig | None = None
+    swept: SweptConfig | None = None
+    """None: not an arm of a sweep."""
+
+    @property
+    def base(self) -> str:
+        """The arm's name, without what a sweep adds to it."""
+        return self.name if self.swept is None else self.swept.base
+
+    @property
+    def place(self) -> tuple[str, Any] | None:
+        """Setting and value at which a sweep has this arm."""
+        return None if self.swept is None else (self.swept.setting, self.settings[self.swept.setting])
 
     @property
     def kind(self) -> ArmKind:
@@ -232,15 +253,13 @@ def control_of(arm: ArmConfig, arms: Mapping[str, ArmConfig], named: str = "") -
     Args:
         arm: an AE is, without a named one, its own.
         arms: of the study, by name.
-        named: the arm that the plan says, wherever it is possible. Else the first with the arm's own clipped gradients
-            or, as a remedy is what is tested, without any.
+        named: the arm that the plan says, or in a sweep that arm of equal value, wherever it is possible. Else the
+            first with the arm's own clipped gradients or, as a remedy is what is tested, without any.
     """
-    if named in arms and arms[named].is_control_of(arm):
-        return named
+    possible = {name: other for name, other in arms.items() if other.is_control_of(arm)}
     limits = (None, arm.train.clipnorm)
-    return next(
-        (name for name, other in arms.items() if other.is_control_of(arm) and other.train.clipnorm in limits), None
-    )
+    as_named = (name for name, other in possible.items() if named in (name, other.base))
+    return next(as_named, next((name for name, other in possible.items() if other.train.clipnorm in limits), None))
 
 
 class DataConfig(Frozen):
@@ -308,7 +327,7 @@ class RunConfig(Frozen):
 
         Without what has its default: a setting that a later release adds changes nothing.
         """
-        arm = self.arm.model_dump_json(exclude_defaults=True, exclude={"fork": {"checkpoint"}})
+        arm = self.arm.model_dump_json(exclude_defaults=True, exclude={"fork": {"checkpoint"}, "swept": True})
         return hashlib.sha256(f"{self.root_seed} {self.seed} {self.data.sha256} {arm}".encode()).hexdigest()
 
     @property

@@ -739,6 +739,43 @@ class SensitivityRow(Result):
     """Of the share of diverged runs."""
 
 
+class SweptPoint(Result):
+    """One value of a sweep, of one arm that it multiplied."""
+
+    arm: str
+    value: bool | int | float | str | None
+    share: Share | None
+    """Of the sweep's endpoint; None: no run has ended."""
+    num_missing: int
+
+
+class SweptBase(Result):
+    """What became of one arm's runs over the values of a sweep."""
+
+    base: str
+    points: tuple[SweptPoint, ...]
+    """Numbers ascend; other values stand in the order of the study."""
+    trend_p: float | None
+    """Exact, two-sided; None: the values are no numbers, or all runs of each seed did the same."""
+    rises: bool | None
+    """Whether more runs leave at larger values; None: neither more nor fewer, or as before."""
+    half_between: tuple[float | None, float | None] | None = None
+    """Neighbouring values between which the fitted monotone share crosses a half; None for an end: it lies beyond
+    the values, or at the first or last. None: there is no direction."""
+    half_within: tuple[float | None, float | None] | None = None
+    """Confidence bounds of the value at which half leave, if the share is monotone; None for an end: there is none."""
+
+
+class SweepSummary(Result):
+    """Shares of runs that left over the values of one setting."""
+
+    setting: str
+    endpoint: Endpoint
+    """That can be counted in all of its arms."""
+    level: float
+    bases: tuple[SweptBase, ...]
+
+
 class DipTest(Result):
     """Hartigan's dip of ln R over the finite runs of an arm: 0 for one mode; p is that of a uniform distribution."""
 
@@ -878,6 +915,7 @@ class StudySummary(Result):
     """By arm; none with fewer runs than the plan asks for."""
     likeness: dict[str, LikenessToControl]
     """By VAE arm."""
+    sweeps: tuple[SweepSummary, ...] = ()
     deviations: tuple[str, ...]
     """What was not as planned before the launch: tests are exploratory if there is any."""
     reclassed: tuple[str, ...] | None = None

@@ -34,15 +34,19 @@ class PlannedContrast:
 def planned_contrasts(arms: Mapping[str, ArmConfig], plan: PlanConfig) -> list[PlannedContrast]:
     """Each arm against its control, then each other VAE against the plan's reference arm, if it is among them.
 
+    In a sweep that is the reference's arm of the same value.
+
     Neither arms with a spike, which diverge because they are made to, nor the forks of a replay are tested.
     """
     tested = {name: arm for name, arm in arms.items() if arm.spike is None and arm.fork is None}
     controls = {name: control_of(arm, arms, plan.classes.control) for name, arm in tested.items()}
     pairs = [(name, control, True) for name, control in controls.items() if control is not None and control != name]
-    reference = plan.contrasts.reference
-    if reference in tested:
-        others = [name for name, arm in tested.items() if arm.vae is not None and name != reference]
-        pairs += [(name, reference, False) for name in others]
+    references = {arm.place: name for name, arm in tested.items() if arm.base == plan.contrasts.reference}
+    pairs += [
+        (name, references[arm.place], False)
+        for name, arm in tested.items()
+        if arm.vae is not None and references.get(arm.place, name) != name
+    ]
     return [_planned(tested[arm], other, is_control, plan.contrasts) for arm, other, is_control in pairs]
 
 

@@ -33,6 +33,7 @@ from vaehpc.stats.reclassed import reclassed
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.stats.sensitivity import sensitivity
 from vaehpc.stats.survival import event_curves
+from vaehpc.stats.sweeps import sweeps
 
 
 def summarise(
@@ -84,6 +85,7 @@ def summarise(
             lambda size: config.key("modes", size),
         ),
         likeness=likenesses(config, summaries, distances),
+        sweeps=tuple(sweeps(config, arms, summaries)),
         deviations=not_as_planned,
         reclassed=reclassed(config, runs, judgement),
         plan_defaults=tuple(defaults_of(values_of(config.plan_text), config.plan)),

@@ -20,6 +20,7 @@ from vaehpc.schema.config import (
     ModelConfig,
     Precision,
     SpikeConfig,
+    SweptConfig,
     TrainConfig,
     VaeConfig,
 )
@@ -50,6 +51,7 @@ class Arm:
     train: Mapping[str, Any] = field(default_factory=dict)
     spike: Mapping[str, Any] = field(default_factory=dict)
     start_from: str | None = None
+    swept: SweptConfig | None = None
 
     def configured(self, name: str, settings: Settings) -> ArmConfig:
         """The arm as a study trains it.
@@ -72,6 +74,7 @@ class Arm:
             "train": changed.train,
             "start_from": self.start_from,
             "spike": dict(self.spike) or None,
+            "swept": self.swept,
         }
         return _validated(ArmConfig, arm, origin)
 
@@ -221,8 +224,9 @@ def preset_plan(preset: Preset, arms: Mapping[str, ArmConfig]) -> PlanConfig:
 
 
 def controlled_by(control: str, arms: Mapping[str, ArmConfig]) -> list[str]:
-    """The other arms of which this one can be the control; none if it is not among them."""
-    return [name for name, arm in arms.items() if control in arms.keys() - {name} and arms[control].is_control_of(arm)]
+    """The arms of which this one, or one of its arms in a sweep, can be the control beside itself."""
+    named = [arm for arm in arms.values() if control in (arm.name, arm.base)]
+    return [name for name, arm in arms.items() if any(each.name != name and each.is_control_of(arm) for each in named)]
 
 
 def asked_seeds(asked: Sequence[str], origin: str) -> tuple[int, ...]:
