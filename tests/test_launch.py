@@ -137,6 +137,29 @@ def test_a_sweep_multiplies_the_arms(capsys: pytest.CaptureFixture[str]) -> None
     assert "[sweep] takes one setting and a list" in refused(capsys, *asked, "--config", "study.toml")
 
 
+def test_crossed_streams_are_every_combination(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--arms", "ae", "vae-tiny", "--dry-run", "--cross", "initialisation=4", "noise=2", "shuffling=3"]
+    assert main(asked) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 arms x 12 seeds + 1 arms x 24 seeds = 36 runs" in said
+    assert "--seeds and --cross given" in refused(capsys, *asked, "--seeds", "3")
+    assert "unknown stream 'tsne'" in refused(capsys, "--cross", "tsne=4", "noise=2")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_crossed_study_says_its_design(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
+    asked = ["--data", faces.path, "--executor", "debug", "--arms", "ae", "vae-tiny"]
+    assert main([*asked, "--cross", "initialisation=2", "noise=2"]) == 0
+    assert "2 x initialisation, 2 x noise: a run's seed has its level of" in " ".join(capsys.readouterr().out.split())
+    config = StudyDir(Path("runs/article")).config()
+    assert config.cross == {"initialisation": 2, "noise": 2}
+    assert config.seeds == {"ae": (0, 100), "vae-tiny": (0, 1, 100, 101)}
+    run = StudyDir(Path("runs/article")).run("vae-tiny-seed101").config()
+    assert run.levels == {"initialisation": 1, "shuffling": 0, "noise": 1}
+    assert main([*asked, "--seeds", "2"]) == 2
+    assert "study.cross" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("untrained")
 def test_a_sweep_grows_by_a_value(faces: DataConfig) -> None:
     asked = ["--data", faces.path, "--executor", "debug", "--arms", "ae", "vae-tiny", "--seeds", "1", "--sweep"]

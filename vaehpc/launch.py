@@ -40,7 +40,7 @@ from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gp
 from vaehpc.machine.served import unserved_machine
 from vaehpc.monitoring.live import LivePage
 from vaehpc.monitoring.shown import show_results
-from vaehpc.schema.config import STUDY_NAME, ArmConfig, Precision, StudyConfig, control_of, run_name
+from vaehpc.schema.config import CROSSED, STUDY_NAME, ArmConfig, Precision, StudyConfig, cells, control_of, run_name
 from vaehpc.schema.data import DataRequest, Request
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import Made
@@ -59,6 +59,7 @@ from vaehpc.stats.making import Facets, facets, otherwise, usual
 from vaehpc.stats.planned import family_size, is_of_looks, planned_contrasts, power
 from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none
 from vaehpc.study.attempts import starts_of
+from vaehpc.study.crossing import asked_cross, require_crossable
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.packages import require_installed
 from vaehpc.study.presets import (
@@ -138,6 +139,10 @@ class Launch:
     """cpu: train on processors although GPUs are given. Default: on GPUs, where trainings ask for any."""
     sweep: str | None = None
     """SETTING=V1,V2 ...: each arm once for each value; train.learning_rate=6e-3,1e-2 makes ae-lr6e-3, ae-lr1e-2 ..."""
+    cross: tuple[str, ...] = ()
+    """STREAM=N ... in place of seeds: every combination of N initialisations, orders of images (shuffling) and noises;
+    initialisation=4 shuffling=4 noise=4 are 64 runs of a VAE, 16 of an AE. Says which of them decides whether runs
+    leave."""
     config: Path | None = None
     """TOML file with any of these: preset, study, seeds, root_seed, arms, tables [model], [vae], [train], [sweep]."""
     plan: Path | None = None
@@ -316,6 +321,9 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         require_served(resolved(site, device=asked.device))
     elif on_gpus and (problem := unserved_machine()) is not None:
         raise UserError(problem)
+    cross = asked_cross(asked.cross)
+    if cross and asked.seeds:
+        raise UserError("--seeds and --cross given: levels of the crossed streams stand in place of the seeds")
     seeds = asked_seeds(asked.seeds or [str(preset.num_seeds)], "--seeds")
     fewer_seeds = {} if asked.arms else preset.in_float32
     named = asked_arms(asked, precision)
@@ -323,10 +331,12 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         name: fewer_seeds[base] for name, arm in named.items() if (base := base_of(name, arm)) in fewer_seeds
     }
     arms = configured_arms(named, asked.settings)
+    of_arms = {name: cells(cross, arm) if cross else seeds[: fewer_seeds.get(name)] for name, arm in arms.items()}
     kept = study.config() if study.config_path.exists() else None
     every = {**(kept.arms if kept else {}), **arms}
     root_seed = asked.root_seed if asked.root_seed is not None else kept.root_seed if kept else ROOT_SEED
     require_sources(every)
+    require_crossable(cross, every)
     if not 0 <= root_seed < 2**63:
         raise UserError(f"--root-seed {root_seed}: it is a number from 0 to 2**63 - 1")
     plan = _asked_plan(asked, study, preset, every)
@@ -341,10 +351,11 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         data = wanted_data(asked)[0]
         if data.manifest_path.exists():
             found = data_config(data)
-            config = planned_study(name, asked.preset, found, arms, seeds, plan, root_seed, precision, fewer_seeds)
+            config = planned_study(
+                name, asked.preset, found, arms, seeds, plan, root_seed, precision, fewer_seeds, cross
+            )
             config = widened(study.config(), config) if study.config_path.exists() else config
             say_expectation(study, config, console, on_gpus)
-        of_arms = {arm: seeds[: fewer_seeds.get(arm)] for arm in arms}
         _describe(study, of_arms, root_seed, asked.device, console)
         require_installed("train", "analysis", is_cpu_meant=asked.device == "cpu")
         return 0
@@ -360,7 +371,9 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         return queue_preparation(study, data, request, argv, site, asked.wait, console, show_results)
     if request is not None:
         _prepare(data, request, console)
-    config = planned_study(name, asked.preset, data_config(data), arms, seeds, plan, root_seed, precision, fewer_seeds)
+    config = planned_study(
+        name, asked.preset, data_config(data), arms, seeds, plan, root_seed, precision, fewer_seeds, cross
+    )
     if executor == "slurm":
         return _launch_on_slurm(study, config, site, asked, console)
     say_code(study, facets([made_here(on_gpus)]), console)
@@ -491,7 +504,10 @@ def show_changes(
         "seeds": (", ".join(ranges(seeds)), of_preset),
         "arms": (" ".join(arms), " ".join(of_arms)),
         "sweep": (asked.sweep or "none", "none"),
+        "cross": (" ".join(asked.cross) or "none", "none"),
     }
+    if asked.cross:
+        del rows["seeds"]
     changed = {key: pair for key, pair in rows.items() if pair[0] != pair[1]}
     changed |= differing_values(asked.settings, in_precision(preset.settings, usual))
     every = configured_arms(asked_arms(asked, asked.settings.train.precision), asked.settings)
@@ -691,6 +707,10 @@ def say_what_it_can_show(config: StudyConfig, console: Console) -> None:
     plan, alpha = config.plan.contrasts, 1 - config.plan.level
     size = family_size(config.arms, config.plan)
     tested = {each.arm: each for each in planned_contrasts(config.arms, config.plan) if each.is_control}
+    if config.cross:
+        streams = ", ".join(f"{count} x {stream}" for stream, count in config.cross.items())
+        say(console, f"  streams are crossed, {streams}: a run's seed has its level of {', '.join(CROSSED)} as digits")
+        return
     for arm, seeds in config.seeds.items():
         upper = highest_rate_of_none(len(seeds), config.plan.level)
         said = f"  {arm}: {len(seeds)} seeds; 0 diverged of {len(seeds)} would still allow a rate up to {upper:.1%}"

@@ -243,6 +243,7 @@ def planned_replay(asked: Replay, source: StudyDir, run: RunDir, start: Start) -
         checkpoint=None if start.state is None else str(study.start),
         step=start.step,
         until_step=event.until_step,
+        levels=original.levels,
     )
     variants = chosen_variants(asked.variants, original.arm, image, event)
     # Without a calm probe, the second half of the steps may be those in which the run left.
@@ -256,7 +257,7 @@ def planned_replay(asked: Replay, source: StudyDir, run: RunDir, start: Start) -
     repeated = {"identical": plan.replay.identical_repeats}
     seeds = {variant: tuple(range(repeated.get(variant, repeats))) for variant in variants}
     return of_source.model_copy(
-        update={"name": name, "arms": arms, "seeds": seeds, "provenance": provenance(), "replay": event}
+        update={"name": name, "arms": arms, "seeds": seeds, "provenance": provenance(), "replay": event, "cross": {}}
     ), study
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests import plant
 from tests.examples import PROVENANCE, Course, data_config, followed, study_config
 from vaehpc import __version__
-from vaehpc.schema.config import RunConfig, StudyConfig, TrainConfig
+from vaehpc.schema.config import RunConfig, Stream, StudyConfig, TrainConfig
 from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.study.files import RunDir
 from vaehpc.study.presets import Settings, configured_arms, named_arms, plan_text
@@ -95,7 +95,7 @@ def quick_text() -> str:
     return text
 
 
-def config_of(arms: Arms, epochs: int, num_train: int, sweep: str) -> StudyConfig:
+def config_of(arms: Arms, epochs: int, num_train: int, sweep: str, cross: Mapping[Stream, int] | None) -> StudyConfig:
     """Arms known by name, or of a sweep, of `epochs` of 100 steps where num_train is 12,800."""
     bases, _, asked = sweep.rpartition(" ")
     named = asked_sweep(asked, "--sweep").arms(named_arms(bases.split())) if sweep else named_arms(tuple(arms))
@@ -107,7 +107,15 @@ def config_of(arms: Arms, epochs: int, num_train: int, sweep: str) -> StudyConfi
         data=data_config(num_train=num_train, image_size=48),
         seeds=dict.fromkeys(arms, 1),
         provenance=CURRENT,
-    ).model_copy(update={"plan_text": text, "plan_sha256": text_sha256(text), "seeds": seeds, "first_seeds": seeds})
+    ).model_copy(
+        update={
+            "plan_text": text,
+            "plan_sha256": text_sha256(text),
+            "seeds": seeds,
+            "first_seeds": seeds,
+            "cross": cross or {},
+        }
+    )
 
 
 def leave(folder: RunDir, config: RunConfig, run: Run, latents: bool) -> None:
@@ -202,14 +210,15 @@ def planted(
     latents: bool = False,
     draws: bool = False,
     sweep: str = "",
+    cross: Mapping[Stream, int] | None = None,
 ) -> Said:
     """Lay a study down, sum it up by the real task, and read what it says.
 
     With `latents` runs leave a few, by which the VAEs and AEs of a seed are compared. Without `draws` figures are empty
     and runs get no pages, which take nearly all of the time. A `sweep` is arms and what multiplies them, as
-    'ae vae-tiny train.learning_rate=1e-3,2e-3'.
+    'ae vae-tiny train.learning_rate=1e-3,2e-3'. Runs of a study that crosses streams have their levels in their seeds.
     """
-    config = config_of(arms, epochs, num_train, sweep)
+    config = config_of(arms, epochs, num_train, sweep, cross)
     study = plant.study(folder / config.name, config)
     runs = {
         (arm, seed): run for arm, of_arm in arms.items() for seed, run in zip(seeds_of(of_arm), of_arm, strict=True)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -66,6 +66,17 @@ def nan(*steps: int) -> list[Run]:
 def same(runs: Sequence[Run]) -> list[Run]:
     """Which end in the state that another arm's runs of the same seeds end in."""
     return [replace(run, weights="shared") for run in runs]
+
+
+def by_levels(left: Callable[[int, int, int], bool], num_noises: int = 4) -> list[Run]:
+    """A run for each initialisation, order and noise, of four each; those that leave, jump."""
+    return [
+        replace(JUMPED if left(*levels) else Run(), seed=int("".join(map(str, levels))))
+        for levels in product(range(4), range(4), range(num_noises))
+    ]
+
+
+CROSSED = {"cross": {"initialisation": 4, "shuffling": 4, "noise": 4}}
 
 
 UNSOUND = r"\b(unsound|not sound)\b"
@@ -545,18 +556,25 @@ CASES = (
         tested=[(4, 8, 0, 8), (8, 8, 0, 8)],
         planting={"sweep": "ae vae-tiny train.learning_rate=1e-3,2e-3,4e-3"},
     ),
+    # Crossed streams: which of them decides.
     Case(
-        "sweep without a trend",
+        "the initial weights decide alone",
         {
-            **{f"ae-lr{rate}": regular(8) for rate in ("1e-3", "2e-3")},
-            "vae-tiny-lr1e-3": [JUMPED, *regular(7)],
-            "vae-tiny-lr2e-3": [*[JUMPED] * 2, LOST, *regular(5)],
+            "ae": by_levels(lambda *_: False, num_noises=1),
+            "vae-tiny": by_levels(lambda initialisation, *_: initialisation in (0, 2)),
         },
         must=[
-            r"1 of 8 at 0.001 and 2 of 7 at 0.002 diverged or became NaN\. 1 run is missing\. No trend is shown \(exact"
+            r"streams crossed: 4 × initialisation, 4 × shuffling, 4 × noise",
+            r"Streams of vae-tiny crossed, 4 initial weights × 4 orders of images × 4 noises: 32 of 64 diverged"
+            r" or became NaN\. Whether a run leaves: shown to matter: initial weights \(p = 0.0139, Holm-adjusted;"
+            r" 100 % of the variance\); 0 % of it comes of all 3 together\.",
+            r"Streams of ae crossed, 4 initial weights × 4 orders of images: 0 of 16 diverged or became NaN\. All"
+            r" runs did the same, so that no stream decides it\.",
+            r"are not independent: the intervals and tests of its arms, which take them as such, are exploratory",
         ],
-        must_not=["Half leave", "leave at larger"],
-        planting={"sweep": "ae vae-tiny train.learning_rate=1e-3,2e-3"},
+        must_not=["more often than"],
+        classes={"vae-tiny": {"diverged": 32, "regular": 32}, "ae": {"regular": 16}},
+        planting=CROSSED,
     ),
 )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from vaehpc.command import UserError
-from vaehpc.reporting import answers, courses, figures, findings, sweeps, tables, words
+from vaehpc.reporting import answers, courses, crossed, figures, findings, sweeps, tables, words
 from vaehpc.reporting.courses import Course
 from vaehpc.reporting.figures import ArmRuns, EndedRun
 from vaehpc.reporting.page import Drawing, coloured, inline, rendered
@@ -154,6 +154,14 @@ def draw(config: StudyConfig, summary: StudySummary, runs: ArmRuns, of_runs: Seq
             " ".join(sweeps.sentences([sweep])),
             tables.csv(sweeps.sweep_rows(sweep)),
         )
+    for name, of_streams in summary.crossed.items():
+        if len(of_streams.levels) > 1:
+            crossed_runs = {run: found for run, found in summary.runs.items() if found.arm == name}
+            drawn[f"crossed-{name}"] = Drawing(
+                figures.svg(crossed.crossed_figure(of_streams, {run.seed: run for run in crossed_runs.values()})),
+                f"{name}: class of each run over the levels of its streams, {crossed.design(of_streams.levels)}.",
+                tables.csv(crossed.crossed_rows(crossed_runs)),
+            )
     if summary.events:
         for arm, figure in figures.event_curves(summary.events, summary.control).items():
             of_arm = summary.events[arm]
@@ -244,6 +252,8 @@ def contents(
         "often": answers.how_often(summary),
         "sure": answers.how_sure(config, summary),
         "sweep_sentences": sweeps.sentences(summary.sweeps),
+        "crossed_sentences": crossed.sentences(summary, config.plan.level),
+        "crossed_lines": crossed.lines(summary),
         "which": answers.which_runs(summary, known.causes),
         "num_left": len(answers.left_runs(summary)),
         "next_steps": answers.what_next(study, config, summary),

@@ -66,6 +66,8 @@ def overview(config: StudyConfig, summary: StudySummary) -> str:
 def shared_seeds(config: StudyConfig) -> str:
     """Which seeds the arms have in common: they draw the same initial weights and batches."""
     of_arms = [config.seeds[arm] for arm in config.arms]
+    if config.cross:
+        return f"; streams crossed: {', '.join(f'{count} × {stream}' for stream, count in config.cross.items())}"
     if len(of_arms) < 2:
         return ""
     if len(set(of_arms)) == 1:

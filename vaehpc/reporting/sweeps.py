@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from vaehpc.reporting.figures import LOG_RANGE, STYLE, WIDTH
-from vaehpc.reporting.findings import ENDPOINTS, NAMES
+from vaehpc.reporting.findings import ENDPOINTS, NAMES, p_words
 from vaehpc.reporting.palette import CLASS_COLOURS, INK, QUIET, RULE
 from vaehpc.reporting.tables import setting
-from vaehpc.reporting.words import counted, enumeration, of_ended, p_value, percent
+from vaehpc.reporting.words import counted, enumeration, of_ended, percent
 from vaehpc.schema.results import SweepSummary, SweptBase, SweptPoint
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -34,7 +34,7 @@ def _sentence(base: SweptBase, sweep: SweepSummary) -> str:
         said.append(f"{counted(missing, 'run')} {'is' if missing == 1 else 'are'} missing.")
     if base.rises is None:
         return " ".join(said)
-    test = f"exact test within seeds, two-sided p = {p_value(base.trend_p)}, exploratory"
+    test = f"exact test within seeds, two-sided {p_words(base.trend_p)}, exploratory"
     if not is_shown(base, sweep):
         return " ".join([*said, f"No trend is shown ({test})."])
     return " ".join(

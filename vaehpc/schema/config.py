@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -26,8 +27,16 @@ STREAMS: tuple[Stream, ...] = (
 """Independent random streams of a run. The position is part of every key: append only."""
 
 
-StudyStream = Literal["logrank", "modes", "images", "bootstrap"]
-STUDY_STREAMS: tuple[StudyStream, ...] = ("logrank", "modes", "images", "bootstrap")
+CROSSED: tuple[Stream, ...] = ("initialisation", "shuffling", "noise")
+"""Streams that a study can cross, which are those of the training. A run's level of each is a digit of its seed."""
+MOST_LEVELS = 10
+
+Levels = dict[Stream, Annotated[int, Field(ge=0, lt=MOST_LEVELS)]]
+"""Of each stream of the training the seed that a crossed run draws it with."""
+
+
+StudyStream = Literal["logrank", "modes", "images", "bootstrap", "crossed"]
+STUDY_STREAMS: tuple[StudyStream, ...] = ("logrank", "modes", "images", "bootstrap", "crossed")
 """Independent random streams of a study's aggregate. The position is part of every key: append only."""
 
 RENEWED = 1000
@@ -137,6 +146,8 @@ class ForkConfig(Frozen):
     """Position in the training split of an image that others of its batch replace."""
     fresh_moments: bool = False
     """Start with Adam's moments at zero."""
+    levels: Levels = {}
+    """Of the run that is replayed, where its study crosses streams."""
 
 
 class NullWindow(Frozen):
@@ -315,6 +326,8 @@ class RunConfig(Frozen):
     plan_sha256: str
     """Of the text that the study keeps."""
     provenance: Provenance
+    levels: Levels = {}
+    """Empty: the seed is that of every stream; else of those that are not here."""
 
     @property
     def name(self) -> str:
@@ -328,7 +341,8 @@ class RunConfig(Frozen):
         Without what has its default: a setting that a later release adds changes nothing.
         """
         arm = self.arm.model_dump_json(exclude_defaults=True, exclude={"fork": {"checkpoint"}, "swept": True})
-        return hashlib.sha256(f"{self.root_seed} {self.seed} {self.data.sha256} {arm}".encode()).hexdigest()
+        crossed = f" {self.levels}" if self.levels else ""
+        return hashlib.sha256(f"{self.root_seed} {self.seed} {self.data.sha256} {arm}{crossed}".encode()).hexdigest()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -358,15 +372,14 @@ class RunConfig(Frozen):
     def key(self, stream: Stream, *counters: int) -> np.random.SeedSequence:
         """Key of one random stream of this run: depends on (root seed, seed, stream, counters), never on the arm.
 
-        A fork has the keys of the run that it replays, but for the stream that it draws anew.
+        A fork has the keys of the run that it replays, but for the stream that it draws anew. A run of a crossed study
+        draws each stream of the training as the run does whose seed is its level.
         """
         index, fork = STREAMS.index(stream), self.arm.fork
-        if fork is None:
-            spawn_key: tuple[int, ...] = (self.seed, index)
-        elif fork.renewed == stream:
+        levels, seed = (self.levels, self.seed) if fork is None else (fork.levels, fork.seed)
+        spawn_key: tuple[int, ...] = (levels.get(stream, seed), index)
+        if fork is not None and fork.renewed == stream:
             spawn_key = (fork.seed, RENEWED + index, self.seed)
-        else:
-            spawn_key = (fork.seed, index)
         return np.random.SeedSequence(self.root_seed, spawn_key=(*spawn_key, *counters))
 
 
@@ -395,6 +408,9 @@ class StudyConfig(Frozen):
     was float32 unless the line said otherwise."""
     replay: ReplayConfig | None = None
     """Set where the runs are forks of one run."""
+    cross: dict[Stream, Annotated[int, Field(ge=2, le=MOST_LEVELS)]] = {}
+    """How many levels each crossed stream of the training has; its others have one. Empty: each seed is that of every
+    stream of its run."""
     first_seeds: dict[str, tuple[int, ...]] | None = None
     """Seeds of each arm at the first launch; arms and seeds beyond these came later. None: not known."""
 
@@ -423,10 +439,25 @@ class StudyConfig(Frozen):
                 plan=self.plan,
                 plan_sha256=self.plan_sha256,
                 provenance=self.provenance,
+                levels=levels_of(seed) if self.cross else {},
             )
             for arm in self.arms.values()
             for seed in self.seeds[arm.name]
         ]
+
+
+def cells(cross: Mapping[Stream, int], arm: ArmConfig) -> tuple[int, ...]:
+    """Seeds of an arm in a study that crosses streams, in full: 213 has level 2 of the first of CROSSED, 3 of the last.
+
+    An arm that draws no noise has one level of it.
+    """
+    counts = [1 if stream == "noise" and not arm.has_noise else cross.get(stream, 1) for stream in CROSSED]
+    return tuple(int("".join(map(str, digits))) for digits in product(*map(range, counts)))
+
+
+def levels_of(seed: int) -> Levels:
+    """The level of each stream of the training that these digits are."""
+    return {stream: int(digit) for stream, digit in zip(CROSSED, f"{seed:03d}", strict=True)}
 
 
 def run_name(arm: str, seed: int) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from vaehpc.schema.config import Precision, Provenance, ReplayConfig
+from vaehpc.schema.config import Precision, Provenance, ReplayConfig, Stream
 from vaehpc.schema.data import Resize, SplitName
 from vaehpc.schema.frozen import Result
 from vaehpc.schema.plan import Alternative, Endpoint
@@ -776,6 +776,46 @@ class SweepSummary(Result):
     bases: tuple[SweptBase, ...]
 
 
+class CrossedPart(Result):
+    """What some of the streams have to do with how a run ends."""
+
+    streams: tuple[Stream, ...]
+    share: float
+    """Of the variance: the random-effects component of just these streams together."""
+    common: float
+    """Of the variance, what runs have in common that share these streams and no other: the sum of the components of
+    these and of some of these."""
+    p: float | None
+    """Permutation test that runs which share these agree no more than others; None of all streams together, which give
+    equal runs."""
+    holm: float | None
+    """Adjusted over the sets of as many streams."""
+    num_permutations: int = 0
+    """That were drawn; 0: all were enumerated."""
+
+
+class CrossedOutcome(Result):
+    """How a run ends, as a number, and which streams decide it."""
+
+    parts: tuple[CrossedPart, ...]
+    """Single streams first, all together last; none where all runs end alike."""
+
+
+class CrossedArm(Result):
+    """The runs of an arm, one for each combination of the levels of its streams."""
+
+    levels: dict[Stream, int]
+    """Of each crossed stream that the arm has; those with one level are left out."""
+    endpoint: Endpoint
+    num_left: int
+    num_ended: int
+    num_missing: int
+    left: CrossedOutcome | None = None
+    """Whether a run left; None while runs are missing, or where fewer than two streams are crossed."""
+    log_radius: CrossedOutcome | None = None
+    """ln of the median R; None as before, or where a run has none."""
+
+
 class DipTest(Result):
     """Hartigan's dip of ln R over the finite runs of an arm: 0 for one mode; p is that of a uniform distribution."""
 
@@ -916,6 +956,8 @@ class StudySummary(Result):
     likeness: dict[str, LikenessToControl]
     """By VAE arm."""
     sweeps: tuple[SweepSummary, ...] = ()
+    crossed: dict[str, CrossedArm] = {}
+    """By arm, where the study crosses streams."""
     deviations: tuple[str, ...]
     """What was not as planned before the launch: tests are exploratory if there is any."""
     reclassed: tuple[str, ...] | None = None

@@ -22,6 +22,7 @@ from vaehpc.schema.results import (
 from vaehpc.stats.comparison import Reference, compare
 from vaehpc.stats.contrasts import contrasts, planned_look
 from vaehpc.stats.course import ProbeCurve
+from vaehpc.stats.crossed import crossed
 from vaehpc.stats.divergence import Control
 from vaehpc.stats.judging import judge
 from vaehpc.stats.making import mixed
@@ -62,7 +63,7 @@ def summarise(
     curves = {name: event_curves(of_arm, config.plan.level) for name, of_arm in of_arms.items()}
     rates = {name: arm.rate for name, arm in arms.items()}
     not_as_planned = tuple(deviations(config, measured))
-    look = planned_look(config, arms)
+    look = None if config.cross else planned_look(config, arms)
     return StudySummary(
         study=config.name,
         data=summarise_data(config.data),
@@ -75,7 +76,7 @@ def summarise(
         comparison=None
         if config.data.photographs
         else compare(reference, config.data, config.arms, measured, summaries, rates),
-        contrasts=tuple(contrasts(config, arms, summaries, look, is_as_planned=not not_as_planned)),
+        contrasts=tuple(contrasts(config, arms, summaries, look, is_as_planned=not (not_as_planned or config.cross))),
         look=look,
         events={name: curve for name, curve in curves.items() if curve is not None},
         sensitivity=sensitivity(config, runs),
@@ -86,6 +87,7 @@ def summarise(
         ),
         likeness=likenesses(config, summaries, distances),
         sweeps=tuple(sweeps(config, arms, summaries)),
+        crossed=crossed(config, arms, summaries),
         deviations=not_as_planned,
         reclassed=reclassed(config, runs, judgement),
         plan_defaults=tuple(defaults_of(values_of(config.plan_text), config.plan)),

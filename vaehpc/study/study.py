@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from vaehpc.command import UserError, nearest
-from vaehpc.schema.config import ArmConfig, DataConfig, Precision, RunConfig, StudyConfig, run_name
+from vaehpc.schema.config import (
+    ArmConfig,
+    DataConfig,
+    Precision,
+    RunConfig,
+    Stream,
+    StudyConfig,
+    cells,
+    run_name,
+)
 from vaehpc.schema.frozen import STORED, Frozen
 from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
@@ -63,6 +72,7 @@ def planned_study(
     root_seed: int = ROOT_SEED,
     precision: Precision | None = None,
     fewer_seeds: Mapping[str, int] | None = None,
+    cross: Mapping[Stream, int] | None = None,
 ) -> StudyConfig:
     """Arms x seeds under a plan; None: analysis/plan.toml, whose text the study then keeps.
 
@@ -76,9 +86,12 @@ def planned_study(
         root_seed: of every random stream.
         precision: of arms that say no other.
         fewer_seeds: of these arms at most so many, the first ones.
+        cross: streams that are crossed, with so many levels; in place of the seeds.
     """
     ascending = tuple(sorted(seeds))
-    of_arms = {arm: ascending[: (fewer_seeds or {}).get(arm)] for arm in arms}
+    of_arms = {
+        name: cells(cross, arm) if cross else ascending[: (fewer_seeds or {}).get(name)] for name, arm in arms.items()
+    }
     usual = analysis_plan()
     text = plan_text() if plan in (None, usual) else plan.text
     return StudyConfig(
@@ -93,6 +106,7 @@ def planned_study(
         seeds=of_arms,
         first_seeds=of_arms,
         precision=precision,
+        cross=dict(cross or {}),
         provenance=provenance(),
     )
 
