@@ -573,7 +573,7 @@ def test_the_wide_preset_has_true_float32_beside_half_precision_and_widens_the_a
     assert config.preset == "article"
     assert {name: len(seeds) for name, seeds in config.seeds.items()} == {
         **dict.fromkeys(("ae", "vae-tiny", "vae-eps5", "ae-nobn", "vae-tiny-nobn"), 16),
-        **dict.fromkeys(("vae-eps2", "logvar-clamp", "clipnorm"), 16),
+        **dict.fromkeys(("ae-inference", "vae-inference", "vae-eps1", "vae-eps2", "logvar-clamp", "clipnorm"), 16),
         **dict.fromkeys(("ae-float32", "vae-float32"), 8),
     }
     assert "ae-float32" not in PRESETS["article-wide"].arms_in("float32")

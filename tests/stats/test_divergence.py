@@ -98,7 +98,10 @@ def test_the_articles_radius_serves_no_other_net(plan):
 
 @pytest.mark.parametrize(
     "train",
-    [{"learning_rate": 1e-3}, {"epochs": 6}, {"batch_size": 64}, {"beta_2": 0.99}],
+    [
+        *({"learning_rate": 1e-3}, {"epochs": 6}, {"batch_size": 64}, {"beta_1": 0.5}, {"beta_2": 0.99}),
+        *({"adam_epsilon": 1e-3}, {"weight_decay": 0.01}),
+    ],
     ids=" ".join,
 )
 def test_the_articles_radius_serves_no_other_training(train, plan):

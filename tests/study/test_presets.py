@@ -61,6 +61,7 @@ def test_an_arm_differs_from_its_base_in_what_it_says_only(name: str) -> None:
         ("vae-tiny-nobn", {"model.batch_norm": False}),
         ("vae-eps5", {"vae.epsilon_limit": 5.0}),
         ("vae-eps2", {"vae.epsilon_limit": 2.0}),
+        ("vae-eps1", {"vae.epsilon_limit": 1.0}),
         ("vae-eps-anyscale", {"vae.epsilon_limit": 5.0, "vae.epsilon_limit_on": "tensor"}),
         ("vae-eps0", {"vae.epsilon_factor": 0.0}),
         ("logvar-clamp", {"vae.log_var_limit": 5.0}),
@@ -68,6 +69,13 @@ def test_an_arm_differs_from_its_base_in_what_it_says_only(name: str) -> None:
         ("vae-mu-tenth", {"model.mu_scale": 0.1}),
         ("vae-lr-2e-3", {"train.learning_rate": 0.002}),
         ("vae-beta2-95", {"train.beta_2": 0.95}),
+        ("vae-beta1-50", {"train.beta_1": 0.5}),
+        ("vae-beta1-0", {"train.beta_1": 0.0}),
+        ("ae-adam-eps-1e-3", {"train.adam_epsilon": 0.001}),
+        ("vae-decay", {"train.weight_decay": 0.01}),
+        ("ae-batch-32", {"train.batch_size": 32}),
+        ("vae-batch-512", {"train.batch_size": 512}),
+        ("ae-inference", {"model.batch_norm": "inference"}),
         ("ae-float16", {"train.precision": "mixed_float16"}),
         ("ae-z512", {"model.z_dim": 512}),
         ("vae-fact-1e-3", {"vae.kl_weight": 0.001}),
@@ -92,7 +100,7 @@ def test_every_arm_has_its_control(preset: str) -> None:
 
 
 def test_an_arm_that_changes_what_an_ae_has_finds_its_own_ae() -> None:
-    assert len(OWN_AE) == 15
+    assert len(OWN_AE) == 22
     alone = [name for name in ARMS if ARMS[name].kind == "vae" and (ARMS[name].model or ARMS[name].train)]
     assert set(alone) - {"vae-tiny-nobn", "clipnorm", "vae-clip"} == set(OWN_AE)
     for vae in OWN_AE:

@@ -76,12 +76,20 @@ def training(kind: str = "vae", **train: object) -> Training:
     return Training(run, net, build_optimizer(run.arm.train, net))
 
 
-@pytest.mark.parametrize(("beta_2", "clipnorm"), [(0.999, None), (0.9, 0.5)])
-def test_adam_is_that_of_keras(beta_2: float, clipnorm: float | None) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"beta_2": 0.9, "global_clipnorm": 0.5},
+        {"beta_1": 0.5, "epsilon": 0.1, "weight_decay": 0.2},
+        {"beta_1": 0.0},
+    ],
+)
+def test_adam_is_that_of_keras(options: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     start = [rng.normal(size=shape).astype(np.float32) for shape in ((30, 20), (7,))]
     gradients = [[tf.constant(rng.normal(size=values.shape), tf.float32) for values in start] for _ in range(20)]
-    adams = [cls(0.01, beta_2=beta_2, global_clipnorm=clipnorm) for cls in (FusedAdam, keras.optimizers.Adam)]
+    adams = [cls(0.01, **options) for cls in (FusedAdam, keras.optimizers.Adam)]
     found = []
     for adam in adams:
         weights = [keras.Variable(values) for values in start]
@@ -94,20 +102,32 @@ def test_adam_is_that_of_keras(beta_2: float, clipnorm: float | None) -> None:
     assert np.abs(found[0][0] - start[0]).max() > 0.05  # that is, it has moved
 
 
-@pytest.mark.parametrize("option", [{"amsgrad": True}, {"weight_decay": 0.1}, {"use_ema": True}, {"clipvalue": 1.0}])
+@pytest.mark.parametrize("option", [{"amsgrad": True}, {"use_ema": True}, {"clipvalue": 1.0}])
 def test_adam_refuses_an_option_that_it_does_not_have(option: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="unexpected keyword"):
         FusedAdam(0.01, **option)
 
 
 def test_adam_is_made_again_from_its_configuration() -> None:
-    adam = FusedAdam(0.25, beta_2=0.5, global_clipnorm=2.0)
+    options = {"beta_1": 0.75, "beta_2": 0.5, "epsilon": 0.125, "global_clipnorm": 2.0, "weight_decay": 0.0625}
+    adam = FusedAdam(0.25, **options)
     scaled = keras.optimizers.LossScaleOptimizer(adam, name="loss_scale")
     with keras.saving.custom_object_scope({"FusedAdam": FusedAdam}):
         again = keras.optimizers.LossScaleOptimizer.from_config(scaled.get_config()).inner_optimizer
     assert isinstance(again, FusedAdam)
     assert again.get_config() == adam.get_config()
-    assert (float(again.learning_rate), again.beta_2, again.global_clipnorm, again.name) == (0.25, 0.5, 2.0, "adam")
+    assert {option: getattr(again, option) for option in options} == options
+    assert (float(again.learning_rate), again.name) == (0.25, "adam")
+
+
+def test_weight_decay_takes_its_part_of_kernels_alone() -> None:
+    of = training(weight_decay=0.5, learning_rate=0.25)
+    of.net.encoder.get_layer("mu").bias.assign(tf.ones(8))
+    before = [weight.numpy() for weight in of.net.trainable_variables]
+    of.optimizer.apply([tf.zeros(weight.shape) for weight in before], of.net.trainable_variables)
+    for weight, value in zip(of.net.trainable_variables, before, strict=True):
+        factor = 1 - 0.25 * 0.5 if weight.path.endswith("kernel") else 1
+        np.testing.assert_allclose(weight.numpy(), factor * value, rtol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])

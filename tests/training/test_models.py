@@ -22,9 +22,8 @@ def weights(net: Net) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["ae", "vae"])
-@pytest.mark.parametrize("batch_norm", [True, False])
-@pytest.mark.parametrize("image_size", [16, 48])
-def test_shapes_and_number_of_weights(kind: str, batch_norm: bool, image_size: int) -> None:
+@pytest.mark.parametrize(("batch_norm", "image_size"), [(True, 16), (True, 48), (False, 48), ("inference", 16)])
+def test_shapes_and_number_of_weights(kind: str, batch_norm: bool | str, image_size: int) -> None:
     run = run_config(kind, image_size=image_size, model={"batch_norm": batch_norm})
     net = net_of(run.arm, image_size)
     mu, log_var = net.encode(tf.zeros((2, image_size, image_size, 3)), training=False)
@@ -97,6 +96,42 @@ def test_batch_normalisation_against_numpy() -> None:
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+def test_batch_normalisation_in_inference_mode_is_that_of_a_loop_without_training(jit_compile: bool) -> None:
+    """Keras' own layer, called as such a loop calls it, keeps the statistics 0 and 1: a scale and a shift."""
+    rng = np.random.default_rng(0)
+    inputs = tf.constant(rng.normal(3, 2, size=(8, 4, 4, 5)), tf.float32)
+    gamma, beta = rng.normal(size=(2, 5))
+
+    @tf.function(jit_compile=jit_compile)
+    def outputs_and_gradients(layer: keras.layers.Layer, **options: bool) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, **options)
+            loss = tf.reduce_sum(tf.sin(outputs))
+        return [outputs, *tape.gradient(loss, [inputs, *layer.trainable_weights])]
+
+    found = []
+    layers = (FusedBatchNormalization(inference=True), keras.layers.BatchNormalization())
+    for layer, options in zip(layers, ({"training": True}, {}), strict=True):
+        layer.build(inputs.shape)
+        layer.set_weights([gamma, beta, np.zeros(5), np.ones(5)])
+        found.append([*outputs_and_gradients(layer, **options), layer.moving_mean, layer.moving_variance])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[0][0], gamma * inputs / np.sqrt(1.001) + beta, rtol=1e-4, atol=1e-5)
+
+
+def test_the_nets_layers_are_so_in_inference_mode() -> None:
+    net = net_of(arm_config("vae", model={"batch_norm": "inference"}))
+    before = weights(net)
+    images = tf.random.stateless_uniform((8, 16, 16, 3), seed=(1, 2))
+    for layer, batch in ((net.encoder, images), (net.decoder, tf.ones((8, 8)))):
+        np.testing.assert_array_equal(layer(batch, training=True), layer(batch, training=False))
+    assert {name for name, value in weights(net).items() if not np.array_equal(value, before[name])} == set()
+    assert sum(name.endswith("moving_mean") for name in before) == 7
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_logits_and_their_gradients_are_those_of_a_transposed_convolution(jit_compile: bool) -> None:
     rng = np.random.default_rng(0)
     inputs = tf.constant(rng.normal(size=(2, 6, 6, 5)), tf.float32)
@@ -126,10 +161,10 @@ def test_a_bias_before_normalisation_would_change_nothing() -> None:
     without = norm(layer(images), training=True)
     layer.bias.assign([1.0, -2.0, 3.0, 0.5])
     np.testing.assert_allclose(norm(layer(images), training=True), without, atol=2e-5)
-    for batch_norm in (True, False):
+    for batch_norm in (True, False, "inference"):
         net = net_of(arm_config("vae", model={"batch_norm": batch_norm}))
         biases = {name for name in weights(net) if name.endswith("bias")}
-        assert ("encoder_conv_1/bias" in biases) != batch_norm
+        assert ("encoder_conv_1/bias" in biases) == (batch_norm is not True)
         assert "logits/bias" in biases
 
 

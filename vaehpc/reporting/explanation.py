@@ -455,7 +455,7 @@ def method(run: RunConfig) -> str:
     num_searched, num_reference = searched_steps(plan), plan.recorder.ring_steps
     moments = (
         " A batch is encoded with its own BatchNorm moments, the probe with their running means: their R differ."
-        if run.arm.model.batch_norm
+        if run.arm.model.batch_norm is True
         else ""
     )
     chance = chance_to_leave(num_reference, num_searched)

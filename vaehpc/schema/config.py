@@ -50,8 +50,9 @@ class ModelConfig(Frozen):
     """Dimension of the latent space."""
     filters: tuple[Count, Count, Count, Count] = (32, 64, 128, 256)
     """Filters of the four Conv2D layers (assumption: the article does not give them)."""
-    batch_norm: bool = True
-    """BatchNormalization after each convolution; the article's AE had none."""
+    batch_norm: bool | Literal["inference"] = True
+    """BatchNormalization after each convolution; the article's AE had none. inference: it keeps its first statistics, 0
+    and 1, while it trains, too, as in a loop that forgets training=True, and so is a scale and a shift."""
     leaky_slope: Amount = 0.3
     """Negative slope of LeakyReLU (assumption)."""
     initializer: Initializer = "glorot"
@@ -84,8 +85,15 @@ class TrainConfig(Frozen):
     """Images per step; the last batch of an epoch may be smaller."""
     learning_rate: Amount = 5e-4
     """Adam's step size."""
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Adam's decay of the mean gradient; 0: no momentum."""
     beta_2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Adam's decay of the mean squared gradient."""
+    adam_epsilon: Amount = 1e-7
+    """What Adam adds to the root of the mean squared gradient."""
+    weight_decay: Amount | None = None
+    """Part of each kernel that a step takes away, per learning rate, beside Adam's step (AdamW); biases, gamma and beta
+    have none. None: no decay."""
     clipnorm: Amount | None = None
     """Largest global norm of the gradient; a greater one is scaled down. None: no limit."""
     precision: Precision = "float32"

@@ -20,7 +20,7 @@ from vaehpc.stats.quantities import measure
 from vaehpc.stats.runs import MeasuredRun
 
 Kind = Literal["ae", "vae", "any"]
-Setting = bool | int | float
+Setting = bool | int | float | str
 WORKING_KL_WEIGHT = 5.0
 """The article's 'fact' of a VAE whose KL loss is not tiny."""
 
@@ -101,12 +101,20 @@ def compare(
 
 
 def differences(reference: Reference, arm: ArmConfig, data: DataConfig) -> tuple[str, ...]:
-    """What an arm and its data have otherwise than the article, in words; empty if like is compared with like."""
+    """What an arm and its data have otherwise than the article, in words.
+
+    Two deviations from its code are deliberate: what Keras' BatchNormalization takes away is not there, and a smaller
+    last batch weighs less.
+    """
     found = ["synthetic images, not CelebA"] if data.synthetic else []
     the_articles = reference.trained["any"] | reference.trained[arm.kind]
     for name, value in settings(arm, data).items():
         if name in the_articles and value not in the_articles[name]:
             found.append(f"{name} {value}, in the article {' or '.join(map(str, the_articles[name]))}")
+    if arm.model.batch_norm is True:
+        found.append("no bias before BatchNormalization, which takes it away; Keras' default has one")
+    if rest := data.num_train % arm.train.batch_size:
+        found.append(f"epoch means of losses weigh images alike; Keras' weigh the last batch, of {rest}, as any other")
     return tuple(found)
 
 
@@ -127,6 +135,10 @@ def settings(arm: ArmConfig, data: DataConfig) -> dict[str, Setting]:
         "epochs": arm.train.epochs,
         "batch_size": arm.train.batch_size,
         "learning_rate": arm.train.learning_rate,
+        "beta_1": arm.train.beta_1,
+        "beta_2": arm.train.beta_2,
+        "adam_epsilon": arm.train.adam_epsilon,
+        "weight_decay": arm.train.weight_decay or 0.0,
         **of_vae,
     }
 

@@ -77,10 +77,14 @@ def log_median(radii: Sequence[float] | FloatArray) -> float:
     return math.sqrt(ordered[(len(ordered) - 1) // 2] * ordered[len(ordered) // 2])
 
 
+ARTICLES_TRAINING = ("learning_rate", "epochs", "batch_size", "beta_1", "beta_2", "adam_epsilon", "weight_decay")
+"""Settings of a training in which one with the article's radius is the article's."""
+
+
 def article_scale(arm: ArmConfig, data: DataConfig, plan: ClassPlan) -> ControlScale | None:
     """The article's own radius, for a study without a control; None unless data, net and training are the article's.
 
-    Of what its text names: learning rate, epochs, batch size and the weight of the KL loss.
+    Of what its text names: learning rate, epochs, batch size and the weight of the KL loss; Adam as Keras has it.
     """
     articles, own = TrainConfig(), arm.train
     is_the_articles = (
@@ -88,8 +92,7 @@ def article_scale(arm: ArmConfig, data: DataConfig, plan: ClassPlan) -> ControlS
         and data.image_size == plan.article_image_size
         and data.num_train == plan.article_num_train
         and arm.model == ModelConfig()
-        and (own.learning_rate, own.epochs, own.batch_size, own.beta_2)
-        == (articles.learning_rate, articles.epochs, articles.batch_size, articles.beta_2)
+        and all(getattr(own, name) == getattr(articles, name) for name in ARTICLES_TRAINING)
         and (arm.vae is None or arm.vae.kl_weight == VaeConfig().kl_weight)
     )
     return ControlScale(centre=plan.article_radius, scatter=plan.min_scatter) if is_the_articles else None

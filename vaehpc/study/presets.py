@@ -91,6 +91,7 @@ ARMS: Mapping[str, Arm] = {
     "vae-tiny-nobn": Arm("vae", "the same without BatchNormalization, as `ae-nobn`", model={"batch_norm": False}),
     "vae-eps5": Arm("vae", "the article's remedy: |epsilon| limited to 5", vae={"epsilon_limit": 5.0}),
     "vae-eps2": Arm("vae", "a limit that noise does meet: |epsilon| <= 2", vae={"epsilon_limit": 2.0}),
+    "vae-eps1": Arm("vae", "a limit that a third of the noise meets: |epsilon| <= 1", vae={"epsilon_limit": 1.0}),
     "vae-eps0": Arm("vae", "no noise at all: epsilon times 0", vae={"epsilon_factor": 0.0}),
     "vae-eps-anyscale": Arm(
         "vae",
@@ -110,6 +111,20 @@ ARMS: Mapping[str, Arm] = {
         "beta2-99", Arm("vae", "Adam's squared gradients forgotten in 100 steps, not 1000", train={"beta_2": 0.99})
     ),
     **_pair("beta2-95", Arm("vae", "Adam's squared gradients forgotten in 20 steps, not 1000", train={"beta_2": 0.95})),
+    **_pair("beta1-50", Arm("vae", "Adam's gradients averaged over 2 steps, not 10", train={"beta_1": 0.5})),
+    **_pair("beta1-0", Arm("vae", "Adam without momentum", train={"beta_1": 0.0})),
+    **_pair("adam-eps-1e-3", Arm("vae", "Adam's epsilon 1e-3, not 1e-7", train={"adam_epsilon": 1e-3})),
+    **_pair("decay", Arm("vae", "weight decay 0.01 on kernels, as AdamW", train={"weight_decay": 1e-2})),
+    **_pair("batch-32", Arm("vae", "batches of 32, not 128", train={"batch_size": 32})),
+    **_pair("batch-512", Arm("vae", "batches of 512, not 128", train={"batch_size": 512})),
+    **_pair(
+        "inference",
+        Arm(
+            "vae",
+            "BatchNormalization as a loop without training=True has it: a scale and a shift",
+            model={"batch_norm": "inference"},
+        ),
+    ),
     **_pair("float32", Arm("vae", "float32 throughout", train={"precision": "float32"})),
     **_pair("bfloat16", Arm("vae", "convolutions in bfloat16", train={"precision": "mixed_bfloat16"})),
     **_pair("float16", Arm("vae", "convolutions in float16, with loss scaling", train={"precision": "mixed_float16"})),
@@ -181,9 +196,13 @@ PRESETS: Mapping[PresetName, Preset] = {
     ),
     "article-wide": Preset(
         settings=Settings(),
-        arms=("ae", "vae-tiny", "vae-eps2", "logvar-clamp", "clipnorm", "ae-float32", "vae-float32"),
+        arms=(
+            *("ae", "vae-tiny", "ae-inference", "vae-inference"),
+            *("vae-eps1", "vae-eps2", "logvar-clamp", "clipnorm", "ae-float32", "vae-float32"),
+        ),
         num_seeds=16,
-        expectation="other remedies and true float32 beside the article's AE and VAE: 48 minutes a run on its GPU",
+        expectation="other remedies, BatchNormalization as inference has it and true float32 beside the article's AE"
+        " and VAE: 48 minutes a run on its GPU",
         in_float32={"ae-float32": 8, "vae-float32": 8},
     ),
 }

@@ -296,6 +296,7 @@ def num_weights(run: RunConfig) -> int:
     heads = 1 if run.arm.vae is None else 2
     pairs = pairwise((3, *filters))
     kernels = 2 * sum(9 * before * after for before, after in pairs)
-    # Each channel has gamma and beta, or a bias; those of the logits have a bias.
-    vectors = (2 if run.arm.model.batch_norm else 1) * (sum(filters) + sum(filters[:-1])) + 3
+    # Each channel has gamma and beta, or a bias, or all three; those of the logits have a bias.
+    of_channel = {True: 2, False: 1, "inference": 3}[run.arm.model.batch_norm]
+    vectors = of_channel * (sum(filters) + sum(filters[:-1])) + 3
     return kernels + vectors + heads * (flat + 1) * z_dim + (z_dim + 1) * flat

@@ -43,6 +43,9 @@ class TrainedBlock:
     """Positions in the training split of the block's images, batch after batch."""
 
 
+OPTIONS = ("learning_rate", "beta_1", "beta_2", "epsilon", "global_clipnorm", "weight_decay", "name")
+
+
 class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
     """Adam by TensorFlow's own kernel: one pass over weights, moments and gradients in place of Keras' twelve.
 
@@ -52,17 +55,28 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
     def __init__(
         self,
         learning_rate: float,
+        beta_1: float = 0.9,
         beta_2: float = 0.999,
+        epsilon: float = 1e-7,
         global_clipnorm: float | None = None,
+        weight_decay: float | None = None,
         # Keras numbers unnamed ones, and checkpoints find the variables by their names.
         name: str = "adam",
     ) -> None:
-        super().__init__(learning_rate, beta_2=beta_2, global_clipnorm=global_clipnorm, name=name)
+        super().__init__(
+            learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            global_clipnorm=global_clipnorm,
+            weight_decay=weight_decay,
+            name=name,
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = super().get_config()
-        return {option: config[option] for option in ("learning_rate", "beta_2", "global_clipnorm", "name")}
+        return {option: config[option] for option in OPTIONS}
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Change one variable and its moments."""
@@ -83,8 +97,20 @@ class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
 
 
 def build_optimizer(train: TrainConfig, net: Net) -> keras.optimizers.Optimizer:
-    """Adam with its variables made; with loss scaling in float16, whose smallest gradients would vanish otherwise."""
-    optimizer = FusedAdam(train.learning_rate, beta_2=train.beta_2, global_clipnorm=train.clipnorm)
+    """Adam with its variables made; with loss scaling in float16, whose smallest gradients would vanish otherwise.
+
+    Weight decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101): before Adam's step a kernel w loses
+    learning_rate weight_decay w, and nothing else loses anything.
+    """
+    optimizer = FusedAdam(
+        train.learning_rate,
+        beta_1=train.beta_1,
+        beta_2=train.beta_2,
+        epsilon=train.adam_epsilon,
+        global_clipnorm=train.clipnorm,
+        weight_decay=train.weight_decay,
+    )
+    optimizer.exclude_from_weight_decay([weight for weight in net.trainable_variables if len(weight.shape) < 2])
     if train.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(net.trainable_variables)

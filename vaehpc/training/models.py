@@ -74,10 +74,12 @@ class FusedBatchNormalization(keras.layers.Layer):  # type: ignore[misc]
     Keras 3's own layer is a chain of elementwise operations, which costs a third of the training step on a CPU.
     """
 
-    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs: Any) -> None:
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, inference: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.epsilon = epsilon
+        self.inference = inference
+        """Whether a training, too, normalises by the moving statistics, which stay what they are."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """One gamma, beta, moving mean and moving variance per channel."""
@@ -100,7 +102,7 @@ class FusedBatchNormalization(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Normalise by the batch's statistics when training, by the moving ones otherwise."""
-        if not training:
+        if self.inference or not training:
             outputs, _, _ = self._fused(inputs, self.moving_mean.value, self.moving_variance.value, training=False)
             return outputs
         outputs, mean, variance = self._fused(inputs, None, None, training=True)
@@ -213,14 +215,14 @@ def _decoder(model: ModelConfig, image_size: int, policy: str, seed_of: SeedOf) 
 def _convolution(
     kind: type[keras.layers.Layer], filters: int, model: ModelConfig, policy: str, name: str, initial: InitializerOf
 ) -> keras.layers.Layer:
-    # Normalisation takes the batch's mean away, and any bias with it: all it would learn is what rounding leaves of its
-    # gradient, and to add it up takes 4 to 8 % of a step.
+    # Normalisation by the batch takes its mean away, and any bias with it: all it would learn is what rounding leaves
+    # of its gradient, and to add it up takes 4 to 8 % of a step.
     return kind(
         filters,
         3,
         strides=2,
         padding="same",
-        use_bias=not model.batch_norm,
+        use_bias=model.batch_norm is not True,
         dtype=policy,
         name=name,
         kernel_initializer=initial(name),
@@ -229,7 +231,8 @@ def _convolution(
 
 def _normalised(x: Any, model: ModelConfig, policy: str, name: str) -> Any:
     if model.batch_norm:
-        x = FusedBatchNormalization(dtype=policy, name=f"{name}_norm")(x)
+        inference = model.batch_norm == "inference"
+        x = FusedBatchNormalization(inference=inference, dtype=policy, name=f"{name}_norm")(x)
     return keras.layers.LeakyReLU(negative_slope=model.leaky_slope, dtype=policy, name=f"{name}_relu")(x)
 
 

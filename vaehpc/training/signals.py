@@ -37,7 +37,7 @@ NO_ROW = -1
 """No image of the batch stands out."""
 
 WEIGHT_SIGNALS = ("gradient_norm", "update_norm", "weight_norm", "gradient_rms", "gradient_peak")
-"""L2 norms of the gradient before it is clipped, of the step's change of the weights, and of the weights after it;
+"""L2 norms of the gradient before it is clipped, of Adam's change of the weights, and of the weights after it;
 sqrt(mean(g^2 / v)) and max(g^2 / v), v being Adam's mean squared gradient without its bias: 1 is what Adam expects."""
 
 VECTORS = "vectors"
@@ -116,8 +116,9 @@ class WeightWatcher:
     def signals(self, gradients: Sequence[tf.Tensor], loss_scale: tf.Tensor) -> list[tf.Tensor]:
         """WEIGHT_SIGNALS of all weights, loss_scale, then WEIGHT_SIGNALS of each layer, to be taken after the step.
 
-        The change of the weights is alpha m / (sqrt(v) + epsilon), alpha = learning_rate sqrt(1 - beta_2^t) / (1 -
-        beta_1^t) (Kingma and Ba 2015, arXiv:1412.6980, section 2): to keep the weights from before would copy them all.
+        Adam's change of the weights, weight decay aside, is alpha m / (sqrt(v) + epsilon), alpha = learning_rate sqrt(1
+        - beta_2^t) / (1 - beta_1^t) (Kingma and Ba 2015, arXiv:1412.6980, section 2): to keep the weights from before
+        would copy them all.
 
         Args:
             gradients: as the tape gave them, times the loss scale.

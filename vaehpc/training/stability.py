@@ -115,7 +115,7 @@ def measured_stability(
             squares_by_v=float(np.median((clip * of_batch[moved]) ** 2 / squares[moved])),
             loss=value,
             radius_median=radius,
-            decoder_radius=None if run.arm.model.batch_norm else radius * float(np.linalg.norm(decoder.kernel)),
+            decoder_radius=None if run.arm.model.batch_norm is True else radius * float(np.linalg.norm(decoder.kernel)),
             scale=scale,
             scale_share=scale_share,
         )
