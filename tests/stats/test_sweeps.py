@@ -6,12 +6,11 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from sklearn.isotonic import IsotonicRegression
 
 from vaehpc.schema.results import Share, SweptPoint
 from vaehpc.stats import sweeps
 from vaehpc.stats.intervals import clopper_pearson
-from vaehpc.stats.sweeps import half_between, half_within, isotonic, subsets, trend
+from vaehpc.stats.sweeps import half_between, half_within, subsets, trend
 
 exact = cache(clopper_pearson)
 
@@ -59,14 +58,6 @@ def test_known_trends() -> None:
     assert trend([{0: True, 1: True}] * 5 + [{0: False, 1: False}] * 5) == (0, None)
     assert trend([{0: True, 1: True}] * 9 + rising)[1] == pytest.approx(2 / 32)
     assert subsets((0, 1, 2, 3), 2) == {1: 1, 2: 1, 3: 2, 4: 1, 5: 1}
-
-
-def test_the_fit_is_isotonic_regression() -> None:
-    numbers = np.random.default_rng(4)
-    for _ in range(20):
-        values, weights = numbers.integers(0, 5, 8) / 4, numbers.integers(1, 9, 8)
-        expected = IsotonicRegression().fit_transform(np.arange(8), values, sample_weight=weights)
-        assert isotonic(values, weights) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

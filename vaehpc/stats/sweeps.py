@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 import numpy as np
-import numpy.typing as npt
+from scipy import optimize
 
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.plan import Endpoint
@@ -127,28 +127,10 @@ def half_between(points: Sequence[SweptPoint]) -> tuple[float | None, float | No
     known = [point for point in points if point.share is not None]
     counts = np.array([point.share.count for point in known if point.share is not None])
     ended = np.array([point.share.num_ended for point in known if point.share is not None])
-    fitted = isotonic(counts / ended, ended)
+    fitted = optimize.isotonic_regression(counts / ended, weights=ended).x.round(9)
     under = [point for point, share in zip(known, fitted, strict=True) if share < 0.5]
     beyond = [point for point, share in zip(known, fitted, strict=True) if share > 0.5]
     return _last(under), _last(reversed(beyond))
-
-
-def isotonic(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """The non-decreasing sequence with the least weighted squared distance: neighbours that fall are pooled.
-
-    Args:
-        values: (n,).
-        weights: (n,), positive.
-    """
-    pools: list[tuple[float, int, int]] = []  # mean, weight, length
-    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        pool = (value, weight, 1)
-        while pools and pools[-1][0] >= pool[0]:
-            mean, before, length = pools.pop()
-            together = before + pool[1]
-            pool = ((mean * before + pool[0] * pool[1]) / together, together, length + pool[2])
-        pools.append(pool)
-    return np.concatenate([np.full(length, mean) for mean, _, length in pools])
 
 
 def half_within(points: Sequence[SweptPoint], level: float) -> tuple[float | None, float | None]:
