@@ -23,7 +23,7 @@ from tests.examples import run_config
 from tests.processes import TIMEOUT, Running
 from vaehpc.command import UserError
 from vaehpc.machine.hardware import cpu_model
-from vaehpc.schema.config import DataConfig, ModelConfig, TrainConfig
+from vaehpc.schema.config import DataConfig, ModelConfig, TrainConfig, levels_of
 from vaehpc.schema.results import ProbeRecord
 from vaehpc.study import attempts
 from vaehpc.study.attempts import all_attempts, made_of, starts_of
@@ -42,6 +42,15 @@ def new_run(folder: Path, data: DataConfig, kind: str = "vae", **train: object) 
     config = run_config(kind, data=data, train={"epochs": 40, **train})
     run = RunDir(folder / config.name)
     run.path.mkdir(parents=True)
+    write_model(run.config_path, config)
+    return run
+
+
+def crossed(folder: Path, like: RunDir, seed: int) -> RunDir:
+    """The same run with the levels that are its seed's digits."""
+    config = like.config().model_copy(update={"seed": seed, "levels": levels_of(seed)})
+    run = RunDir(folder / config.name)
+    run.path.mkdir()
     write_model(run.config_path, config)
     return run
 
@@ -98,6 +107,17 @@ def interrupted(faces: DataConfig, tmp_path: Path) -> Iterator[RunDir]:
             os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+@pytest.mark.slow
+def test_a_crossed_run_whose_levels_are_one_seed_is_that_seeds_run(undisturbed: RunDir, tmp_path: Path) -> None:
+    same, other = crossed(tmp_path, undisturbed, 333), crossed(tmp_path, undisturbed, 331)
+    for run in (same, other):
+        train(run)
+    # z of the end is drawn from the stream 'generation', which is the run's own.
+    assert {name for name, digest in digests(same).items() if digest != digests(undisturbed)[name]} == {"latents/z.npy"}
+    assert same.config().identity != undisturbed.config().identity
+    assert digests(other)["state"] != digests(undisturbed)["state"]
 
 
 def test_a_vae_leaves_what_the_next_stages_read(undisturbed: RunDir) -> None:
