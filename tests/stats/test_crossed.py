@@ -69,6 +69,13 @@ def test_drawn_relabellings_agree_with_all() -> None:
     assert drawn == pytest.approx(enumerated, abs=0.02)
 
 
+def test_a_stream_that_decides_alone_is_seen_in_every_set_that_holds_it() -> None:
+    values = np.broadcast_to(COIN[:, np.newaxis], (4, 4, 4)).copy()  # the second
+    p = {axes: agreement(values, axes, 999, KEY)[0] for axes in ((0,), (1,), (2,), (0, 1), (1, 2), (0, 2))}
+    assert {axes for axes in p if p[axes] < 0.05} == {(1,), (0, 1), (1, 2)}
+    assert p[(1,)] == pytest.approx(1 / 216)
+
+
 @pytest.mark.parametrize("axes", [(0,), (0, 1)])
 def test_the_test_keeps_its_level_where_a_stream_matters_only_together_with_another(axes: tuple[int, ...]) -> None:
     """Outcomes that the first and the third stream draw together, whatever the second is."""

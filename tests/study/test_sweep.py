@@ -106,6 +106,21 @@ def test_runs_of_a_sweep_draw_the_streams_of_their_seeds() -> None:
         keys = {tuple(run.key(stream, 5).generate_state(2)) for run in (one, other, plain)}
         assert len(keys) == 1
     assert one.identity != other.identity
+    alone = one.model_copy(update={"arm": one.arm.model_copy(update={"swept": None})})
+    assert one.identity == alone.identity
+
+
+def test_any_setting_that_an_arm_has_can_be_swept() -> None:
+    for setting, values in (
+        ("train.beta_1", (0.8, 0.95)),
+        ("train.adam_epsilon", (1e-4, 1e-3)),
+        ("train.weight_decay", (1e-3, 0.01)),
+        ("train.batch_size", (4, 16)),
+        ("model.batch_norm", (True, "inference")),
+    ):
+        arms = swept(f"{setting}={','.join(str(value).lower() for value in values)}", "ae", "vae-tiny")
+        assert [arm.settings[setting] for arm in arms.values()] == [*values] * 2
+        assert [control_of(arm, arms) for arm in arms.values()] == [*list(arms)[:2]] * 2
 
 
 @pytest.mark.parametrize(
