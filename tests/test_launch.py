@@ -1,6 +1,7 @@
 """The launch command's arguments: what is wrong is said at once, with exit code 2, and nothing is written."""
 
 import io
+import json
 import os
 import re
 import stat
@@ -492,6 +493,15 @@ def test_scripts_for_a_full_folder_leave_no_study(
     capsys: pytest.CaptureFixture[str], faces: DataConfig, cluster: list[str]
 ) -> None:
     assert "the folder is not empty" in refused(capsys, *cluster, "--data", faces.path, "--write", "bin")
+
+
+def test_a_crossed_sweep_is_an_array_as_any_study(faces: DataConfig, cluster: list[str], tmp_path: Path) -> None:
+    streams = ["--cross", "initialisation=2", "noise=2", "--sweep", "train.learning_rate=1e-3,2e-3"]
+    assert main(["--arms", "ae", "vae-tiny", *cluster[4:], *streams, "--data", faces.path, "--write", "scripts"]) == 0
+    (record,) = (tmp_path / "runs" / "article" / "jobs").glob("train-*/batch.json")
+    runs = {Path(run).name for element in json.loads(record.read_text())["elements"] for run in element}
+    cells = {"ae": (0, 100), "vae-tiny": (0, 1, 100, 101)}
+    assert runs == {f"{arm}-lr{rate}e-3-seed{cell:03d}" for arm in cells for rate in (1, 2) for cell in cells[arm]}
 
 
 def test_jobs_are_for_others_to_read_and_for_nobody_else_to_write(
