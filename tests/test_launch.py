@@ -151,7 +151,9 @@ def test_crossed_streams_are_every_combination(capsys: pytest.CaptureFixture[str
 def test_a_crossed_study_says_its_design(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
     asked = ["--data", faces.path, "--executor", "debug", "--arms", "ae", "vae-tiny"]
     assert main([*asked, "--cross", "initialisation=2", "noise=2"]) == 0
-    assert "2 x initialisation, 2 x noise: a run's seed has its level of" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 x initialisation, 2 x noise: a run's seed has its level of" in said
+    assert "so few levels can show no stream alone: p would be at least 1;" in said
     config = StudyDir(Path("runs/article")).config()
     assert config.cross == {"initialisation": 2, "noise": 2}
     assert config.seeds == {"ae": (0, 100), "vae-tiny": (0, 1, 100, 101)}

@@ -59,7 +59,7 @@ from vaehpc.stats.making import Facets, facets, otherwise, usual
 from vaehpc.stats.planned import family_size, is_of_looks, planned_contrasts, power
 from vaehpc.stats.planning import MOST_SEEDS, highest_rate_of_none
 from vaehpc.study.attempts import starts_of
-from vaehpc.study.crossing import asked_cross, require_crossable
+from vaehpc.study.crossing import asked_cross, least_p, require_crossable
 from vaehpc.study.files import DataDir, StudyDir
 from vaehpc.study.packages import require_installed
 from vaehpc.study.presets import (
@@ -710,6 +710,8 @@ def say_what_it_can_show(config: StudyConfig, console: Console) -> None:
     if config.cross:
         streams = ", ".join(f"{count} x {stream}" for stream, count in config.cross.items())
         say(console, f"  streams are crossed, {streams}: a run's seed has its level of {', '.join(CROSSED)} as digits")
+        if (least := least_p(config.cross)) > alpha:
+            say(console, f"  so few levels can show no stream alone: p would be at least {least:.2g}; 4 x 4 can")
         return
     for arm, seeds in config.seeds.items():
         upper = highest_rate_of_none(len(seeds), config.plan.level)

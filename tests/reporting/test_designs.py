@@ -1,6 +1,7 @@
 """What is said of sweeps and crossed streams, by planted outcomes."""
 
 import numpy as np
+import pytest
 
 from tests.examples import run_summary
 from vaehpc.reporting import crossed, sweeps
@@ -37,6 +38,22 @@ def test_random_outcomes_rarely_show_a_stream() -> None:
     numbers = np.random.default_rng(2)
     shown = [said(numbers.random((4, 4, 4)) < 0.4).startswith("shown") for _ in range(30)]
     assert sum(shown) <= 7  # six tests in two families, each at 5 %
+
+
+@pytest.mark.parametrize(("count", "is_enough"), [(2, False), (4, True)])
+def test_too_few_levels_are_said_to_be_too_few(count: int, is_enough: bool) -> None:
+    planted = np.broadcast_to(np.arange(count) % 2.0, (count, count)).copy()
+    arm = CrossedArm(
+        levels={"initialisation": count, "noise": count},
+        endpoint="diverged or nonfinite",
+        num_left=int(planted.sum()),
+        num_ended=planted.size,
+        num_missing=0,
+        left=outcome(planted, ("initialisation", "noise"), 99, np.random.SeedSequence(1)),
+    )
+    found = crossed._sentence("vae", arm, 0.05)
+    assert ("So few levels can show no stream alone: p is at least 1." in found) is not is_enough
+    assert ("shown to matter: noise" in found) is is_enough
 
 
 def test_classes_are_drawn_at_the_levels_of_their_runs() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from vaehpc.schema.config import Stream
 from vaehpc.stats.crossed import agreement, components, mean_square, outcome
+from vaehpc.study.crossing import least_p
 
 STREAMS: tuple[Stream, ...] = ("initialisation", "shuffling", "noise")
 KEY = np.random.SeedSequence(5)
@@ -58,6 +59,18 @@ def test_two_streams_are_tested_as_all_orders_within_each_row() -> None:
     ]
     expected = np.mean([(total**2).sum() >= (values.sum(axis=0) ** 2).sum() for total in sums])
     assert agreement(values, (1,), 99, KEY) == (pytest.approx(expected), 0)
+
+
+def test_the_least_p_is_that_of_an_outcome_which_one_stream_decides() -> None:
+    for shape in ((3, 3), (2, 4), (4, 3), (3, 2, 3)):
+        levels = dict(zip(STREAMS, shape, strict=False))
+        found = []
+        for axis, count in enumerate(shape):
+            distinct = np.moveaxis(
+                np.broadcast_to(np.arange(count) ** 2.0, (*shape[:axis], *shape[axis + 1 :], count)), -1, axis
+            )
+            found.append(agreement(distinct, (axis,), 99, KEY)[0])
+        assert least_p(levels) == pytest.approx(min(1, len(shape) * min(found)))
 
 
 def test_drawn_relabellings_agree_with_all() -> None:

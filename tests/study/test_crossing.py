@@ -5,7 +5,7 @@ import pytest
 from tests.examples import AE, VAE, arm_config, data_config, run_config
 from vaehpc.command import UserError
 from vaehpc.schema.config import CROSSED, ForkConfig, RunConfig, Stream, StudyConfig, VaeConfig, cells, levels_of
-from vaehpc.study.crossing import asked_cross, require_crossable
+from vaehpc.study.crossing import asked_cross, least_p, require_crossable
 from vaehpc.study.study import planned_study, widened
 
 CROSS: dict[Stream, int] = {"initialisation": 2, "shuffling": 3, "noise": 2}
@@ -81,6 +81,13 @@ def test_ordinary_seeds_are_not_put_beside_crossed_ones() -> None:
 def test_what_cannot_be_crossed_is_refused(asked: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         asked_cross(asked)
+
+
+def test_few_levels_can_show_no_stream_alone() -> None:
+    streams: tuple[Stream, ...] = ("initialisation", "noise")
+    found = [least_p(dict(zip(streams, levels, strict=True))) for levels in ((2, 2), (3, 3), (2, 4), (4, 4))]
+    assert found == [1, 2 / 36, 2 / 24, 2 / 24**3]
+    assert least_p(dict.fromkeys(CROSSED, 4)) == 3 / 24**3
 
 
 def test_levels_are_asked_in_any_order_and_trained_weights_are_no_stream() -> None:

@@ -17,6 +17,7 @@ from vaehpc.reporting.palette import CLASS_COLOURS, INK, QUIET
 from vaehpc.reporting.words import NO_VALUE, counted, enumeration, p_value, percent
 from vaehpc.schema.config import CROSSED, Stream, levels_of
 from vaehpc.schema.results import RUN_CLASSES, CrossedArm, CrossedOutcome, CrossedPart, RunSummary, StudySummary
+from vaehpc.study.crossing import least_p
 
 STREAMS: Mapping[Stream, str] = {
     "initialisation": "initial weights",
@@ -68,6 +69,8 @@ def _sentence(name: str, arm: CrossedArm, alpha: float) -> str:
         said.append("All runs did the same, so that no stream decides it.")
     elif arm.left is not None:
         said.append(f"Whether a run leaves: {decides(arm.left, alpha)}.")
+        if (least := least_p(arm.levels)) > alpha:
+            said.append(f"So few levels can show no stream alone: p is at least {p_value(least)}.")
     if arm.log_radius is not None and arm.log_radius.parts:
         said.append(f"Its R at the end: {decides(arm.log_radius, alpha)}.")
     return " ".join(said)

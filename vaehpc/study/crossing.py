@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from vaehpc.command import UserError, nearest
@@ -28,6 +29,19 @@ def asked_cross(asked: Sequence[str]) -> dict[Stream, int]:
     if len(found) == 1:
         raise UserError(f"{origin}: at least two streams are crossed, initialisation=4 noise=4")
     return {stream: found[stream] for stream in CROSSED if stream in found}
+
+
+def least_p(levels: Mapping[Stream, int]) -> float:
+    """The least Holm-adjusted p that any stream alone can reach: one relabelling of all, as in `stats.crossed`.
+
+    Args:
+        levels: of the crossed streams that an arm has, at least two.
+    """
+    ways = [
+        min(math.factorial(count) ** (other - 1) for of, other in levels.items() if of != stream)
+        for stream, count in levels.items()
+    ]
+    return float(min(1.0, len(levels) / max(ways)))
 
 
 def require_crossable(cross: Mapping[Stream, int], arms: Mapping[str, ArmConfig]) -> None:
