@@ -27,6 +27,7 @@ from vaehpc.schema.results import (
     LogVarCensus,
     RunClass,
     RunSummary,
+    Stability,
     TrainedRecord,
     TriggerMark,
     TriggerRecord,
@@ -269,6 +270,26 @@ def run_summary(run_class: RunClass | None, seed: int = 0, **changes: Any) -> Ru
     fields = {name: None for name, field in RunSummary.model_fields.items() if field.is_required()}
     fields |= {"arm": "vae-tiny", "ever_diverged": run_class == "diverged"}
     return RunSummary(**fields | {"seed": seed, "run_class": run_class} | changes)
+
+
+def stability(step: int, ratio: float | None = 0.25, **changes: Any) -> Stability:
+    """A measured state after so many steps, with a sharpness of `ratio` times its limit."""
+    fields = {
+        "state": "checkpoint",
+        "sharpness": None if ratio is None else 100 * ratio,
+        "curvature": 50.0,
+        "curvature_ratio": 2.0,
+        "gradient_norm": 4.0,
+        "clip": 0.5,
+        "squares_by_v": 0.1,
+        "loss": 1200.0,
+        "radius_median": 16.0,
+        "decoder_radius": 80.0,
+        "scale": 2.0,
+        "scale_share": 0.75,
+        "loss_paid": -1.5,
+    }
+    return Stability(step=step, sharpness_ratio=ratio, **fields | changes)
 
 
 def probe_curve(course: Course) -> ProbeCurve:

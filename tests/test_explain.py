@@ -14,13 +14,14 @@ from tests.examples import (
     spiked_course,
     spiked_record,
     spiked_run,
+    stability,
     study_config,
     trigger_record,
 )
 from tests.processes import Running
 from vaehpc.explain import main
 from vaehpc.schema.config import DataConfig
-from vaehpc.schema.results import RunStability, Stability
+from vaehpc.schema.results import RunStability
 from vaehpc.study.files import StudyDir, write_model
 from vaehpc.tasks.explanation import read_explained, read_stability
 from vaehpc.tasks.recorded import read_steps
@@ -167,27 +168,9 @@ def test_stability_is_measured_of_every_kept_state_told_and_drawn(
 
 
 def test_stability_that_was_measured_is_told_before_each_trigger(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def state(step: int, ratio: float | None) -> Stability:
-        return Stability(
-            state="checkpoint",
-            step=step,
-            sharpness=None if ratio is None else 100 * ratio,
-            sharpness_ratio=ratio,
-            curvature=50.0,
-            curvature_ratio=2.0,
-            gradient_norm=4.0,
-            clip=0.5,
-            squares_by_v=0.1,
-            loss=1200.0,
-            radius_median=16.0,
-            decoder_radius=80.0,
-            scale=2.0,
-            scale_share=0.75,
-        )
-
     run_dir = StudyDir(own).run("vae-seed000")
     run_dir.explanation.mkdir()
-    states = (state(300, 0.25), state(600, None), state(1200, 3.17), state(1500, 1.5))
+    states = (stability(300), stability(600, None), stability(1200, 3.17), stability(1500, 1.5))
     write_model(run_dir.stability_path, RunStability(run="vae-seed000", states=states))
     assert main([str(own), "--run", "vae-seed000"]) == 0
     told = (

@@ -65,6 +65,8 @@ def explain(asked: Arguments) -> int:
     print(words_of(explained, states))
     for path in write_explanation(run_dir, explained, states):
         print(path)
+    if asked.stability:
+        print(f"`vaehpc report {asked.study}` takes it into the report.")
     return 0
 
 

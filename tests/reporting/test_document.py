@@ -10,11 +10,13 @@ import pytest
 from page import Page, figures_of, no_requests
 
 from tests import plant
+from tests.examples import stability
 from vaehpc.reporting import document, findings, words
 from vaehpc.reporting.page import PAGE_COLOURS, rendered
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
 from vaehpc.schema.config import ModelConfig
-from vaehpc.schema.results import ArticleValue, Comparison, ComparisonRow
+from vaehpc.schema.results import ArticleValue, Comparison, ComparisonRow, RunStability
+from vaehpc.study.files import write_model
 from vaehpc.tasks import aggregate
 
 NO_VALUE = words.NO_VALUE
@@ -355,6 +357,40 @@ def test_all_runs_nonfinite(tmp_path):
     assert "of 2 ended runs none jumped; 2 became NaN." in page.text
     assert "2 of 2 ended runs could not be classed" not in page.text
     assert page.table("arm", "runs")["ae"][:7] == ["2", "0", "0", "0", "0", "0", "2"]
+
+
+def test_what_was_measured_around_events_stands_wherever_their_run_does(tmp_path, caplog):
+    """Of two runs that jumped between steps 300 and 400 one was measured, and one has a damaged file."""
+    study = plant.study(tmp_path / "edge", plant.classed_config("edge", {"vae-tiny": ["diverged"] * 3}))
+    first, second, third = (study.run(f"vae-tiny-seed00{seed}") for seed in range(3))
+    for run in (first, second, third):
+        plant.ended(run, "diverged")
+        run.explanation.mkdir()
+    states = (
+        stability(100),
+        stability(300, 4.5, radius_median=16.0),
+        stability(500, 0.5, radius_median=66.0, decoder_radius=88.0, scale=4.0, scale_share=0.97, loss_paid=-2.5),
+        stability(600, 0.125),
+    )
+    write_model(first.stability_path, RunStability(run=first.name, states=states))
+    write_model(second.stability_path, RunStability(run=second.name, states=states[:1]))
+    second.stability_path.write_text(second.stability_path.read_text().replace("0.25", "0.75"))
+    aggregate.run(str(study.path))
+    assert "the stability of vae-tiny-seed001 is left out" in caplog.text
+    page, text = Page(study.report.read_text()), study.report_text.read_text().replace(words.NBSP, " ")
+    row = ["jump at step 400", "4.500 (after 300)", "300 → 500", "16 → 66", "80 → 88", "4", "97 %", "−2.500"]
+    said = (
+        "sharpness 4.500 × its limit after 300 steps, before the jump at step 400; 0.1250 to 0.2500 × in 2 calm states"
+    )
+    assert page.table("run", "event") == {first.name: row}
+    assert f"| {first.name} | {' | '.join(row)} |" in text
+    assert said in page.table("run", "class")[first.name][4] and said in text
+    assert "sharpness" not in page.table("run", "class")[second.name][4]
+    unmeasured = "Not measured of 2 runs with an event: `vaehpc explain"
+    assert unmeasured in page.text and unmeasured in text
+    own, other = (Page(study.page(run.name).read_text()) for run in (first, third))
+    assert own.table("run", "event") == {first.name: row} and said in " ".join(own.abstract)
+    assert "--run vae-tiny-seed002 --stability" in other.text and "--stability" not in own.text
 
 
 @pytest.mark.parametrize("history", [None, []])

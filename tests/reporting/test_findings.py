@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests import plant
-from tests.examples import AE, VAE, run_summary, study_config
+from tests.examples import AE, VAE, run_summary, stability, study_config
 from vaehpc.reporting import findings, words
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.plan import Endpoint
@@ -23,6 +23,7 @@ from vaehpc.schema.results import (
 )
 from vaehpc.stats.contrasts import boschloo, holm
 from vaehpc.stats.divergence import Control, ControlScale
+from vaehpc.stats.edge import edge_summary
 from vaehpc.stats.rates import summarise_arm
 from vaehpc.stats.survival import event_curves
 from vaehpc.study.presets import analysis_plan
@@ -238,6 +239,36 @@ def test_unclassified_runs_have_no_rate_of_divergence_and_the_reason_is_given(co
         "of 3 ended runs 1 jumped; 1 became NaN; 1 of 4 is missing. 2 of 3 ended runs could not be classed: " + reason
     )
     assert "iverged" not in said
+
+
+# At the edge of stability
+
+
+def of_edge(*marks: CourseMark, nonfinite_step: int | None = None, ratio: float | None = 4.5) -> str:
+    states = [stability(100), stability(300, ratio), stability(500, 0.5), stability(900, 0.1)]
+    return findings.edge(edge_summary(RunCourse(marks=marks), nonfinite_step, states))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (of_edge(), "sharpness by its limit: 0.1000 to 4.500 × in 4 calm states"),
+        (
+            of_edge(marked("excursion", 200), marked("jump"), ratio=None),
+            "sharpness not found after 300 steps, before the jump at step 400; 0.1000 × in 1 calm state",
+        ),
+        (
+            of_edge(nonfinite_step=50, ratio=9.0),
+            "sharpness by its limit: no state before the NaN at step 50 was measured; 0.1000 to 9 × in 3 calm states",
+        ),
+        (
+            of_edge(*(marked("growth", step) for step in (60, 200, 400, 800, 1000))),
+            "sharpness by its limit: no state before the growth at step 60 was measured; no calm state was measured",
+        ),
+    ],
+)
+def test_the_edge_of_stability_is_told_before_the_first_event_and_where_it_is_calm(said, expected):
+    assert plain(said) == expected
 
 
 # Which runs

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from vaehpc.stats.blocks import ROWS_PER_BLOCK
-from vaehpc.stats.posterior import difference_census, kl_slope, log_var_census, num_nonfinite, signal_to_noise
+from vaehpc.stats.posterior import (
+    difference_census,
+    kl_of_scale,
+    kl_slope,
+    log_var_census,
+    num_nonfinite,
+    signal_to_noise,
+)
 
 LOG_VAR_INTERVAL = (-3.0, 5.0)
 DIFFERENCE_INTERVAL = (0.05, 2.0)
@@ -129,3 +136,16 @@ def test_a_radius_of_zero_and_a_huge_log_var_are_no_error():
     assert found.max_abs_radius == 0
     assert not math.isfinite(found.mean_rel_radius)
     assert not math.isfinite(found.expected_mean_abs_radius)
+
+
+@pytest.mark.parametrize("scale", [8.0, 0.25, -2.0])
+def test_what_a_scale_costs_is_the_rise_of_the_kl_divergence(scale):
+    rng = np.random.default_rng(3)
+    mu, log_var = (rng.normal(size=(50, 6)).astype(np.float32) for _ in range(2))
+
+    def kl(mu, log_var):
+        return float((np.exp(log_var) + mu**2 - 1 - log_var).sum(axis=1, dtype=np.float64).mean() / 2)
+
+    expected = kl(scale * mu, log_var + 2 * math.log(abs(scale))) - kl(mu, log_var)
+    assert kl_of_scale(scale, mu, log_var) == pytest.approx(expected, rel=1e-5)
+    assert kl_of_scale(scale, mu, None) == 0

@@ -328,7 +328,16 @@ def test_runs_table_has_one_row_per_run(planted, summary):
     assert [row["run"] for row in rows] == list(summary["runs"])
     by_run = {row["run"]: row for row in rows}
     for name, run in planted.summary().runs.items():
-        of_summary = {"triggers", "cloud", "course", "state_sha256", "losses_sha256", "limits_acted", "num_recorded"}
+        of_summary = {
+            "triggers",
+            "cloud",
+            "course",
+            "edge",
+            "state_sha256",
+            "losses_sha256",
+            "limits_acted",
+            "num_recorded",
+        }
         columns = run.model_dump(by_alias=True, exclude=of_summary) | run.cloud
         assert {column: by_run[name][column] for column in columns} == columns
     diverged = by_run[SEEDS["diverged"]]

@@ -134,6 +134,9 @@ def test_a_net_rescaled_by_hand_computes_the_same_and_is_told_so() -> None:
     assert (rescaled.scale, rescaled.scale_share) == (pytest.approx(8, rel=1e-5), pytest.approx(1))
     kl = 1e-4 * abs(plain.loss)  # but for the tiny KL loss
     assert rescaled.loss == pytest.approx(plain.loss, abs=kl)
+    assert plain.loss_paid is None
+    assert rescaled.loss_paid == pytest.approx(0, abs=1e-6 * plain.loss)  # what the KL loss rose, c alone costs
+    assert rescaled.loss - plain.loss > 0.5e-5 * 63 * np.square(plain.radius_median) / 2
 
 
 def run_batch(run: RunConfig, step: int) -> np.ndarray:

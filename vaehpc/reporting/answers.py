@@ -209,7 +209,7 @@ def _place(run: RunSummary) -> int | None:
 def which_runs(summary: StudySummary, causes: Mapping[str, str]) -> list[Left]:
     """The first of them, with what each did and why, as far as it is known."""
     return [
-        Left(name, what_it_did(summary, name), summary.runs[name].verdict or causes.get(name, ""))
+        Left(name, what_it_did(summary, name), findings.evidence(summary.runs[name]) or causes.get(name, ""))
         for name in left_runs(summary)[:MOST_NAMED]
     ]
 

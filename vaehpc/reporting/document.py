@@ -273,6 +273,8 @@ def contents(
         "differing": tables.differing_settings(config.arms),
         "shared": tables.shared_settings(config.arms),
         "machines": tables.machines(known.found),
+        "jump_rows": tables.jump_rows(summary.runs),
+        "num_unmeasured": tables.num_unmeasured(summary.runs),
         "comparison_lines": tables.comparison_lines(study, config, summary),
         "sensitivity_lines": tables.sensitivity_lines(summary, config.plan),
         "cloud_lines": tables.cloud_lines(summary),

@@ -12,6 +12,7 @@ from vaehpc.schema.results import (
     ArmSummary,
     Contrast,
     CourseMark,
+    EdgeSummary,
     EndpointTest,
     Event,
     EventCurves,
@@ -40,6 +41,21 @@ LIMITS = {
     "vae.epsilon_limit": "limit of ε",
     "vae.log_var_limit": "clamp of log σ²",
 }
+EVENT_NAMES = {
+    "jump": "jump",
+    "growth": "growth",
+    "excursion": "excursion",
+    "unconfirmed": "unconfirmed jump",
+    "nonfinite": "NaN",
+}
+EDGE_METHOD = (
+    "R is no property of the function that a net computes: μ and σ times c, and the decoder's first kernel K by c,"
+    " leave it as it is, and R·‖K‖ too. c is what brings μ of the probe's images nearest from one kept state to the"
+    " next; 'by c alone' is its share of their squared change, and 'loss for the rest' what the loss, in nats per"
+    " image, rose beyond the KL loss of c. Sharpness is the largest eigenvalue of the Hessian as Adam preconditions it;"
+    " beyond its limit, 2 (1 + β₁) / ((1 − β₁) lr), which clipping raises as it shortens the step, Adam leaves a"
+    " minimum. A state is calm if nothing happened between its neighbours."
+)
 MOST_NAMED = 8
 """Runs that the abstract names of one kind; the table of runs has all."""
 
@@ -285,8 +301,32 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
 
 
 def course(run: RunSummary) -> str:
-    """'jump at step 400 (R × 2.1); excursion at 500 (R × 1.6); NaN at step 519', and what a replay made of it."""
-    return "; ".join(part for part in (marks(run), run.verdict) if part)
+    """'jump at step 400 (R × 2.1); excursion at 500 (R × 1.6); NaN at step 519', and the evidence of its cause."""
+    return "; ".join(part for part in (marks(run), evidence(run)) if part)
+
+
+def evidence(run: RunSummary) -> str:
+    """The verdict of its replays, and how near to the edge of stability it stood; '' where neither was asked for."""
+    return "; ".join(part for part in (run.verdict, edge(run.edge) if run.edge else "") if part)
+
+
+def edge(found: EdgeSummary) -> str:
+    """'sharpness 4.2 × its limit after 40 steps, before the jump at step 52; 0.1 to 0.5 × in 5 calm states'."""
+    ratios = found.calm_ratios
+    calm = "no calm state was measured"
+    if ratios:
+        low, high = number(min(ratios)), number(max(ratios))
+        calm = f"{low if low == high else f'{low} to {high}'} × in {counted(len(ratios), 'calm state')}"
+    event = next((event for event in found.events if event.kind in ("jump", "growth", "nonfinite")), None)
+    if event is None:
+        return f"sharpness by its limit: {calm}"
+    what = EVENT_NAMES[event.kind]
+    if event.state_step is None:
+        return f"sharpness by its limit: no state before the {what} at step {event.step:,} was measured; {calm}"
+    ratio = "not found" if event.sharpness_ratio is None else f"{number(event.sharpness_ratio)} × its limit"
+    return (
+        f"sharpness {ratio} after {counted(event.state_step, 'step')}, before the {what} at step {event.step:,}; {calm}"
+    )
 
 
 def marks(run: RunSummary) -> str:
@@ -304,9 +344,18 @@ def marks(run: RunSummary) -> str:
 
 def mark(found: CourseMark) -> str:
     """'jump at step 400 (R × 2.100)'; where probes are lacking, between which steps."""
-    kind = "unconfirmed jump" if found.kind == "unconfirmed" else found.kind
+    kind = EVENT_NAMES[found.kind]
     when = f", left between steps {found.after:,} and {found.step:,}" if found.gap else f" at step {found.step:,}"
     return f"{kind}{when} ({'limit' if found.kind == 'growth' else 'R'} × {number(found.factor)})"
+
+
+def unmeasured(num_runs: int, study: str, run: str = "RUN") -> str:
+    """Why the table of events lacks them, and the line that measures them."""
+    return (
+        f"Not measured of {counted(num_runs, 'run')} with an event: `vaehpc explain {study} --run {run} --stability`"
+        " does it, from the checkpoints and snapshots that are kept and the data, and then `vaehpc report"
+        f" {study}` shows it."
+    )
 
 
 def acted(arm: str, summary: StudySummary) -> str:

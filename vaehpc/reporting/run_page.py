@@ -81,6 +81,8 @@ def run_page(run: RunMaterial, made_of: str) -> str:
         pictures={SAMPLE_IMAGES[name]: data_uri(content, "image/png") for name, content in run.images.items()},
         not_pictured=[caption for name, caption in SAMPLE_IMAGES.items() if name not in run.images],
         events=[event_words(event, run.recorded) for event in run.recorded.events] if run.recorded else [],
+        jump_rows=tables.jump_rows({run.config.name: run.summary}),
+        num_unmeasured=tables.num_unmeasured({run.config.name: run.summary}),
         settings=tables.settings(run.config.arm),
         probes=ranked(run.statistics),
         best_attribute=best_attribute(run.statistics),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaehpc.reporting import words
+from vaehpc.reporting import findings, words
 from vaehpc.reporting.courses import Course
 from vaehpc.reporting.figures import EndedRun
 from vaehpc.reporting.words import NO_VALUE
@@ -22,6 +22,7 @@ from vaehpc.schema.results import (
     EventCurves,
     Incidence,
     LikenessToControl,
+    MeasuredEvent,
     RunSummary,
     SensitivityRow,
     StudySummary,
@@ -294,3 +295,64 @@ def pair_rows(found: LikenessToControl, plan: PairPlan) -> list[dict[str, Any]]:
         quantiles = {f"log_radius_shift_{share:g}": value for share, value in zip(plan.quantiles, shifts, strict=True)}
         rows.append(values | quantiles)
     return rows
+
+
+# Events whose runs' kept states were measured
+
+
+@dataclass(frozen=True)
+class JumpRow:
+    """A change across an event, or the event alone where none was measured."""
+
+    run: str
+    event: str
+    sharpness: str
+    """By its limit, of the last state before the event."""
+    steps: str
+    """Between which the change was measured; or why none was."""
+    radii: str = ""
+    decoder_radii: str = ""
+    scale: str = ""
+    scale_share: str = ""
+    loss_paid: str = ""
+
+
+def jump_rows(runs: Mapping[str, RunSummary]) -> list[JumpRow]:
+    """The events of all runs that were measured, in the order of the study."""
+    return [row for name, run in runs.items() if run.edge for event in run.edge.events for row in _rows_of(name, event)]
+
+
+def num_unmeasured(runs: Mapping[str, RunSummary]) -> int:
+    """Runs that ended, with an event, whose kept states were not measured."""
+    ended = [run for run in runs.values() if run.run_class is not None]
+    return sum(run.edge is None and bool(run.course.marks or run.nonfinite_step is not None) for run in ended)
+
+
+def _rows_of(name: str, event: MeasuredEvent) -> list[JumpRow]:
+    said = f"{findings.EVENT_NAMES[event.kind]} at step {event.step:,}"
+    sharpness = NO_VALUE
+    if event.state_step is not None:
+        ratio = "not found" if event.sharpness_ratio is None else words.number(event.sharpness_ratio)
+        sharpness = f"{ratio} (after {event.state_step:,})"
+    if not event.changes:
+        missing = "after" if event.state_step is not None else "before"
+        why = "nothing is finite after it" if event.kind == "nonfinite" else f"no state {missing} it was measured"
+        return [JumpRow(name, said, sharpness, why)]
+    return [
+        JumpRow(
+            name,
+            said,
+            sharpness,
+            _arrow(*(f"{step:,}" for step in change.steps)),
+            _arrow(*map(words.number, change.radii)),
+            "not defined" if change.decoder_radii is None else _arrow(*map(words.number, change.decoder_radii)),
+            words.number(change.scale),
+            NO_VALUE if change.scale_share is None else words.percent(change.scale_share),
+            words.signed(change.loss_paid),
+        )
+        for change in event.changes
+    ]
+
+
+def _arrow(before: str, after: str) -> str:
+    return f"{before} → {after}"

@@ -173,6 +173,9 @@ class Stability(Result):
     """c with the least |mu - c mu'|^2 over the probe's images, mu' of the kept state before; None of the first."""
     scale_share: float | None
     """1 - min_c |mu - c mu'|^2 / |mu - mu'|^2: share of the latents' change that is one of scale alone."""
+    loss_paid: float | None = None
+    """What `loss` rose since then, less what c alone costs, which is in the KL loss; None of the first, and in files
+    written before it was known."""
 
 
 class RunStability(Result):
@@ -482,6 +485,44 @@ class RunCourse(Result):
         return self.first("jump", "growth")
 
 
+class StateChange(Result):
+    """What moved from one measured state of a run to the next, as Stability has it of the second."""
+
+    steps: tuple[int, int]
+    """Done."""
+    radii: tuple[float, float]
+    decoder_radii: tuple[float, float] | None
+    scale: float | None
+    scale_share: float | None
+    loss_paid: float | None
+
+
+EventKind = Literal["jump", "growth", "excursion", "unconfirmed", "nonfinite"]
+
+
+class MeasuredEvent(Result):
+    """An event of a run whose kept states were measured."""
+
+    kind: EventKind
+    step: int
+    """As the mark's; of NaN that step."""
+    state_step: int | None
+    """Steps done at the last measured state before it; None: there is none."""
+    sharpness_ratio: float | None
+    """Of that state, by its limit; None, too, where it was not found."""
+    changes: tuple[StateChange, ...] = ()
+    """Between neighbouring states, as far as the event lies between them."""
+
+
+class EdgeSummary(Result):
+    """How near to the edge of stability a run stood, from its explanation/stability.json."""
+
+    events: tuple[MeasuredEvent, ...]
+    calm_ratios: tuple[float, ...]
+    """Sharpness by its limit of the states between which and their neighbours nothing happened."""
+    num_states: int
+
+
 class RunSummary(Result):
     """One run in summary.json. A run without results is missing: class and radius are None.
 
@@ -501,6 +542,8 @@ class RunSummary(Result):
     onset_kind: Literal["jump", "growth"] | None
     verdict: str | None = None
     """'(gradient spike; clipped: 0 of 12 jump; noise: 11 of 12 jump)', of the replays that lie beside the study."""
+    edge: EdgeSummary | None = None
+    """None: `explain --stability` was not asked of it."""
     ever_diverged: bool | None
     """Whether it jumped, grew, or ended beyond the limit; None: no control, or its arm lies elsewhere."""
     state_sha256: str | None = None

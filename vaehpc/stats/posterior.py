@@ -81,6 +81,21 @@ def kl_slope(mu: FloatArray, log_var: FloatArray | None) -> float | None:
     return total / len(mu) - int(mu.shape[1])
 
 
+def kl_of_scale(scale: float, mu: FloatArray, log_var: FloatArray | None) -> float:
+    """By how much the KL divergence rises where mu and sigma become `scale` times as large, nats, mean over the images.
+
+    Args:
+        scale: not 0; its sign changes nothing.
+        mu: (num_images, z_dim), finite.
+        log_var: the same; None: an AE, which pays nothing.
+    """
+    slope = kl_slope(mu, log_var)
+    if slope is None:
+        return 0.0
+    z_dim = int(mu.shape[1])
+    return (scale * scale - 1) / 2 * (slope + z_dim) - z_dim * math.log(abs(scale))
+
+
 def difference_census(
     mu: FloatArray, log_var: FloatArray, z: FloatArray, interval: tuple[float, float], epsilon_factor: float
 ) -> DifferenceCensus:

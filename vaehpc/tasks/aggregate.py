@@ -22,8 +22,9 @@ from vaehpc.reporting.crate import crate
 from vaehpc.reporting.document import Known, write_report
 from vaehpc.reporting.explanation import first_departure
 from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.results import PairDistances, StudySummary
+from vaehpc.schema.results import PairDistances, Stability, StudySummary
 from vaehpc.stats.comparison import Reference
+from vaehpc.stats.edge import edge_summary
 from vaehpc.stats.pairs import distances, pairs_of
 from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.runs import FoundRun, MeasuredRun
@@ -31,6 +32,7 @@ from vaehpc.stats.summary import summarise
 from vaehpc.study.attempts import write_record
 from vaehpc.study.files import StudyDir, declaration, read_array, write_model, write_text, written_aside
 from vaehpc.study.tables import dictionary
+from vaehpc.tasks.explanation import read_stability
 from vaehpc.tasks.found import read_run
 from vaehpc.tasks.pages import recorded, write_pages
 from vaehpc.tasks.verdict import lines, replays_of
@@ -92,7 +94,9 @@ def run(directory: str) -> None:
     begin("tests")
     summary = summarise(config, runs, read_reference(), measure_pairs(study, config, runs))
     replays = replays_of(study, config.name)
-    summary = judged_again(summary, {run: lines(of_run) for run, of_run in replays.items()})
+    summary = judged_again(
+        summary, {run: lines(of_run) for run, of_run in replays.items()}, stabilities_of(study, summary)
+    )
     write_model(study.summary_path, summary)
     write_tables(study, runs_table(summary, runs))
     begin("pages of runs")
@@ -104,13 +108,30 @@ def run(directory: str) -> None:
     logger.info("%s: %s", config.name, study.report)
 
 
-def judged_again(summary: StudySummary, verdicts: Mapping[str, str]) -> StudySummary:
-    """The summary with what replays found of some of its runs."""
-    runs = {name: run.model_copy(update={"verdict": verdicts.get(name)}) for name, run in summary.runs.items()}
+def judged_again(
+    summary: StudySummary, verdicts: Mapping[str, str], stabilities: Mapping[str, Sequence[Stability]]
+) -> StudySummary:
+    """The summary with what replays and measurements of stability found of some of its runs."""
+    runs = {}
+    for name, run in summary.runs.items():
+        edge = edge_summary(run.course, run.nonfinite_step, states) if (states := stabilities.get(name)) else None
+        runs[name] = run.model_copy(update={"verdict": verdicts.get(name), "edge": edge})
     return summary.model_copy(update={"runs": runs})
 
 
 # Reading
+
+
+def stabilities_of(study: StudyDir, summary: StudySummary) -> dict[str, Sequence[Stability]]:
+    """What was measured of the kept states of the runs that ended; a damaged file is said and left out."""
+    found = {}
+    for name, run in summary.runs.items():
+        try:
+            if run.run_class is not None and (states := read_stability(study.run(name))):
+                found[name] = states
+        except UserError as damage:
+            logger.warning("the stability of %s is left out: %s", name, damage)
+    return found
 
 
 def measure_pairs(study: StudyDir, config: StudyConfig, runs: Sequence[FoundRun]) -> list[PairDistances]:

@@ -3,7 +3,7 @@
 With P = diag(sqrt(v_hat) + epsilon), Adam on a quadratic loss diverges once the largest eigenvalue of P^-1/2 H P^-1/2
 exceeds 2 (1 + beta_1) / ((1 - beta_1) lr), 38 / lr for beta_1 = 0.9 (Cohen et al. 2022, arXiv 2207.14484); a step along
 P^-1 g raises the loss once the curvature along it exceeds 2 / lr (Bai et al. 2025, arXiv 2506.04805). Where gradients
-are clipped to a norm, steps and so both ratios are smaller by that factor.
+are clipped to a norm, steps and so both ratios are smaller by that factor. Weight decay is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from vaehpc.schema.config import RunConfig
 from vaehpc.schema.results import Stability
+from vaehpc.stats.posterior import kl_of_scale
 from vaehpc.stats.radius import common_scale, radii
 from vaehpc.training.encode import compiled_encoder, noise_key, unit_range
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
@@ -48,7 +49,7 @@ def measured_stability(
     batches = tf.TensorSpec((None, *images[:1].shape[1:]), tf.uint8)
     key, fixed = noise_key(run), images[:NUM_IMAGES]
     encode, num_probed = compiled_encoder(net, run.arm.train.batch_size), min(run.plan.probe.num_images, len(images))
-    before: npt.NDArray[np.float32] | None = None
+    before: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None, float] | None = None
 
     def loss(pixels: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
         shown = unit_range(pixels)
@@ -86,9 +87,7 @@ def measured_stability(
         squares = _flat([moment.value for moment in adam._velocities]).numpy().astype(np.float64) / correction
         # TensorFlow's kernel adds epsilon to sqrt(v), before v is corrected.
         preconditioner = np.sqrt(squares) + adam.epsilon / np.sqrt(correction)
-        mu, _ = encode(images, num_probed)  # first: what follows moves the statistics of BatchNormalization
-        scale, scale_share = (None, None) if before is None else common_scale(mu, before)
-        before = mu
+        mu, log_var = encode(images, num_probed)  # first: what follows moves the statistics of BatchNormalization
         radius = float(np.median(radii(mu)))
         _, of_batch = gradient(images[batch_of_step(run, step)], step)
         norm = float(np.linalg.norm(of_batch))
@@ -100,6 +99,14 @@ def measured_stability(
 
         sharpness = largest_eigenvalue(product, preconditioner)
         value, of_fixed = gradient(fixed, 0)
+        scale, scale_share, loss_paid = None, None, None
+        if before is not None:
+            mu_then, log_var_then, loss_then = before
+            scale, scale_share = common_scale(mu, mu_then)
+            loss_paid = value - loss_then
+            if net.arm.vae is not None:
+                loss_paid -= net.arm.vae.kl_weight * kl_of_scale(scale, mu_then, log_var_then)
+        before = mu, log_var, value
         direction = of_fixed / preconditioner
         curvature = float(direction @ product(direction) / (of_fixed @ direction))
         rate, moved = run.arm.train.learning_rate * clip, squares > 0
@@ -118,6 +125,7 @@ def measured_stability(
             decoder_radius=None if run.arm.model.batch_norm is True else radius * float(np.linalg.norm(decoder.kernel)),
             scale=scale,
             scale_share=scale_share,
+            loss_paid=loss_paid,
         )
 
     return measured
