@@ -179,5 +179,6 @@ def test_stability_that_was_measured_is_told_before_each_trigger(own: Path, caps
     )
     assert told in capsys.readouterr().out
     page = (run_dir.explanation / "explanation.md").read_text()
-    assert "| 600 | checkpoint | not found | not found | 50 | 2 | 4 | 2 | 0.1 | 1,200 | 16 | 80 | 2 | 75 % |" in page
+    row = "| 600 | checkpoint | not found | not found | 50 | 2 | 4 | 2 | 0.1 | 1,200 | 16 | 80 | 2 | 75 % | -1.5 |"
+    assert row in page
     assert (run_dir.explanation / "stability.svg").exists()

@@ -24,7 +24,8 @@ METHOD = (
     " g² / v, the median over the weights, is small where Adam's memory holds much larger gradients than the present."
     " R is no property of the function that a net computes: μ and σ times c and the decoder's first kernel K by c leave"
     " the loss as it is. R·‖K‖ stays then. c is the factor that brings μ of the probe's images nearest to that of the"
-    " state above, and 'by c alone' the share of the squared change that it explains."
+    " state above, and 'by c alone' the share of the squared change that it explains. Loss for the rest is what the"
+    " loss rose since then beyond the KL loss of c."
 )
 
 
@@ -77,8 +78,8 @@ def stability_table(states: Sequence[Stability]) -> str:
     """All numbers, as a table in Markdown."""
     rows = [
         "| steps | state | sharpness | by its limit | curvature | by its limit | ‖g‖ | clipped to | g² / v | loss | R"
-        " | R·‖K‖ | c | by c alone |",
-        f"|--:|:--|{12 * '--:|'}",
+        " | R·‖K‖ | c | by c alone | loss for the rest |",
+        f"|--:|:--|{13 * '--:|'}",
     ]
     for state in states:
         cells = (
@@ -96,6 +97,7 @@ def stability_table(states: Sequence[Stability]) -> str:
             "" if state.decoder_radius is None else ratio(state.decoder_radius),
             "" if state.scale is None else ratio(state.scale),
             "" if state.scale_share is None else f"{100 * state.scale_share:.0f} %",
+            "" if state.loss_paid is None else ratio(state.loss_paid),
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -346,7 +346,7 @@ def _rows_of(name: str, event: MeasuredEvent) -> list[JumpRow]:
             _arrow(*(f"{step:,}" for step in change.steps)),
             _arrow(*map(words.number, change.radii)),
             "not defined" if change.decoder_radii is None else _arrow(*map(words.number, change.decoder_radii)),
-            words.number(change.scale),
+            words.signed(change.scale),
             NO_VALUE if change.scale_share is None else words.percent(change.scale_share),
             words.signed(change.loss_paid),
         )
