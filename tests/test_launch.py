@@ -230,6 +230,9 @@ def test_options_of_data_without_images_are_refused(capsys: pytest.CaptureFixtur
         ("sseds = 4", "unknown setting 'sseds' (did you mean 'seeds'?)"),
         ("preset = 'dmeo'", "unknown preset 'dmeo' (did you mean 'demo'?)"),
         ("seeds 4", "is not TOML"),
+        ("x = " + "[" * 10_000, "is not TOML"),
+        ("seeds = " + "9" * 5_000, "is not TOML"),
+        ("\ufeffseeds = 'four'", "seeds = 'four' is not allowed"),
         ("arms = [3]", "arms = [3] is not allowed; it takes names of arms"),
     ],
 )
@@ -242,6 +245,8 @@ def test_a_wrong_toml_file_names_the_key(capsys: pytest.CaptureFixture[str], tex
 
 def test_a_missing_toml_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "none.toml" in refused(capsys, "--config", "none.toml")
+    os.mkfifo("pipe.toml")
+    assert "pipe.toml: it is a pipe or device" in refused(capsys, "--config", "pipe.toml")
 
 
 def test_command_line_wins_over_file_and_file_over_preset() -> None:

@@ -1,7 +1,9 @@
 """Attempts and files: claimed once, whole or absent, only the newest may publish."""
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,6 +183,20 @@ def test_writing_that_fails_leaves_what_was_there(
     with pytest.raises(ValueError, match=r"surrogates not allowed|Object arrays cannot be saved"):
         write(tmp_path / "a", new)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "whole")]
+
+
+def test_a_read_only_file_system_is_said_of_what_was_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which says so also where what does not exist is to be removed."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(UserError, match=f"may not write {tmp_path / 'a'}: Read-only"):
+        write_array(tmp_path / "a", np.zeros(1))
 
 
 def test_too_little_space_says_how_much_is_needed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.judging import Judgement, judge
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
-from vaehpc.study.files import RunDir, StudyDir, write_text
+from vaehpc.study.files import RunDir, StudyDir, read_words, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class LivePage:
     def _is_final(self) -> bool:
         """Whether a report was written since."""
         page = self._study.report
-        return page.exists() and page.stat().st_mtime > self._began and not is_live(page.read_text(encoding="utf-8"))
+        return page.exists() and page.stat().st_mtime > self._began and not is_live(read_words(page))
 
     def _judged(self, runs: Sequence[FoundRun]) -> Judgement | None:
         num_probes = sum(len(run.probe.steps) for run in runs if run.probe is not None)

@@ -71,7 +71,8 @@ def written_aside(path: Path) -> Iterator[Path]:
                 os.fchmod(file.fileno(), kept)
         aside.replace(path)
     except BaseException as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # as of a read-only file system, which says so of a file that is not there
+            aside.unlink()
         if isinstance(error, OSError):
             raise explained(error, path) from error
         raise

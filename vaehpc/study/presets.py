@@ -26,7 +26,7 @@ from vaehpc.schema.config import (
 )
 from vaehpc.schema.frozen import Frozen
 from vaehpc.schema.plan import PlanConfig
-from vaehpc.study.files import declaration
+from vaehpc.study.files import declaration, read_bytes
 
 PresetName = Literal["demo", "article", "article-wide"]
 Model = TypeVar("Model", bound=Frozen)
@@ -346,10 +346,10 @@ def read_toml(path: Path, option: str) -> dict[str, Any]:
         UserError: it cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n"))
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 brackets
         raise UserError(f"{option} {path} is not TOML: {error}") from None
 
 
