@@ -23,6 +23,7 @@ from vaehpc.stats.summary import summarise
 from vaehpc.study.files import BatchDir, RunDir, StudyDir, read_model, sha256_of_file, step_of, write_model
 from vaehpc.study.presets import Settings, configured_arms, named_arms
 from vaehpc.study.states import Checkpoint, Progress, state_hash
+from vaehpc.study.streams import IDENTITY, write_rows
 from vaehpc.tasks.aggregate import read_reference
 from vaehpc.tasks.found import read_run
 
@@ -147,10 +148,11 @@ def images(run: RunDir, names: Sequence[str]) -> None:
         Image.fromarray(pixels).save(run.images / name)
 
 
-def probe(path: Path, course: Course) -> None:
+def probe(path: Path, course: Course, identity: str = "") -> None:
     """recorder/probe.arrow, one batch per record, as a recorder that writes while training goes on."""
     columns = ("radius_median", "radius_max", "offset", "spread")
-    schema = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in columns)])
+    metadata = {IDENTITY: identity} if identity else None
+    schema = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in columns)], metadata)
     rows = [{"step": step} | dict.fromkeys(columns, radius) for step, radius in course.items()]
     stream(path, pa.Table.from_pylist(rows, schema=schema), 1)
 
@@ -165,7 +167,7 @@ def recorded(path: Path, record: StepRecord) -> None:
 def stream(path: Path, table: pa.Table, rows_per_block: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as found:
-        found.write_table(table, max_chunksize=rows_per_block)
+        write_rows(found, pa.Table.from_batches(table.to_batches(max_chunksize=rows_per_block), table.schema))
 
 
 def trigger(run: RunDir, record: TriggerRecord, steps: StepRecord | None = None) -> Path:

@@ -33,6 +33,7 @@ def planted(path: Path, root_seed: int, radius: float) -> StudyDir:
             "state_sha256": f"{root_seed:064d}",
         }
         plant.ended(run_dir, radius=radius, triggers=[trigger_record(step=349)], **given)
+        plant.probe(run_dir.probe, given["course"], run.identity)
         plant.start(run_dir, beat=plant.BEAT, outcome="done", log="well\n")
         plant.sealed(run_dir)
     return study
@@ -153,6 +154,29 @@ def test_damage_is_said_and_is_no_number(
     elif name == "recorder/steps.arrow":
         assert (found.num_recorded, found.losses_sha256) == (0, None)
     assert name in OTHERS or str(path) in caplog.text
+
+
+@pytest.mark.parametrize("damage", [flipped, replaced])
+def test_the_probe_of_a_run_that_has_not_ended_is_not_believed_either(
+    studies: tuple[StudyDir, StudyDir], damage: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its file has no hash, for it is to grow; and what it says of a jump is counted."""
+    study, other = studies
+    run = study.run(RUN)
+    marker, content = run.trained_path.read_bytes(), run.probe.read_bytes()
+    run.trained_path.unlink()
+    try:
+        whole = read_run(run, run.config()).probe
+        damage(run.probe, other.run(RUN).probe)
+        found = read_run(run, run.config()).probe
+    finally:
+        run.trained_path.write_bytes(marker)
+        run.probe.write_bytes(content)
+    assert whole is not None
+    assert found is not None
+    assert len(found.steps) < len(whole.steps)
+    assert found.radius_medians.tolist() == whole.radius_medians[: len(found.steps)].tolist()
+    assert str(run.probe) in caplog.text
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, replaced, made_a_pipe])

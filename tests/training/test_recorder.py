@@ -74,8 +74,8 @@ def probe(step: int, radius: float) -> ProbeRecord:
     return ProbeRecord(step=step, radius_median=radius, radius_max=radius, offset=0.0, spread=radius)
 
 
-def steps_of(run: RunDir) -> list[int]:
-    rows = read_steps(run.steps, steps_schema(config(), NAMES))
+def steps_of(run: RunDir, fork: ForkConfig | None = None) -> list[int]:
+    rows = read_steps(run.steps, steps_schema(config(fork), NAMES))
     return [int(step) for step in rows["step"].to_pylist()]
 
 
@@ -95,6 +95,15 @@ def test_every_step_is_a_row_with_its_images(run: RunDir) -> None:
     with run.steps.open("rb") as file:
         assert pa.ipc.open_stream(file).schema.metadata[b"run"] == b"vae-seed003"
     assert not run.triggers.exists()
+
+
+def test_what_was_damaged_meanwhile_is_not_carried_on(run: RunDir) -> None:
+    Planted(run).train(200)
+    content = bytearray(run.steps.read_bytes())
+    content[len(content) * 5 // 8] ^= 1
+    run.steps.write_bytes(content)
+    Planted(run, start=200).train(250)
+    assert steps_of(run) == [*range(100), *range(200, 250)]
 
 
 def test_where_no_image_stands_out_there_is_none(run: RunDir) -> None:
@@ -148,7 +157,7 @@ def test_a_run_dumps_no_more_than_it_may(run: RunDir) -> None:
 def test_a_fork_records_and_dumps_nothing(run: RunDir) -> None:
     fork = ForkConfig(source="s/r", seed=3, checkpoint="", step=0, until_step=600)
     Planted(run, fork=fork).train(600, gradient_norm={463: 900.0})
-    assert steps_of(run) == list(range(600))
+    assert steps_of(run, fork) == list(range(600))
     assert triggers_of(run) == []
 
 

@@ -19,12 +19,13 @@ NO_CURVE = ProbeCurve(np.array([], np.int64), np.array([], np.float64))
 
 def read_curve(run_dir: RunDir) -> ProbeCurve:
     """The probe's curve of a run, as far as it is sound."""
-    return read_probe(run_dir.probe, known_sha256(run_dir, run_dir.probe))
+    sha256 = known_sha256(run_dir, run_dir.probe)
+    return read_probe(run_dir.probe, sha256, None if sha256 else run_dir.config().identity)
 
 
-def read_probe(path: Path, sha256: str | None = None) -> ProbeCurve:
-    """The curve up to the last batch of records that is whole; empty if there is none, or it is not of this SHA-256."""
-    rows = read_stream(path, sha256)
+def read_probe(path: Path, sha256: str | None = None, identity: str | None = None) -> ProbeCurve:
+    """The curve up to the last batch of records that is whole; empty if there is none, or of another hash or run."""
+    rows = read_stream(path, sha256, identity)
     if rows is not None and are_numbers(rows) and "radius_median" in rows.column_names:
         steps, radii = rows["step"].to_numpy(), rows["radius_median"].to_numpy()
         if ascend(steps) and not (radii < 0).any():  # NaN is not

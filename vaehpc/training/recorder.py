@@ -30,7 +30,7 @@ from vaehpc.stats.triggers import (
 from vaehpc.study.attempts import Attempt
 from vaehpc.study.files import record_text, sha256_of_file, write_model
 from vaehpc.study.states import Arrays, Progress, checkpoint_name
-from vaehpc.study.streams import read_stream
+from vaehpc.study.streams import IDENTITY, read_stream, write_rows
 from vaehpc.training.checkpoint import NonFiniteError, state_arrays, write_checkpoint
 from vaehpc.training.encode import noise_key
 from vaehpc.training.fit import Signals, TrainedBlock
@@ -63,8 +63,9 @@ def publish_record(attempt: Attempt, progress: Progress) -> None:
     lines = "".join(record_text(epoch) + "\n" for epoch in progress.epochs)
     attempt.publish_text(lines, attempt.run.history_path)
     aside = attempt.path / attempt.run.probe.name
-    with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, PROBE_SCHEMA) as stream:
-        stream.write_table(probe_table(progress.probe))
+    schema = PROBE_SCHEMA.with_metadata({IDENTITY: progress.identity}) if progress.identity else PROBE_SCHEMA
+    with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        write_rows(stream, probe_table(progress.probe))
     attempt.publish(aside, attempt.run.probe)
 
 
@@ -116,7 +117,7 @@ class FlightRecorder:
         aside = self._attempt.path / self._attempt.run.steps.name
         file = self._open.enter_context(pa.OSFile(str(aside), "wb"))
         self._stream = self._open.enter_context(pa.ipc.new_stream(file, self._schema))
-        self._stream.write_table(self._ring)
+        write_rows(self._stream, self._ring)
         self._attempt.publish(aside, self._attempt.run.steps)
         self._ring = self._newest(self._ring)
         return self
@@ -146,8 +147,9 @@ class FlightRecorder:
 
     def _append(self, first_step: int, signals: Signals, order: npt.NDArray[np.int64]) -> None:
         batch = steps_batch(self._schema, first_step, signals, order, self._run.arm.train.batch_size)
-        self._stream.write_batch(batch)
-        self._ring = self._newest(pa.concat_tables([self._ring, pa.Table.from_batches([batch])]))
+        rows = pa.Table.from_batches([batch])
+        write_rows(self._stream, rows)
+        self._ring = self._newest(pa.concat_tables([self._ring, rows]))
 
     def _newest(self, rows: pa.Table) -> pa.Table:
         # The oldest row of the newest block still looks back over a whole ring.
@@ -201,7 +203,7 @@ class FlightRecorder:
         aside = self._attempt.path / f"trigger-{trigger.step:09d}"
         aside.mkdir()
         with pa.OSFile(str(aside / "ring.arrow"), "wb") as file, pa.ipc.new_stream(file, self._schema) as stream:
-            stream.write_table(self._ring.slice(max(len(self._ring) - plan.ring_steps, 0)))
+            write_rows(stream, self._ring.slice(max(len(self._ring) - plan.ring_steps, 0)))
         snapshot = next(held for held in self._snapshots if held.progress.step <= trigger.step)
         write_checkpoint(aside / "snapshot", snapshot.arrays, snapshot.progress)
         record = self._record(trigger, snapshot)
@@ -237,7 +239,7 @@ def steps_schema(run: RunConfig, names: Sequence[str]) -> pa.Schema:
     metadata, and of the step as its counter.
     """
     columns = [(_column(name), pa.int64() if name.endswith("_row") else pa.float32()) for name in names]
-    metadata = {"run": run.name, "noise_key": str(int(noise_key(run)))}
+    metadata = {"run": run.name, "noise_key": str(int(noise_key(run))), IDENTITY: run.identity}
     return pa.schema([("step", pa.int64()), ("batch_hash", pa.int64()), *columns], metadata=metadata)
 
 
@@ -274,8 +276,8 @@ def steps_batch(
 
 
 def read_steps(path: Path, schema: pa.Schema) -> pa.Table:
-    """The rows of steps.arrow up to its last whole batch; none where there is no such file or it has other columns."""
-    rows = read_stream(path)
+    """The rows of steps.arrow up to its last whole batch; none where it is missing, or has other columns or run."""
+    rows = read_stream(path, identity=schema.metadata[IDENTITY].decode())
     return schema.empty_table() if rows is None or rows.schema != schema else rows
 
 
