@@ -14,7 +14,7 @@ VERBS = {
     "launch": "train, measure and report a study",
     "status": "say what every run of a study is doing, why some failed, what they used",
     "report": "compute the statistics that trained runs lack, and write the report anew",
-    "doctor": "check site, Slurm, folder, Python, GPU and data before anything is queued; with --here this image alone",
+    "doctor": "check all that a study needs before anything is queued; --here: this image alone; --gpu: a GPU node",
     "replay": "fork a run before it jumped, and say what made it jump",
     "explain": "say what happened around each trigger of a run",
     "prepare": "make a data set of CelebA's images, of other photographs, or of built-in faces",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,16 +19,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from vaehpc.checks import cluster, machine, storage, visiting
+from vaehpc.checks import cluster, machine, proof, storage, visiting
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.checks.image import image_findings
+from vaehpc.checks.node import Node
 from vaehpc.command import UserError, asked_by, exit_code, say
+from vaehpc.schema.results import DeviceKind
 from vaehpc.schema.site import JobConfig, SiteConfig
 from vaehpc.slurm.arrays import Batch, array
 from vaehpc.slurm.choice import slurm_or_local
 from vaehpc.slurm.client import SlurmError, associations, client, configuration, of_account, submit_limit
 from vaehpc.slurm.sbatch import SlurmArray
-from vaehpc.study.files import StudyDir, declaration
+from vaehpc.study.files import StudyDir, declaration, write_text
 from vaehpc.study.packages import ANALYSIS_EXTRAS, TRAIN_EXTRAS
 from vaehpc.study.provenance import own_image
 from vaehpc.study.sites import Site, built_in_site, job_config, read_site, resolved
@@ -64,6 +67,25 @@ class Doctor:
     """Print a site's file to be filled in, jobs/sites/slurm.toml, and look at nothing."""
     extras: tuple[str, ...] = ()
     """With --here: optional parts of the package of which one must be there. Default: those of the image."""
+    gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """On a GPU node: prove that trainings on it are right and fast. Has options of its own: doctor --gpu --help."""
+
+
+@dataclass(frozen=True)
+class GpuDoctor:
+    """Prove on a GPU node, in 13 points and some ten minutes, that trainings on it are right and fast.
+
+    Nothing stays behind. Exit codes: 0 nothing is wrong, 2 asked wrongly, 3 something is wrong, 130 interrupted.
+    """
+
+    gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """What this is."""
+    json: Path | None = None
+    """File that is to hold all numbers."""
+    only: str | None = None
+    """Numbers of points, with commas between them: 4,8."""
+    device: DeviceKind = "gpu"
+    """'cpu': the same by the processor with a small net; what takes a GPU is left out. To try it."""
 
 
 def _data_of_environment() -> Path | None:
@@ -74,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
 
     def work() -> int:
+        if "--gpu" in (sys.argv[1:] if argv is None else argv):
+            return prove(asked_by(GpuDoctor, argv, "vaehpc doctor"))
         asked = asked_by(Doctor, argv, "vaehpc doctor")
         if asked.template:
             print(declaration("jobs/sites/slurm.toml"), end="")
@@ -99,6 +123,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3 if any(finding.ok is False for finding in findings) else 0
 
     return exit_code(work, INTERRUPTED)
+
+
+def prove(asked: GpuDoctor) -> int:
+    """Each point in a line as soon as it is known; exit code 3 if one of them is wrong."""
+    numbers, console, begun = proof.asked_points(asked.only), Console(), time.monotonic()
+    points = list[proof.Point]()
+    with tempfile.TemporaryDirectory(prefix="vaehpc-proof-") as folder:
+        for point in proof.proven(Node(asked.device, Path(folder)), numbers):
+            points.append(point)
+            word = {**WORDS, None: "left out"}[point.ok]
+            say(console, f"{word:8}  {point.number:2} {point.name}: {point.said} ({point.seconds:.0f} s)")
+    if asked.json is not None:
+        write_text(asked.json, proof.as_json(asked.device, points))
+    wrong = [f"{point.number} {point.name}" for point in points if point.ok is False]
+    left_out = sum(point.ok is None for point in points)
+    what = f"{len(wrong)} wrong ({', '.join(wrong)})" if wrong else "Nothing wrong"
+    took = time.monotonic() - begun
+    say(console, f"{what}, {left_out} left out, in whole or in part, of {len(points)}, after {took:.0f} s.")
+    return 3 if wrong else 0
 
 
 def examine(asked: Doctor, console: Console) -> list[Finding]:

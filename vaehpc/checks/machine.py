@@ -109,11 +109,12 @@ def tensorflow_findings(machine: MachineReport, gpus: int, where: str) -> list[F
     built_for = f" built for {report.built_for}" if report.built_for else ""
     findings = [right(name, f"{report.version}{built_for}, and a convolution is right")]
     if gpus:
-        findings.append(_gpu_finding(machine, report, gpus, f"GPU {where}"))
+        findings.append(gpu_finding(machine, report, gpus, f"GPU {where}"))
     return findings
 
 
-def _gpu_finding(machine: MachineReport, report: TensorflowReport, gpus: int, name: str) -> Finding:
+def gpu_finding(machine: MachineReport, report: TensorflowReport, gpus: int, name: str) -> Finding:
+    """Whether TensorFlow uses so many GPUs, of a kind and with a driver that the lock serves."""
     visible = machine.environment.get("CUDA_VISIBLE_DEVICES")
     given = f"CUDA_VISIBLE_DEVICES = {visible}" if visible is not None else "CUDA_VISIBLE_DEVICES is not set"
     driver = machine.nvidia_smi
@@ -149,7 +150,7 @@ def local_gpu_finding(machine: MachineReport) -> Finding:
         return unchecked("GPU here", "TensorFlow cannot be asked", "mend TensorFlow first")
     if not machine.given_gpus and not report.gpus:
         return right("GPU here", "none: runs are trained on processors")
-    return _gpu_finding(machine, report, len(machine.given_gpus), "GPU here")
+    return gpu_finding(machine, report, len(machine.given_gpus), "GPU here")
 
 
 def data_finding(report: DataReport, job: JobConfig, where: str) -> Finding:

@@ -42,10 +42,14 @@ class Device:
     """Whether products of float32 are computed in TF32."""
 
 
-def configure_tensorflow(train: TrainConfig) -> Device:
+def configure_tensorflow(train: TrainConfig, deterministic: bool = True) -> Device:
     """Thread counts, GPU memory growth, determinism and TF32 of this process; its device.
 
     On a CPU only one thread repeats to the bit, whatever TensorFlow's determinism switch says.
+
+    Args:
+        train: the training's settings.
+        deterministic: whether a GPU is to repeat to the bit; not, only to measure what that costs.
 
     Raises:
         UserError: TensorFlow sees fewer GPUs than the job asked for; another node may be sound.
@@ -61,7 +65,8 @@ def configure_tensorflow(train: TrainConfig) -> Device:
     if gpus:
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.experimental.enable_op_determinism()
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
         details = tf.config.experimental.get_device_details(gpus[0])
         capability = ".".join(map(str, details.get("compute_capability", ()))) or None
         device = Device(str(details["device_name"]), "gpu", gpu_driver(), capability, train.precision == "tf32")
