@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from vaehpc.command import HOPELESS, DiskFullError, HopelessError, TaskFailedError, UserError, silenced
 from vaehpc.local.sharing import multi_process_service, runs_at_once
-from vaehpc.local.starting import added, started
+from vaehpc.local.starting import added, started, task_module
 from vaehpc.machine.hardware import NEEDED_GPUS, gpu_uuid, seen_by_task, visible_gpus
 from vaehpc.machine.processes import available_memory, processors
 from vaehpc.schema.site import JobConfig
@@ -42,7 +41,7 @@ class Task:
     def __call__(self) -> None:
         """Import and run the entry point."""
         module, _, function = self.entry_point.partition(":")
-        getattr(importlib.import_module(module), function)(self.directory)
+        getattr(task_module(module), function)(self.directory)
 
     @property
     def log(self) -> str:
@@ -81,7 +80,7 @@ def run_debug(tasks: Sequence[Task], on_change: OnChange) -> None:
         on_change([task])
         try:
             with silenced():  # TensorFlow greets when it is imported, before the task has a log
-                importlib.import_module(task.entry_point.partition(":")[0])
+                task_module(task.entry_point.partition(":")[0])
             with frames_kept():
                 task()
         except Exception as error:

@@ -5,11 +5,11 @@ What they say of themselves meanwhile is dropped; what is wrong with one is said
 """
 
 import contextlib
-import importlib
 import os
 import signal
 
 from vaehpc.command import silenced
+from vaehpc.local.starting import task_module
 
 ALL = "vaehpc.tasks.train vaehpc.tasks.statistics vaehpc.tasks.aggregate"
 
@@ -17,4 +17,4 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where Slurm ends a job every pr
 with silenced():
     for name in os.environ.get("VAEHPC_PRELOADED", ALL).split():
         with contextlib.suppress(Exception):
-            importlib.import_module(name)
+            task_module(name)
