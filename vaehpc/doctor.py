@@ -166,6 +166,8 @@ def examine(asked: Doctor, console: Console) -> list[Finding]:
         with _shown("Slurm", console):
             findings += _slurm(cluster_site, asked.out)
     findings.append(_data(asked.data, train))
+    of_checkpoints = storage.checkpoints_finding(asked.out, None if chosen is None else chosen.purge_days)
+    findings += [of_checkpoints] if of_checkpoints else []
     try:
         with storage.scratch_folder(asked.out) as scratch:
             findings += storage.folder_findings(scratch)

@@ -2,13 +2,17 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import plant
+from tests.examples import AE, study_config
 from vaehpc.checks import storage
 from vaehpc.checks.storage import (
+    checkpoints_finding,
     folder_findings,
     has_hard_links,
     mkdir_is_exclusive,
@@ -102,3 +106,24 @@ def test_a_file_system_that_machines_share_is_known_by_its_type(folder: str, ok:
     finding = shared_finding(Path(folder), MOUNTS)
     assert finding.ok is ok
     assert bool(finding.remedy) is (ok is None)
+
+
+def test_checkpoints_that_a_purge_comes_near(tmp_path: Path) -> None:
+    study = plant.study(tmp_path / "small", study_config([AE], 4))
+    assert checkpoints_finding(tmp_path, 30) is None
+    for seed, days in ((0, (90, 2)), (1, (50, 25)), (2, (60,))):
+        for step, age in enumerate(days):
+            path = study.run(f"ae-seed{seed:03d}").checkpoints / f"step-{step:09d}" / "checkpoint.json"
+            path.parent.mkdir(parents=True)
+            path.touch()
+            os.utime(path, (time.time() - 86400 * age,) * 2)
+    plant.marker(study.run("ae-seed002"))
+    found = "2 unfinished runs have one; the newest of small/ae-seed001 is 25.0 days old"
+    for purge_days, ok, more in (
+        (None, True, ""),
+        (40, True, ", and purge_days = 40"),
+        (30, False, ", and purge_days = 30"),
+    ):
+        finding = checkpoints_finding(tmp_path, purge_days)
+        assert finding is not None
+        assert (finding.ok, finding.found) == (ok, found + more)

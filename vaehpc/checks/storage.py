@@ -6,12 +6,14 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.command import gigabytes
+from vaehpc.study.files import RunDir, StudyDir, entries
 
 SHARED_TYPES = (
     "nfs",
@@ -30,6 +32,8 @@ SHARED_TYPES = (
 """Beginnings of the names of file systems that several machines mount."""
 LEAST_FREE_BYTES = 5e9
 """Less than a single run of the article's size leaves."""
+USED_UP = 0.75
+"""Of the time after which files are purged: a checkpoint that old shall be replaced by a newer one."""
 RENAMES = 200
 RACERS = 8
 
@@ -76,6 +80,37 @@ def _space(folder: Path) -> Finding:
         needed = gigabytes(int(LEAST_FREE_BYTES))
         return wrong("space", found, f"free some: {needed} is little for a study; or choose another --out")
     return right("space", found)
+
+
+def checkpoints_finding(out: Path, purge_days: float | None) -> Finding | None:
+    """How old the newest checkpoints of unfinished runs are, where scratch is purged by age.
+
+    Args:
+        out: folder of the studies.
+        purge_days: age at which its files are deleted; None: they are not.
+
+    Returns:
+        None where there is no such checkpoint.
+    """
+    studies = [StudyDir(path) for path in entries(out)]
+    runs = [RunDir(path) for study in studies if study.config_path.exists() for path in entries(study.path)]
+    written: dict[Path, float] = {}
+    for run in runs:
+        if not run.trained_path.exists() and (kept := run.checkpoint_dirs()):
+            with suppress(OSError):  # replaced meanwhile
+                written[run.path] = (kept[-1] / "checkpoint.json").stat().st_mtime
+    if not written:
+        return None
+    oldest = min(written, key=written.__getitem__)
+    days = (time.time() - written[oldest]) / 86400
+    num = f"{len(written)} unfinished runs have one" if len(written) > 1 else "1 unfinished run has one"
+    found = f"{num}; the newest of {oldest.relative_to(out.absolute())} is {days:.1f} days old"
+    if purge_days is None:
+        return right("checkpoints", found)
+    found += f", and purge_days = {purge_days:g}"
+    if days < USED_UP * purge_days:
+        return right("checkpoints", found)
+    return wrong("checkpoints", found, "launch the study again, which goes on from it, or copy its folder elsewhere")
 
 
 def _promise(name: str, kept: bool, words: str) -> Finding:

@@ -184,6 +184,8 @@ class SiteConfig(Frozen):
     executor: Literal["local", "slurm"]
     environment: dict[Variable, Line] = {}
     """Environment variables of every task."""
+    purge_days: Amount | None = None
+    """Age at which the folder of the studies loses its files, for the doctor; None: it keeps them."""
     slurm: SlurmConfig = SlurmConfig()
     container: ContainerConfig = ContainerConfig()
     jobs: dict[JobName, ResourcesConfig] = {}
