@@ -8,6 +8,7 @@ import pytest
 
 from tests import plant
 from tests.examples import arm_config, data_config, study_config
+from vaehpc.command import gigabytes
 from vaehpc.local.forecast import (
     ARTICLE_PRODUCTS,
     ARTICLE_RATE,
@@ -22,11 +23,11 @@ from vaehpc.local.forecast import (
 )
 from vaehpc.local.pool import Slot
 from vaehpc.plan import main
-from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.config import ForkConfig, StudyConfig
 from vaehpc.schema.results import Timing
 from vaehpc.study.files import StudyDir
 from vaehpc.study.presets import PRESETS, analysis_plan, configured_arms, named_arms
-from vaehpc.study.study import planned_study
+from vaehpc.study.study import most_bytes_of_triggers, num_weights, planned_study
 
 
 def said(capsys, *arguments):
@@ -212,6 +213,11 @@ def test_the_articles_speed_is_scaled_by_the_nets_arithmetic():
         assert 128 / (guessed_timing(run, is_gpu).step_seconds - STEP_SECONDS) == pytest.approx(rate)
     words, _ = expectation(StudyDir(Path("none/a")), config, "of the nodes", True, None)
     assert re.match("To be trained: 1 run, [0-9]+ min where all run at once; [0-9]+ min of GPU time, ", words)
+    # Eight snapshots of weights and Adam's two moments, 4 bytes each.
+    assert f"GB of disk, up to {gigabytes(8 * 3 * 4 * num_weights(run))} more where trainings jump; " in words
+    fork = ForkConfig(source="s/r", seed=3, checkpoint="", step=0, until_step=9)
+    forked = run.model_copy(update={"arm": run.arm.model_copy(update={"fork": fork})})
+    assert most_bytes_of_triggers(forked) == 0
 
 
 def test_numbers_for_a_program(capsys):

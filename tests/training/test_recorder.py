@@ -9,6 +9,7 @@ import pytest
 
 from tests.examples import run_config
 from vaehpc.schema.config import ForkConfig, RunConfig
+from vaehpc.schema.plan import MAX_TRIGGERS
 from vaehpc.schema.results import ProbeRecord, TriggerRecord
 from vaehpc.study.attempts import Attempt, SupersededError
 from vaehpc.study.files import RunDir, read_model
@@ -16,7 +17,7 @@ from vaehpc.training import recorder as recorder_module
 from vaehpc.training.checkpoint import NonFiniteError, Progress, read_checkpoint
 from vaehpc.training.fit import TrainedBlock
 from vaehpc.training.pipeline import batch_of_step
-from vaehpc.training.recorder import MAX_TRIGGERS, FlightRecorder, read_steps, steps_schema
+from vaehpc.training.recorder import FlightRecorder, read_steps, steps_schema
 from vaehpc.training.signals import NO_ROW
 
 NAMES = ("total_loss", "image_loss_row", "log_var_max", "log_var_row", "gradient_norm", "gradient_rms")

@@ -19,7 +19,7 @@ from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.schema.results import Timing, Timings
 from vaehpc.study.files import StudyDir, read_model, write_model
 from vaehpc.study.sites import built_in_site, job_config
-from vaehpc.study.study import expected_bytes, num_weights
+from vaehpc.study.study import expected_bytes, most_bytes_of_triggers, num_weights
 
 ARTICLE_RATE = 1422.0
 """Images a second in training: 1,329 steps of 128 in 118 to 120 s (analysis/reference.toml), on the article's GPU."""
@@ -86,12 +86,19 @@ def forecast(config: StudyConfig, speeds: Mapping[str, Timing]) -> Iterator[str]
         rate = run.arm.train.batch_size / speed.step_seconds
         yield (
             f"{arm}: {duration(run_seconds(run, speed))} per run on {speed.device} ({rate:,.0f} images/s in training),"
-            f" {gigabytes(speed.memory_bytes)} of memory, {gigabytes(expected_bytes(run))} of disk"
+            f" {gigabytes(speed.memory_bytes)} of memory, {disk_in_words([run])}"
         )
     seconds = [run_seconds(run, speeds[run.arm.name]) for run in runs]
-    disk, here = sum(expected_bytes(run) for run in runs), max(sum(seconds) / len(slots), *seconds)
-    yield f"{len(runs)} runs: {sum(seconds) / 3600:.3g} {unit} hours, {gigabytes(disk)} of disk; statistics come on top"
+    here = max(sum(seconds) / len(slots), *seconds)
+    yield f"{len(runs)} runs: {sum(seconds) / 3600:.3g} {unit} hours, {disk_in_words(runs)}; statistics come on top"
     yield f"{duration(here)} on the {len(slots)} of this machine, {duration(max(seconds))} where all run at once"
+
+
+def disk_in_words(runs: Sequence[RunConfig]) -> str:
+    """'2 GB of disk, up to 1 GB more where trainings jump': the recorder keeps the states before."""
+    words = f"{gigabytes(sum(map(expected_bytes, runs)))} of disk"
+    more = sum(map(most_bytes_of_triggers, runs))
+    return f"{words}, up to {gigabytes(more)} more where trainings jump" if more else words
 
 
 # What is expected before anything of a study is trained
@@ -200,8 +207,7 @@ def expectation(study: StudyDir, config: StudyConfig, device: str, is_gpu: bool,
             seconds[arm], origin = run_seconds(run, guessed_timing(run, is_gpu)), _guess_in_words(config, is_gpu)
         origins.setdefault(origin, []).append(arm)
     of_runs = [seconds[run.arm.name] for run in left]
-    unit, disk = "GPU" if is_gpu else "processor", sum(expected_bytes(run) for run in left)
-    hours = f"{duration(sum(of_runs))} of {unit} time, {gigabytes(disk)} of disk"
+    hours = f"{duration(sum(of_runs))} of {'GPU' if is_gpu else 'processor'} time, {disk_in_words(left)}"
     statistics_time = sum(map(statistics_seconds, left))
     if num_slots is None:
         whole = f"{duration(max(of_runs))} where all run at once"

@@ -71,6 +71,10 @@ class CoursePlan(Frozen):
     growth_probes: Count = 3
 
 
+MAX_TRIGGERS = 8
+"""Dumps of one run's recorder, but for what is not finite: each holds a snapshot as large as a checkpoint."""
+
+
 class RecorderPlan(Frozen):
     """When the flight recorder writes down what led to a jump.
 

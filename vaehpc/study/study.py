@@ -19,7 +19,7 @@ from vaehpc.schema.config import (
     run_name,
 )
 from vaehpc.schema.frozen import STORED, Frozen
-from vaehpc.schema.plan import PlanConfig, text_sha256
+from vaehpc.schema.plan import MAX_TRIGGERS, PlanConfig, text_sha256
 from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
 from vaehpc.study.presets import analysis_plan, plan_text
 from vaehpc.study.provenance import provenance
@@ -285,8 +285,19 @@ def expected_bytes(run: RunConfig) -> int:
     kept = run.arm.train.epochs // run.arm.train.keep_every_epochs + 1
     if run.arm.fork is not None:
         latents, kept = 0, 0
-    checkpoints = (kept + 3) * 3 * 4 * num_weights(run)  # weights and Adam's two moments
-    return latents + checkpoints + BYTES_OF_STEP * run.num_steps + 2_000_000
+    return latents + (kept + 3) * _state_bytes(run) + BYTES_OF_STEP * run.num_steps + 2_000_000
+
+
+def most_bytes_of_triggers(run: RunConfig) -> int:
+    """Disk that it fills besides where its recorder dumps as often as it may: the state before, and the last steps."""
+    if run.arm.fork is not None:
+        return 0
+    return MAX_TRIGGERS * (_state_bytes(run) + BYTES_OF_STEP * run.plan.recorder.ring_steps)
+
+
+def _state_bytes(run: RunConfig) -> int:
+    """Of a checkpoint: weights and Adam's two moments."""
+    return 3 * 4 * num_weights(run)
 
 
 def num_weights(run: RunConfig) -> int:

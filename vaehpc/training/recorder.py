@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vaehpc.schema.config import RunConfig
+from vaehpc.schema.plan import MAX_TRIGGERS
 from vaehpc.schema.results import ProbeRecord, TriggerRecord
 from vaehpc.stats.triggers import (
     FloatArray,
@@ -46,8 +47,6 @@ PROBE_SCHEMA = pa.schema(
         ("spread", pa.float64()),
     ]
 )
-MAX_TRIGGERS = 8
-"""Dumps of one run, but for what is not finite: each holds a snapshot as large as a checkpoint."""
 COPIES_PER_TIME = 100
 """A snapshot is taken at the earliest after so many times as long as copying the last one took."""
 
