@@ -91,6 +91,8 @@ def test_what_cannot_be_measured_or_told_apart_is_not_kept_for_others(
         monkeypatch.setattr(sharing, "timed_together", lambda _run, _s, gpus, _study, r=rates: together(r)(len(gpus)))
         assert runs_at_once(str(run.path), 4) == 1
         assert [path.name for path in jobs.iterdir()] == ["sharing-GPU-of-g7-4.json"] * bool(rates)
+    assert runs_at_once(str(run.path), 4, "MIG-7a") == 1  # of unlike parts, where nvidia-smi is not there
+    assert {path.name for path in jobs.iterdir()} == {"sharing-GPU-of-g7-4.json", "sharing-MIG-7a-of-g7-4.json"}
 
 
 def test_runs_are_measured_side_by_side(faces: DataConfig) -> None:

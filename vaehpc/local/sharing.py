@@ -48,7 +48,8 @@ def runs_at_once(directory: str, most: int, gpu: str | None = None) -> int:
     """
     run = RunDir(Path(directory))
     name, study = gpu_name(gpu), StudyDir(run.path.parent)
-    key = name if name != "GPU" else f"{name} of {socket.gethostname()}"  # where nobody knows which kind it is
+    # Where nobody knows which kind it is, each part of a node's GPUs may be another one.
+    key = name if name != "GPU" else f"{gpu or name} of {socket.gethostname()}"
     kept = study.jobs / f"sharing-{re.sub(r'[^A-Za-z0-9]+', '-', key)}-{most}.json"
     sharing = _kept(kept)
     if sharing is None:
