@@ -107,11 +107,23 @@ ELSEWHERE = ["sbatch --test-only --exclude=g1 {script}", REQUEUE, f"scontrol upd
         ("exit 1", AWAY, 1, [], []),
         (f"{CHECKPOINT}; kill -TERM $$", RUNS, 0, ["requeue asked to leave"], [REQUEUE]),
         ("exit 3", RUNS, 0, ["crash 3", "requeue crash, not again on g1"], ELSEWHERE),
+        ("exit 78", RUNS, 1, ["crash 78", "given-up no other try would do better"], []),
         (f"{CHECKPOINT}; touch $RUN/stop", RUNS, 1, ["left"], []),
         ("exit 0", RUNS, 1, ["given-up no new checkpoint"], []),
         (f"{WARNED}; {CHECKPOINT}", RUNS, 0, ["requeue time limit"], [REQUEUE]),
     ],
-    ids=["done", "ended", "ended late", "put back", "told to leave", "crash", "by hand", "no progress", "time limit"],
+    ids=[
+        "done",
+        "ended",
+        "ended late",
+        "put back",
+        "told to leave",
+        "crash",
+        "hopeless",
+        "by hand",
+        "no progress",
+        "time limit",
+    ],
 )
 def test_branches(tmp_path: Path, task: str, shown: str, code: int, notes: list[str], asked: list[str]) -> None:
     """Each line of the table in jobs/README.md."""
