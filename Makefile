@@ -8,7 +8,7 @@ comma = ,
 # $(call needs,TOOL,HOW TO GET IT) ends a target that would fail half-way without it.
 needs = @command -v $(1) >/dev/null || { echo "make $@ needs $(1): $(2)"; exit 2; }
 
-.PHONY: demo test test-slow test-slurm test-images test-all untest lint bench image check-long locks
+.PHONY: demo test test-slow test-slurm test-slurm-trixie test-images test-all untest lint bench image check-long locks
 
 # Its environment has the TensorFlow for processors alone, whatever the machine has.
 demo: .venv/ready
@@ -26,6 +26,10 @@ test-slow: .venv/dev
 test-slurm: .venv/ready
 	tests/install.sh slurm
 	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slurm and not long' tests/cluster
+
+# The same tests on Debian 13's Slurm, in a root of its own.
+test-slurm-trixie:
+	tests/trixie.sh make test-slurm
 
 test-images: .venv/ready
 	tests/install.sh slurm
@@ -48,6 +52,7 @@ image:
 
 check-long: .venv/dev
 	$(BIN)/pytest -m long -s
+	$(MAKE) test-slurm-trixie
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -55,7 +60,7 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint containers/Dockerfile
-	$(BIN)/shellcheck --exclude SC2016 tests/install.sh containers/*.sh
+	$(BIN)/shellcheck --exclude SC2016 tests/*.sh containers/*.sh
 
 # What the demo and `make test` need; and, on top of it, linters and independent implementations.
 .venv/ready: containers/locks/test.txt pyproject.toml

@@ -3,25 +3,28 @@
 #   tests/install.sh slurm     Slurm, munge and MariaDB; no service is started
 #   tests/install.sh images    podman, debootstrap, Charliecloud, SquashFS's tools; and Apptainer, which Debian 12 lacks:
 #                              sid's, made to run with this release's C library
-#   tests/install.sh remove    all that these two have installed, the tests' user, images and their layers
+#   tests/install.sh trixie    debootstrap, for tests/trixie.sh
+#   tests/install.sh remove    all that these have installed, the tests' user, images and their layers, Debian 13
 # Needs root, and VAEHPC_TESTS_INSTALL=1 where anything is missing; without, it says so and leaves things as they are.
 set -euo pipefail
 
 kept=/var/lib/vaehpc-tests # packages that were not here before
-cache=/var/cache/vaehpc-tests
+cache=${VAEHPC_TESTS_CACHE:-/var/cache}/vaehpc-tests
 case ${1:-} in
     slurm) packages=(slurmctld slurmd slurmdbd slurm-client slurm-wlm-mysql-plugin munge mariadb-server) ;;
     images) packages=(podman runc uidmap fuse-overlayfs squashfuse squashfs-tools debootstrap charliecloud-runtime ca-certificates apptainer) ;;
+    trixie) packages=(debootstrap) ;;
     remove) ;;
-    *) echo "usage: $0 slurm | images | remove" >&2; exit 2 ;;
+    *) echo "usage: $0 slurm | images | trixie | remove" >&2; exit 2 ;;
 esac
 leave() { echo "$0: $1"; exit 0; }
 
 if [ "$1" = remove ]; then
     [ "$(id -u)" = 0 ] || leave "only root can remove what was installed"
+    ! grep -q " $(realpath -m "$cache")/" /proc/self/mounts || leave "something is mounted in $cache"
     [ ! -s $kept/packages ] || xargs --arg-file=$kept/packages env DEBIAN_FRONTEND=noninteractive apt-get purge --quiet --yes
     ! id vaetest > /dev/null 2>&1 || userdel vaetest
-    rm -rf $kept $cache
+    rm -rf $kept "$cache"
     exit 0
 fi
 

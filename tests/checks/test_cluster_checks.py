@@ -226,11 +226,11 @@ OF_USER = [
 def test_account_and_qos_that_are_allowed() -> None:
     found = account_findings(SlurmConfig(account="small", qos="normal"), OF_USER, 3, SETTINGS)
     assert [finding.ok for finding in found] == [True, True, True]
-    assert found[0].found == "small; this user's: small, faces"
+    assert found[0].found == "small; this user's: faces, small"
     assert found[2].found.startswith("3 jobs may be in the queue")
     by_default = account_findings(SlurmConfig(), OF_USER, None, SETTINGS)
     assert [finding.found for finding in by_default] == [
-        "faces, the default; this user's: small, faces",
+        "faces, the default; this user's: faces, small",
         "none is named; QOS of account faces: normal, long",
         "no limit",
     ]
@@ -239,7 +239,7 @@ def test_account_and_qos_that_are_allowed() -> None:
 def test_a_wrong_account_and_a_wrong_qos() -> None:
     (account,) = account_findings(SlurmConfig(account="face"), OF_USER, None, SETTINGS)
     assert (account.ok, account.found) == (False, "'face' is none of this user's (did you mean 'faces'?)")
-    assert "Accounts: small, faces" in account.remedy
+    assert "Accounts: faces, small" in account.remedy
     _, qos, _ = account_findings(SlurmConfig(qos="lonng"), OF_USER, None, SETTINGS)
     assert (qos.ok, qos.found) == (False, "'lonng' is not allowed (did you mean 'long'?)")
     assert "QOS of account faces: normal, long" in qos.remedy

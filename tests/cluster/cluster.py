@@ -322,8 +322,14 @@ class Cluster:
             )
 
     def _end(self, name: str, number: signal.Signals) -> None:
-        self.daemons[name].send_signal(number)
-        self.daemons[name].wait(60)
+        def ends() -> bool:
+            self.daemons[name].send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.daemons[name].wait(10)
+            return not self._is_running(name)
+
+        # Again, where it is not heard: a controller of Slurm 24 that reads its configuration anew is deaf meanwhile.
+        self.wait(ends, f"the end of {name}")
 
     def _is_running(self, name: str) -> bool:
         return self.daemons[name].poll() is None

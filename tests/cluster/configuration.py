@@ -101,7 +101,6 @@ NodeName=g[1-2] Name=gpu File={folder}/gpu[0-3]
 
 CGROUP = """
 CgroupPlugin=cgroup/v1
-CgroupAutomount=no
 ConstrainCores=no
 ConstrainDevices=no
 ConstrainRAMSpace=no

@@ -130,6 +130,11 @@ class Place:
         line = self.line(*more, seeds=seeds, arms=arms, data=data)
         return self.cluster.user(line, cwd=self.folder, seconds=240, check=check)
 
+    def launch_here(self, seeds: int = 1) -> None:
+        """Runs the study on this machine, outside of Slurm: each run is a process of its own, which nobody disturbs."""
+        line = self.line(seeds=seeds).replace("--site site.toml", "--executor local")
+        self.cluster.user(line, cwd=self.folder, seconds=300 + 120 * seeds)
+
     def shell(self, command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.cluster.user(command, cwd=self.folder, seconds=120, check=check)
 

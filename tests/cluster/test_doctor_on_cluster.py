@@ -57,7 +57,7 @@ def test_visits_see_the_nodes_and_the_missing_gpu(cluster: Cluster) -> None:
     assert wrong_ones(found) == {"GPU on g1"}  # the cluster's GPUs are fakes
     assert "TensorFlow sees 0 of 1; CUDA_VISIBLE_DEVICES = 0; " in found["GPU on g1"]
     assert "tensorflow-cpu is installed, which never uses one" in found["GPU on g1"]
-    assert found["account"] == "ok: faces, the default; this user's: small, faces"
+    assert found["account"] == "ok: faces, the default; this user's: faces, small"
     assert found["sbatch of train"] == "ok: sbatch --test-only takes its script"
     for node in ("g1", "c1"):
         assert found[f"shared folder on {node}"].startswith("ok: seen both ways")

@@ -17,7 +17,7 @@ from tests.cluster import users
 from tests.cluster.users import REPOSITORY
 from vaehpc.study.files import write_text
 
-CACHE = Path("/var/cache/vaehpc-tests")
+CACHE = Path(os.environ.get("VAEHPC_TESTS_CACHE", "/var/cache"), "vaehpc-tests")
 BASE_IMAGE = "localhost/debian:bookworm"
 SOURCES = ("containers", "vaehpc", "jobs", "analysis", "pyproject.toml")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")

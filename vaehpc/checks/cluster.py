@@ -221,7 +221,7 @@ def account_findings(
         if "associations" in enforced:
             return [wrong("account", f"{found}, and Slurm asks for one", "ask the cluster's staff for an account")]
         return [right("account", f"{found}; Slurm asks for none")]
-    accounts = list(dict.fromkeys(association.account for association in associations))
+    accounts = sorted({association.account for association in associations})
     own = of_account(associations, slurm.account)
     if not own:
         missing = slurm.account
