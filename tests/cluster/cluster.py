@@ -132,6 +132,17 @@ class Cluster:
         self._start(name, "unshare", "--mount", "--propagation=private", "sh", "-c", work)
         self.wait(lambda: name in self.nodes("idle"), f"node {name} up")
 
+    def resume_nodes(self) -> None:
+        """Has drained nodes take jobs again."""
+
+        def none_is_drained() -> bool:
+            # Not at once after the controller's start, or while a job leaves: it refuses until the node has answered.
+            for name in self.nodes("drain"):
+                self._succeeds(f"scontrol update NodeName={name} State=RESUME")
+            return not self.nodes("drain")
+
+        self.wait(none_is_drained, "no drained node")
+
     def stop_controller(self) -> None:
         """Ends slurmctld, which saves its state. Clients try for 10 to 20 s, then fail."""
         self._end("slurmctld", signal.SIGTERM)
@@ -335,10 +346,9 @@ class Cluster:
         return self.daemons[name].poll() is None
 
     def _wait_until_idle(self) -> None:
+        self.resume_nodes()
+
         def idle() -> bool:
-            # Not at once after the controller's start: it refuses until the node has answered.
-            for name in self.nodes("drain"):
-                self._succeeds(f"scontrol update NodeName={name} State=RESUME")
             return self.nodes("idle") == set(NODES) and not self.root("squeue --noheader")
 
         self.wait(idle, "four idle nodes and an empty queue")

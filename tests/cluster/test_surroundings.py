@@ -118,8 +118,7 @@ def test_a_prolog_that_fails(place: Place) -> None:
     waited = place.launch("--wait", check=False)
     assert (waited.returncode, line in waited.stdout) == (3, True), waited.stdout
     cluster.change("")
-    for name in cluster.nodes("drain"):
-        cluster.root(f"scontrol update NodeName={name} State=RESUME")
+    cluster.resume_nodes()
     place.shell(f"scontrol release {element}")
     place.wait_until_ended()
     assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
