@@ -383,6 +383,7 @@ def test_every_quantity_reaches_the_table_of_runs_and_what_is_shown_the_report(p
 def test_writes_the_report_and_leaves_no_debris(planted, summary):
     assert "<html" in planted.report.read_text()
     assert {path.name for path in planted.path.iterdir()} == {
+        "jobs",
         "study.json",
         "summary.json",
         "runs.parquet",
