@@ -26,6 +26,8 @@ NOT_RECOMPUTED = {
     "deviations/*": "words",
     "reclassed/*": "words on the rules of earlier releases",
     "runs/*/verdict": "of replays, which are other studies",
+    "sweeps": "empty but where a setting is swept, which tests/stats/test_sweeps.py counts",
+    "crossed": "empty but where streams are crossed, which tests/stats/test_crossed.py counts",
     "runs/*/edge": "of states that are measured when asked for, which tests/stats/test_edge.py counts",
     "modes/*/dip": "an algorithm of its own, which tests/stats/test_modes.py holds against another",
     "modes/*/p": "drawn at random",
