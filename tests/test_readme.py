@@ -39,7 +39,8 @@ def test_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest
     if module == "vaehpc.launch":
         assert isinstance(parsed(arguments), Launch)
     else:
-        tyro.cli(OTHERS[module], args=arguments)
+        asked = doctor.GpuDoctor if "--gpu" in arguments else OTHERS[module]
+        tyro.cli(asked, args=arguments)
 
 
 def test_commands_were_found() -> None:
