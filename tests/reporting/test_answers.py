@@ -20,11 +20,23 @@ def test_how_often_has_the_counts_of_the_summary(mixed):
     found = {line.arm: line for line in answers.how_often(summary)}
     assert list(found) == ["ae", "vae-tiny", "vae-eps5"]
     line = found["vae-tiny"]
-    share = summary.arms["vae-tiny"].endpoints["diverged"]
-    assert (line.counts, line.did, line.middle) == ("2 of 7", "diverged", 2 / 7)
+    share = summary.arms["vae-tiny"].endpoints["diverged or nonfinite"]
+    assert (line.counts, line.did, line.middle) == ("2 of 7", "diverged or NaN", 2 / 7)
     assert (line.low, line.high) == (share.interval.low, share.interval.high)
-    assert line.others == "1 collapsed, 1 missing"
-    assert found["vae-eps5"].others == "1 NaN"
+    assert line.kinds == "2 diverged; 1 collapsed, 1 missing"
+    # None diverged and one of two is NaN: that is no rate of 0 %.
+    assert (found["vae-eps5"].counts, found["vae-eps5"].kinds) == ("1 of 2", "1 NaN")
+    assert "vae-eps5" not in plain(answers.none_is_not_never(summary))
+
+
+def test_where_classes_are_not_judged_a_run_that_jumped_and_is_nan_counts_once(mixed):
+    _, summary = mixed
+    share = summary.arms["vae-tiny"].endpoints["jumped"].model_copy(update={"count": 4})
+    endpoints = {"jumped or nonfinite": share}
+    unjudged = {"endpoints": endpoints, "num_jumped": 3, "num_nonfinite": 2, "num_collapsed": 0, "returned_how": {}}
+    line = answers.often("arm", summary.arms["vae-tiny"].model_copy(update=unjudged))
+    assert (line.counts, line.did) == ("4 of 7", "jumped or NaN")
+    assert line.kinds == "3 jumped, 2 NaN (1 both); 1 missing"
 
 
 def test_of_many_arms_those_with_most_events_are_first(mixed):
@@ -78,6 +90,27 @@ def test_which_runs_are_named_with_their_cause(mixed):
     assert found[0].cause == "log_var_max left its band first, at step 109"
     assert found[2].did == "NaN at step 100"
     assert found[-1].did == "missing: no result of train"
+
+
+def test_of_many_runs_each_kind_and_arm_is_named(mixed):
+    _, summary = mixed
+    of = {name: summary.runs[name] for name in ("vae-tiny-seed001", "vae-eps5-seed001", "vae-tiny-seed002")}
+    diverged, nan, missing = of.values()
+    runs = {f"a-{at}": diverged.model_copy(update={"radius_median": 50.0 + at}) for at in range(9)}
+    runs |= {"judged": diverged.model_copy(update={"verdict": "(the batch)"})}
+    runs |= {"b": diverged.model_copy(update={"arm": "vae-eps5"}), "nan": nan, "missing": missing}
+    many = summary.model_copy(update={"runs": runs})
+    assert answers.shown_runs(many) == ["a-7", "a-8", "judged", "b", "nan", "missing"]
+    assert answers.more_left(many) == "7 more: 7 diverged"
+    assert answers.more_left(summary) == ""
+
+
+def test_far_from_the_start_stands_before_an_excursion(mixed):
+    _, summary = mixed
+    run = summary.runs["vae-tiny-seed001"]
+    course = run.course.model_copy(update={"far": True, "first_step": 350, "marks": ()})
+    far = summary.model_copy(update={"runs": {"a": run.model_copy(update={"course": course})}})
+    assert answers.what_it_did(far, "a") == "diverged, R = 66.10; far from the control already at step 350"
 
 
 def test_a_verdict_is_the_cause(mixed):

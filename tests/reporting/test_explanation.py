@@ -11,6 +11,7 @@ from tests.examples import (
     NUM_STEPS,
     SPIKE,
     probe_curve,
+    run_summary,
     spiked_course,
     spiked_record,
     spiked_run,
@@ -27,6 +28,7 @@ from vaehpc.reporting.explanation import (
     envelope,
     event_figure,
     event_words,
+    first_departure,
     image_words,
     last_words,
     method,
@@ -193,6 +195,16 @@ def test_an_earlier_trigger_is_mentioned_where_it_spoils_the_bands():
     second = event(2, trigger_record(step=SPIKE + 30), near.record, analysis_plan())
     said = plain(departure_words(second, [near.events[0], second]))
     assert said.endswith("Trigger 1 was 30 steps before the trigger.")
+
+
+def test_a_band_that_is_left_by_chance_names_no_cause(jumped):
+    found = jumped.events[0]
+    run = run_summary("diverged")
+    assert "left their bands first, at step 1,234" in first_departure(replace(jumped, events=[found]), run)
+    short = replace(found, record=found.record.between(found.first_searched - 12, 1499))
+    by_chance = replace(jumped, events=[short])
+    assert short.departures
+    assert first_departure(by_chance, run) == f"recorder: {found.trigger.signal} at step {found.trigger.step:,}"
 
 
 def test_too_few_steps_before_the_trigger_are_said(jumped):

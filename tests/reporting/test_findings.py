@@ -113,19 +113,32 @@ def test_every_number_of_the_abstract_comes_from_the_summary(mixed):
     assert set(re.findall(r"\d[\d,.]*\d|\d", said)) <= known
 
 
+def test_what_a_control_has_otherwise_is_said(mixed):
+    study, summary = mixed
+    config = study.config()
+    alike = "the runs of its control ae, an autoencoder with the same net, training and data"
+    assert findings.controls(config, summary) == alike
+    clipped = config.arms["ae"].model_copy(
+        update={"train": config.arms["ae"].train.model_copy(update={"clipnorm": 100.0})}
+    )
+    with_clip = config.model_copy(update={"arms": config.arms | {"ae": clipped}})
+    said = f"{alike} (ae has its gradient clipped to 100, unlike vae-tiny and vae-eps5)"
+    assert findings.controls(with_clip, summary) == said
+
+
 # An arm
 
 
 def test_rate_of_the_article():
     assert outcome(JUMPED, "regular", "regular", "regular") == (
-        "1 of 4 ended runs diverged (1 jumped). Diverged: 1 of 4, a rate of 25 % (exact 95 % Clopper-Pearson interval"
+        "1 of 4 ended runs diverged (1 jumped). 1 of 4 is a rate of 25 % (exact 95 % Clopper-Pearson interval"
         " 0.6 % to 80.6 %)."
     )
 
 
 def test_none_of_16_is_not_never():
     assert outcome(*["regular"] * 16) == (
-        "0 of 16 ended runs diverged. Diverged: 0 of 16, which is not 'never': the data allow a rate of up to 20.6 %"
+        "0 of 16 ended runs diverged. 0 of 16 is not 'never': the data allow a rate of up to 20.6 %"
         " (exact 95 % Clopper-Pearson interval 0 % to 20.6 %)."
     )
 
@@ -134,7 +147,7 @@ def test_missing_runs_leave_the_denominator_and_give_bounds():
     said = outcome("diverged", "diverged", None, None, *["regular"] * 4)
     assert "2 of 6 ended runs diverged" in said
     assert "; 2 of 8 are missing." in said
-    assert "Diverged: 2 of 6, a rate of 33.3 %" in said
+    assert "2 of 6 is a rate of 33.3 %" in said
     assert said.endswith(
         "Had none of the missing diverged, the rate would be 25 % (2 of 8), had every one, 50 % (4 of 8)."
     )
@@ -144,8 +157,8 @@ def test_missing_runs_leave_the_denominator_and_give_bounds():
 def test_nonfinite_runs_are_an_endpoint_with_a_rate_of_its_own():
     said = outcome("diverged", "nonfinite", "regular", "regular")
     assert "1 of 4 ended runs diverged" in said
-    assert "; 1 became NaN. Diverged: 1 of 4, a rate of 25 %" in said
-    assert "Diverged or NaN: 2 of 4, a rate of 50 % (exact 95 %" in said
+    assert "; 1 became NaN. Diverged or NaN: 2 of 4, a rate of 50 % (exact 95 %" in said
+    assert " Diverged: 1 of 4, a rate of 25 %" in said
     assert "Diverged or NaN" not in outcome("diverged", "regular")
 
 
@@ -191,9 +204,9 @@ def test_a_displaced_arm_has_no_rate_and_its_jumps_have():
     assert said.startswith(
         "of 16 ended runs 3 jumped; 1 became NaN. 12 of 16 lay beyond the limit from the first probe after the burn-in"
         " (step 350) on: what happened before is not judged, and there is no rate of divergence. Its regular radius is"
-        " 2.1 times the control's. Jumped: 3 of 16, a rate of 18.8 %"
+        " 2.1 times the control's. Jumped or NaN: 4 of 16, a rate of 25 %"
     )
-    assert "Jumped or NaN: 4 of 16, a rate of 25 %" in said
+    assert "Jumped: 3 of 16, a rate of 18.8 %" in said
     assert "diverged" not in said
 
 
@@ -220,8 +233,10 @@ def test_beside_an_unsound_control_jumps_have_the_rate():
     said = outcome(JUMPED, JUMPED, "regular", "nonfinite", control=UNSOUND)
     assert said.startswith(
         "of 4 ended runs 2 jumped; 2 ended beyond the limit of a control that is not sound; 1 became NaN. The control"
-        " ae is not sound: classes are exploratory, and there is no rate of divergence. Jumped: 2 of 4, a rate of 50 %"
+        " ae is not sound: classes are exploratory, and there is no rate of divergence. Jumped or NaN: 3 of 4, a"
+        " rate of 75 %"
     )
+    assert "Jumped: 2 of 4, a rate of 50 %" in said
     assert "Diverged" not in said
     assert words.standing(arm("regular", control=UNSOUND)) == "exploratory"
 
@@ -323,7 +338,8 @@ def test_the_course_of_a_run_in_its_order():
     both = run("nonfinite", "jump", "excursion", nonfinite_step=519)
     assert findings.course(both) == "jump at step 400 (R × 2.500); excursion at step 400 (R × 2.500); NaN at step 519"
     assert findings.course(run("displaced", far=True)) == "far from the control already at step 350"
-    assert findings.course(run("diverged", "jump", far=True)) == "jump at step 400 (R × 2.500)"
+    both = "far from the control already at step 350; jump at step 400 (R × 2.500)"
+    assert findings.course(run("diverged", "jump", far=True)) == both
     cut = run_summary("diverged", course=RunCourse(first_step=350, unknown_after=400))
     assert findings.course(cut) == "course unknown after step 400"
     assert findings.course(run("regular")) == ""
@@ -580,6 +596,14 @@ def test_first_events_and_what_became_of_the_other_runs():
         " however the missing ended, 50 % to 62.5 % left; left out: 1 far from the control before."
     )
     assert events(run("regular")) == "vae-tiny: of 1 followed run none left."
+
+
+def test_an_arm_whose_runs_were_all_far_before_is_not_passed_over(mixed):
+    _, summary = mixed
+    far = {"vae-tiny": summary.arms["vae-tiny"].model_copy(update={"num_far": 7})}
+    without = summary.model_copy(update={"events": {}, "arms": summary.arms | far})
+    assert findings.not_followed(without) == ["vae-tiny: no run is followed; left out: 7 far from the control before."]
+    assert findings.not_followed(summary.model_copy(update={"arms": summary.arms | far})) == []
 
 
 def test_a_logrank_test_says_how_it_was_permuted(mixed):

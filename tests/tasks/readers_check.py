@@ -986,11 +986,24 @@ def of_counts(arm):
 
 
 def decisive(page, config, own):
-    """Seeds per arm that the page says a decision takes, if so many have the plan's power and one seed less has not."""
+    """What the page says a decision takes, as far as it does.
+
+    Holm's first threshold; counts that meet it where one run less does not; seeds per arm that have the plan's power
+    where one seed less has not.
+    """
     contrasts, plan = [of for of in own["contrasts"] if not of["exploratory"]], config["plan"]["contrasts"]
+    if not contrasts:
+        return
+    two_sided = any(of["alternative"] == "two-sided" for of in contrasts)
+    threshold = (1 - config["plan"]["level"]) / max(of["family"] for of in contrasts)
+    yield threshold
+    alpha = threshold / (2 if two_sided else 1)
+    for x, n, m in re.findall(r"\((\d+) of (\d+) against 0 of (\d+) would do\)", page):
+        tables = [[[int(x) - one, 0], [int(n) - int(x) + one, int(m)]] for one in (0, 1)]
+        enough, less = (stats.boschloo_exact(table, alternative="greater", n=64).pvalue for table in tables)
+        if enough <= alpha < less:
+            yield int(x)
     for said in re.findall(r"takes (\d+).seeds per arm", page):
-        two_sided = any(of["alternative"] == "two-sided" for of in contrasts)
-        alpha = (1 - config["plan"]["level"]) / max(of["family"] for of in contrasts) / (2 if two_sided else 1)
         enough, less = (power_of_equals(int(said) - one, plan["rate"], plan["versus"], alpha) for one in (0, 1))
         if less < plan["power"] <= enough:
             yield int(said)

@@ -625,7 +625,7 @@ def test_the_abstract_says_what_the_planted_counts_carry(planted):
     abstract, _, _ = planted.report_text.read_text().replace("\xa0", " ").partition("## Runs by class")
     for said in (
         "Study planted asked for 18 runs (8 of ae and 10 of vae-tiny; 8 seeds are in all arms)",
-        "16 ended; 2 are missing and count as neither diverged nor regular.",
+        "16 ended, 2 of them as NaN; 2 are missing and count as neither diverged nor regular.",
         "2 of 8 ended runs diverged (1 jumped, 1 grew); 1 more jumped and came back; 2 became NaN; 1 collapsed;"
         " 1 shifted; 1 run had an excursion that did not last; 2 of 10 are missing.",
         "Diverged: 2 of 8, a rate of 25 % (exact 95 % Clopper-Pearson interval 3.2 % to 65.1 %).",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from vaehpc.command import UserError
 from vaehpc.reporting import findings
-from vaehpc.reporting.words import NO_VALUE, counted, enumeration, interval, no_end, number, of_ended, percent
+from vaehpc.reporting.words import NO_VALUE, counted, enumeration, interval, no_end, number, of_ended, p_value, percent
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, RunSummary, StudySummary
-from vaehpc.stats.planning import MOST_SEEDS, seeds_needed
+from vaehpc.stats.planning import MOST_SEEDS, boschloo_greater, seeds_needed
 from vaehpc.study.files import StudyDir
 from vaehpc.study.presets import PRESETS, Preset, configured_arms, named_arms
 from vaehpc.study.sweep import sweep_of
@@ -37,16 +38,16 @@ class Often:
 
     arm: str
     did: str
-    """'diverged', 'jumped'."""
+    """'diverged or NaN', 'jumped or NaN'."""
     counts: str
+    kinds: str
+    """'1 diverged, 4 NaN; 2 came back, 1 missing': of what kinds these are, and what became of the others."""
     rate: str
     interval: str
     low: float | None
     """None, as the next two: nothing ended."""
     middle: float | None
     high: float | None
-    others: str
-    """'2 became NaN, 1 missing'."""
 
     @property
     def label(self) -> str:
@@ -63,22 +64,37 @@ def how_often(summary: StudySummary) -> list[Often]:
 
 
 def often(name: str, arm: ArmSummary) -> Often:
-    """The first endpoint that is told of an arm, and what else became of its runs."""
-    counts = [
-        (arm.num_nonfinite, "NaN"),
+    """How many runs of an arm diverged or became NaN (jumped or became NaN, where classes are not judged), and how."""
+    others = [
         (sum(arm.returned_how.values()), "came back"),
+        (arm.num_displaced, "displaced"),
         (arm.num_collapsed, "collapsed"),
         (arm.num_missing, "missing"),
     ]
-    others = ", ".join(f"{count} {what}" for count, what in counts if count)
-    if not (endpoints := findings.told(arm)):
-        return Often(name, "", "none ended", NO_VALUE, NO_VALUE, None, None, None, others)
-    share = arm.endpoints[endpoints[0]]
+    rest = _each(others)
+    if (endpoint := findings.left(arm)) is None:
+        return Often(name, "", "none ended", rest, NO_VALUE, NO_VALUE, None, None, None)
+    share, is_judged = arm.endpoints[endpoint], endpoint == "diverged or nonfinite"
+    first = (arm.num_diverged, "diverged") if is_judged else (arm.num_jumped, "jumped")
+    kinds = _each([first, (arm.num_nonfinite, "NaN")])
+    if both := first[0] + arm.num_nonfinite - share.count:
+        kinds += f" ({both} both)"
     ends = share.interval
-    did = findings.ENDPOINTS[endpoints[0]]
     return Often(
-        name, did, of_ended(share), percent(share.rate), interval(share), ends.low, share.rate, ends.high, others
+        name,
+        findings.NAMES[endpoint],
+        of_ended(share),
+        "; ".join(part for part in (kinds, rest) if part),
+        percent(share.rate),
+        interval(share),
+        ends.low,
+        share.rate,
+        ends.high,
     )
+
+
+def _each(counts: Sequence[tuple[int, str]]) -> str:
+    return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
 # How sure
@@ -141,11 +157,10 @@ def none_is_not_never(summary: StudySummary) -> Iterator[str]:
     """The upper end where no run of an arm left."""
     zeros: dict[str, list[str]] = {}
     for name, arm in summary.arms.items():
-        endpoints: Sequence[Endpoint] = findings.told(arm)[:1]
-        for share in (arm.endpoints[endpoint] for endpoint in endpoints):
-            if not share.count:
-                said = f"0 of {share.num_ended} would still allow a rate of up to {percent(share.interval.high)}"
-                zeros.setdefault(said, []).append(name)
+        endpoint = findings.left(arm)
+        if endpoint is not None and not (share := arm.endpoints[endpoint]).count:
+            said = f"0 of {share.num_ended} would still allow a rate of up to {percent(share.interval.high)}"
+            zeros.setdefault(said, []).append(name)
     for said, names in zeros.items():
         arms = enumeration(names) if len(names) <= MOST_SHOWN else f"{len(names)} arms"
         yield f"{said} ({arms})."
@@ -158,16 +173,35 @@ def what_it_takes(config: StudyConfig, summary: StudySummary) -> list[str]:
         return []
     powers = sorted(each.power for each in contrasts)
     chance = " to ".join(dict.fromkeys([percent(powers[0]), percent(powers[-1])]))
-    said = f"So many seeds find {percent(plan.rate)} against {percent(plan.versus)} with a probability of {chance}"
+    ended = {(test.num_ended, test.reference_ended) for each in contrasts for test in each.tests.values()}
+    threshold = first_threshold(config, contrasts)
+    who, at = "So many runs", f" at {p_value(threshold)}, the first of Holm's thresholds"
+    if len(ended) == 1:
+        (num_ended, num_reference), *_ = ended
+        region = boschloo_greater(num_ended, num_reference, per_side(threshold, contrasts))
+        enough = [count for count in range(num_ended + 1) if region[count, 0]]
+        least = f"{enough[0]} of {num_ended} against 0 of {num_reference} would do" if enough else "no counts would do"
+        who = f"{counted(num_ended, 'run')} per arm" if num_ended == num_reference else who
+        at += f" ({least})"
+    said = f"{who} find {percent(plan.rate)} against {percent(plan.versus)} with a probability of {chance}{at}"
     needed = seeds_for(config, contrasts, plan.rate, plan.versus)
     return [f"{said}; {percent(plan.power)} takes {seeds_words(needed)}."]
 
 
+def first_threshold(config: StudyConfig, contrasts: Sequence[Contrast]) -> float:
+    """What the smallest p of the family must not exceed, by Holm."""
+    return (1 - config.plan.level) / max(each.family for each in contrasts)
+
+
+def per_side(threshold: float, contrasts: Sequence[Contrast]) -> float:
+    """The threshold of a one-sided test of the same power."""
+    return threshold / 2 if any(each.alternative == "two-sided" for each in contrasts) else threshold
+
+
 def seeds_for(config: StudyConfig, contrasts: Sequence[Contrast], rate: float, versus: float) -> int | None:
     """Seeds per arm that tell these rates at the first of Holm's thresholds; None: more than can be enumerated."""
-    threshold = (1 - config.plan.level) / max(each.family for each in contrasts)
-    two_sided = any(each.alternative == "two-sided" for each in contrasts)
-    return seeds_needed(rate, versus, config.plan.contrasts.power, threshold / 2 if two_sided else threshold)
+    threshold = per_side(first_threshold(config, contrasts), contrasts)
+    return seeds_needed(rate, versus, config.plan.contrasts.power, threshold)
 
 
 def seeds_words(needed: int | None) -> str:
@@ -199,6 +233,39 @@ def left_runs(summary: StudySummary) -> list[str]:
     return sorted(places, key=lambda name: places[name])
 
 
+def shown_runs(summary: StudySummary) -> list[str]:
+    """Those of them that the first screen names: of each kind and arm one, as far as there is room.
+
+    Each next one is of the kinds and arms not yet seen; of equal ones that with a verdict, and then that with the
+    largest radius.
+    """
+    left, found = left_runs(summary), list[str]()
+
+    def merit(name: str) -> tuple[int, bool, float]:
+        run = summary.runs[name]
+        of_kind = all(_place(summary.runs[other]) != _place(run) for other in found)
+        of_arm = all(summary.runs[other].arm != run.arm for other in found)
+        return of_kind + of_arm, run.verdict is not None, run.radius_median or 0.0
+
+    while len(found) < min(MOST_NAMED, len(left)):
+        found.append(max((name for name in left if name not in found), key=merit))
+    return sorted(found, key=left.index)
+
+
+KINDS = ("diverged", "NaN", "came back", "collapsed", "missing")
+"""Of the runs that left, by place."""
+
+
+def more_left(summary: StudySummary) -> str:
+    """'19 more: 8 diverged, 9 NaN, 2 came back'; '' where all are named."""
+    shown = shown_runs(summary)
+    rest = [name for name in left_runs(summary) if name not in shown]
+    if not rest:
+        return ""
+    counts = Counter(_place(summary.runs[name]) or 0 for name in rest)
+    return f"{len(rest)} more: {_each([(counts[place], kind) for place, kind in enumerate(KINDS)])}"
+
+
 def _place(run: RunSummary) -> int | None:
     kinds = ("diverged", "nonfinite", "collapsed", None)
     if run.course.departed and run.run_class not in kinds:
@@ -207,10 +274,10 @@ def _place(run: RunSummary) -> int | None:
 
 
 def which_runs(summary: StudySummary, causes: Mapping[str, str]) -> list[Left]:
-    """The first of them, with what each did and why, as far as it is known."""
+    """Some of them, with what each did and why, as far as it is known."""
     return [
         Left(name, what_it_did(summary, name), findings.evidence(summary.runs[name]) or causes.get(name, ""))
-        for name in left_runs(summary)[:MOST_NAMED]
+        for name in shown_runs(summary)
     ]
 
 
@@ -219,6 +286,8 @@ def what_it_did(summary: StudySummary, name: str) -> str:
     run = summary.runs[name]
     mark = run.course.departed or next(iter(run.course.marks), None)
     marks = findings.mark(mark) if mark else ""
+    if run.course.departed is None and run.course.far:
+        marks = findings.far_from_control(run)
     if run.run_class is None:
         kind = f"missing: no result of {run.missing_stage or 'any stage'}"
     elif run.run_class == "nonfinite":
@@ -259,7 +328,7 @@ def what_next(study: StudyDir, config: StudyConfig, summary: StudySummary) -> li
     present = min(map(len, config.seeds.values()), default=0)
     if needed is not None and needed > present:
         planned = "" if config.plan.contrasts.looks else ", which make every test exploratory: they were not planned"
-        steps.append(Step(f"More seeds{planned}", launch_line(study, config, needed)))
+        steps.append(Step(f"More seeds, {needed:,} per arm in all{planned}", launch_line(study, config, needed)))
     return steps
 
 

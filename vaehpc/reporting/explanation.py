@@ -332,13 +332,17 @@ def departure_words(event: Event, events: Iterable[Event]) -> str:
 
 
 def first_departure(explained: Explained, run: RunSummary) -> str:
-    """'log_var_max left its band first, at step 109', of the last trigger before a run left; nothing without any."""
+    """'log_var_max left its band first, at step 109', of the last trigger before a run left.
+
+    The trigger alone where no signal left its band, or its window is so short that signals do by chance; nothing
+    without any trigger.
+    """
     left = run.nonfinite_step if run.course.departed is None else run.course.departed.step
     events = [event for event in explained.events if left is None or event.trigger.step <= left]
     if not events:
         return ""
     found = events[-1]
-    if not found.departures:
+    if not found.departures or found.chance >= FEW:  # bands so short are left by chance
         return f"recorder: {found.trigger.signal} at step {found.trigger.step:,}"
     first = [departure for departure in found.departures if departure.step == found.departures[0].step]
     names = [departure.signal for departure in first if "/" not in departure.signal] or [first[0].signal]

@@ -67,16 +67,36 @@ def overview(config: StudyConfig, summary: StudySummary) -> str:
     """What was trained on what, how much of it ended, and what is counted."""
     num_runs = sum(arm.num_runs for arm in summary.arms.values())
     num_missing = sum(arm.num_missing for arm in summary.arms.values())
+    num_nonfinite = sum(arm.num_nonfinite for arm in summary.arms.values())
     arms = enumeration([f"{arm.num_runs} of {name}" for name, arm in summary.arms.items()])
     plan = config.plan
     return (
         f"Study {summary.study} asked for {counted(num_runs, 'run')} ({arms}{shared_seeds(config)}) on"
-        f" {data(summary.data)}. {ended(num_runs, num_missing)} A run is called diverged if the median latent radius"
-        f" R = ‖μ‖₂ at its end is more than {plan.classes.diverged_factor:g} times that of the control runs,"
-        " autoencoders with the same net, training and data, unless it and its arm lay there from the start. It"
+        f" {data(summary.data)}. {ended(num_runs, num_missing, num_nonfinite)} A run is called diverged if the median"
+        f" latent radius R = ‖μ‖₂ at its end is more than {plan.classes.diverged_factor:g} times that of"
+        f" {controls(config, summary)}, unless it and its arm lay there from the start. It"
         f" jumped if R rose by more than a factor {plan.course.jump_factor:g} at once, beyond what the controls did,"
         " and stayed there."
     )
+
+
+def controls(config: StudyConfig, summary: StudySummary) -> str:
+    """'the runs of its control ae, an autoencoder with the same net, training and data'.
+
+    A control may differ from the arms that it judges in nothing but the clip of the gradient.
+    """
+    names = [name for name in dict.fromkeys(arm.control for arm in summary.arms.values()) if name in config.arms]
+    alike = "with the same net, training and data"
+    if not names:
+        return f"control runs, autoencoders {alike}"
+    said = [f"the runs of its control {enumeration(names)}, {'an autoencoder' if len(names) == 1 else 'autoencoders'}"]
+    for name in names:
+        clip = config.arms[name].train.clipnorm
+        judged = [arm for arm, found in summary.arms.items() if found.control == name]
+        if others := [arm for arm in judged if config.arms[arm].train.clipnorm != clip]:
+            has = "no clip of the gradient" if clip is None else f"its gradient clipped to {clip:g}"
+            said.append(f"({name} has {has}, unlike {enumeration(others)})")
+    return f"{said[0]} {alike}{''.join(f' {each}' for each in said[1:])}"
 
 
 def shared_seeds(config: StudyConfig) -> str:
@@ -93,14 +113,17 @@ def shared_seeds(config: StudyConfig) -> str:
     return f"; {counted(len(common), 'seed')} {verb} in all arms" if common else "; no seed is in all arms"
 
 
-def ended(num_runs: int, num_missing: int) -> str:
-    """How many runs have results."""
+def ended(num_runs: int, num_missing: int, num_nonfinite: int = 0) -> str:
+    """How many runs have results, and how many of these are NaN."""
+    nan = f", {num_nonfinite} of them as NaN" if num_nonfinite else ""
     if not num_missing:
-        return "All of them ended."
+        return f"All of them ended{nan}."
     if num_missing == num_runs:
         return "None of them has ended, so that the study says nothing yet."
     are, count = ("is", "counts") if num_missing == 1 else ("are", "count")
-    return f"{num_runs - num_missing} ended; {num_missing} {are} missing and {count} as neither diverged nor regular."
+    return (
+        f"{num_runs - num_missing} ended{nan}; {num_missing} {are} missing and {count} as neither diverged nor regular."
+    )
 
 
 # An arm
@@ -116,7 +139,9 @@ def outcome(arm: ArmSummary) -> str:
     said = [f"{headline(arm, num_ended)}."]
     if arm.unjudged is not None:
         said.append(why_no_rate(arm, num_ended))
-    said += [rate(arm.endpoints[endpoint], endpoint) for endpoint in told(arm)]
+    endpoints = told(arm)
+    is_said = endpoints == ["diverged"]  # by the headline
+    said += [rate(arm.endpoints[endpoint], None if is_said else endpoint) for endpoint in reversed(endpoints)]
     if arm.num_missing:
         said.append(bounds(arm))
     return " ".join(said)
@@ -213,6 +238,12 @@ def told(arm: ArmSummary) -> list[Endpoint]:
     return found[:1] if len(set(counts)) == 1 else found
 
 
+def left(arm: ArmSummary) -> Endpoint | None:
+    """The endpoint that has every way to be lost: diverged or NaN, else jumped or NaN; None: nothing ended."""
+    endpoints: Sequence[Endpoint] = ("diverged or nonfinite", "jumped or nonfinite")
+    return next((endpoint for endpoint in endpoints if endpoint in arm.endpoints), None)
+
+
 @dataclass(frozen=True)
 class ToldShare:
     """An endpoint that is told of an arm."""
@@ -231,18 +262,20 @@ def shares(summary: StudySummary) -> list[ToldShare]:
     ]
 
 
-def rate(share: Share, endpoint: Endpoint) -> str:
-    """Count, rate and interval; 0 of n is not 'never'."""
+def rate(share: Share, endpoint: Endpoint | None) -> str:
+    """Count, rate and interval; 0 of n is not 'never'. The endpoint is named unless it has just been."""
     exact = (
         f"exact {percent(share.interval.level)} {share.interval.method} interval {percent(share.interval.low)} to"
         f" {percent(share.interval.high)}"
     )
-    name = NAMES[endpoint]
-    counts = f"{name[0].upper()}{name[1:]}: {share.count} of {share.num_ended}"
+    counts = f"{share.count} of {share.num_ended}"
+    is_, a_rate = " is", " is a rate"
+    if endpoint is not None:
+        name = NAMES[endpoint]
+        counts, is_, a_rate = f"{name[0].upper()}{name[1:]}: {counts}", ", which is", ", a rate"
     if share.count == 0:
-        most = percent(share.interval.high)
-        return f"{counts}, which is not 'never': the data allow a rate of up to {most} ({exact})."
-    return f"{counts}, a rate of {percent(share.rate)} ({exact})."
+        return f"{counts}{is_} not 'never': the data allow a rate of up to {percent(share.interval.high)} ({exact})."
+    return f"{counts}{a_rate} of {percent(share.rate)} ({exact})."
 
 
 def bounds(arm: ArmSummary) -> str:
@@ -332,14 +365,19 @@ def edge(found: EdgeSummary) -> str:
 def marks(run: RunSummary) -> str:
     """The same without the verdict of a replay."""
     said = [mark(each) for each in run.course.marks]
-    if run.course.far and run.course.departed is None:
-        first = "" if run.course.first_step is None else f" at step {run.course.first_step:,}"
-        said.insert(0, f"far from the control already{first}")
+    if run.course.far:
+        said.insert(0, far_from_control(run))
     if run.nonfinite_step is not None:
         said.append(f"NaN at step {run.nonfinite_step:,}")
     if run.course.unknown_after is not None:
         said.append(f"course unknown after step {run.course.unknown_after:,}")
     return "; ".join(said)
+
+
+def far_from_control(run: RunSummary) -> str:
+    """'far from the control already at step 350', its first probe after the burn-in."""
+    first = "" if run.course.first_step is None else f" at step {run.course.first_step:,}"
+    return f"far from the control already{first}"
 
 
 def mark(found: CourseMark) -> str:
@@ -603,6 +641,15 @@ def events(arm: str, curves: EventCurves) -> str:
     if curves.num_far:
         said += f"; left out: {curves.num_far} far from the control before"
     return f"{said}."
+
+
+def not_followed(summary: StudySummary) -> list[str]:
+    """Arms without curves, for all of their runs were far from the control before."""
+    return [
+        f"{name}: no run is followed; left out: {arm.num_far} far from the control before."
+        for name, arm in summary.arms.items()
+        if name not in summary.events and arm.num_far
+    ]
 
 
 def sooner(contrast: Contrast, summary: StudySummary) -> str:

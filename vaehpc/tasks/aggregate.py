@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from vaehpc.command import UserError
-from vaehpc.reporting.answers import MOST_NAMED, left_runs
+from vaehpc.reporting.answers import shown_runs
 from vaehpc.reporting.crate import crate
 from vaehpc.reporting.document import Known, write_report
 from vaehpc.reporting.explanation import first_departure
@@ -240,7 +240,7 @@ def write_tables(study: StudyDir, table: pa.Table) -> None:
 def causes_of(study: StudyDir, summary: StudySummary) -> dict[str, str]:
     """What left its band first in each run that the report names at its beginning, as far as its recorder knows."""
     found = {}
-    for name in left_runs(summary)[:MOST_NAMED]:
+    for name in shown_runs(summary):
         if summary.runs[name].run_class is not None and (record := recorded(study.run(name))) is not None:
             found[name] = first_departure(record, summary.runs[name])
     return found
