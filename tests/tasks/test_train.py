@@ -34,8 +34,9 @@ from vaehpc.tasks.train import run as run_train
 from vaehpc.training.checkpoint import NonFiniteError
 from vaehpc.training.encode import UNIFORM_LIMITS
 
-RESULTS = ("history.jsonl", "recorder/probe.arrow", "latents/mu.npy", "latents/log_var.npy", "latents/z.npy")
-"""Files whose bytes are compared; of steps.arrow its rows, because an interruption cuts them into other batches."""
+RESULTS = ("history.jsonl", "latents/mu.npy", "latents/log_var.npy", "latents/z.npy")
+"""Files whose bytes are compared. Of the recorder's their rows: the files' heads name the run, and an interruption cuts
+the rows into other batches."""
 
 
 def new_run(folder: Path, data: DataConfig, kind: str = "vae", **train: object) -> RunDir:
@@ -79,12 +80,16 @@ def start_and_wait(run: RunDir, attempt: int) -> Running:
 
 def digests(run: RunDir) -> dict[str, str]:
     found = {name: hashlib.sha256((run.path / name).read_bytes()).hexdigest() for name in RESULTS}
-    with run.steps.open("rb") as file:
+    return found | {"state": run.trained().state_sha256, "steps": rows_of(run.steps), "probe": rows_of(run.probe)}
+
+
+def rows_of(path: Path) -> str:
+    with path.open("rb") as file:
         rows = pa.ipc.open_stream(file).read_all()
-    steps = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in rows.column_names:
-        steps.update(rows[name].to_numpy().tobytes())
-    return found | {"state": run.trained().state_sha256, "steps": steps.hexdigest()}
+        digest.update(rows[name].to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def outcome(run: RunDir, attempt: int) -> str:
