@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.examples import run_config
-from vaehpc.command import UserError
+from vaehpc.command import DiskFullError, UserError
 from vaehpc.schema.config import RunConfig
 from vaehpc.study.attempts import Attempt, StoppedError, SupersededError, all_attempts, output_to, tail
 from vaehpc.study.files import (
@@ -108,6 +109,23 @@ def test_a_failure_goes_on_and_leaves_its_trace_in_the_log(run: RunDir) -> None:
         1 / 0  # noqa: B018
     assert outcome(attempt)["outcome"] == "failed"
     assert tail(attempt.log, 1) == ["ZeroDivisionError: division by zero"]
+
+
+def test_a_full_disk_is_one_whichever_library_wrote(run: RunDir) -> None:
+    """Arrow's file is flushed when it is closed, and does not name itself."""
+    attempt = Attempt.start(run, "train")
+    with pytest.raises(DiskFullError, match="no space left on the disk"), attempt, pa.OSFile("/dev/full", "wb") as file:
+        file.write(b"rows")
+    assert json.loads(attempt.exit_path.read_text())["outcome"] == "failed"
+
+
+def test_a_log_that_cannot_be_written_is_a_full_disk(run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
+    attempt = Attempt.start(run, "train")
+    attempt.log.symlink_to("/dev/full")
+    with pytest.raises(DiskFullError, match="no space left on the disk"), attempt:
+        raise RuntimeError("what went wrong")
+    os.write(1, b"said again")
+    assert capfd.readouterr().out == "said again"
 
 
 def test_the_end_of_a_log_without_what_tensorflow_says_of_itself(tmp_path: Path) -> None:

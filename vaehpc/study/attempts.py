@@ -19,7 +19,7 @@ from typing import Any
 
 import pydantic
 
-from vaehpc.command import UserError, explained, neutral
+from vaehpc.command import DiskFullError, UserError, explained, neutral
 from vaehpc.schema.frozen import STORED, Frozen
 from vaehpc.schema.results import Made, TrainedRecord
 from vaehpc.schema.upgrades import ATTEMPT_SCHEMA, SCHEMA
@@ -86,6 +86,17 @@ class Attempt:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         outcome = "done" if error is None else _OUTCOMES.get(type(error), "failed")
+        try:
+            with contextlib.ExitStack() as output:
+                output.push(self._output)
+                self._say_how_it_ended(outcome, error)
+        except OSError as unsaid:
+            raise explained(unsaid, self.run.path) from error
+        if isinstance(error, OSError) and isinstance(full := explained(error, self.run.path), DiskFullError):
+            raise full from error  # whichever library wrote
+        return outcome != "failed"
+
+    def _say_how_it_ended(self, outcome: str, error: BaseException | None) -> None:
         if outcome == "failed" and error is not None:
             traceback.print_exception(error)
             # A tf.data iterator that is left for the interpreter's end waits there for its thread, which cannot end.
@@ -95,8 +106,6 @@ class Attempt:
             logging.getLogger(__name__).info("%s", error)
         ended = {"outcome": outcome, "error": None if error is None else neutral(str(error))}
         write_record(self.exit_path, ended | resources_used())
-        self._output.__exit__(None, None, None)
-        return outcome != "failed"
 
     def require_newest(self) -> None:
         """SupersededError if a newer attempt exists."""
