@@ -29,6 +29,7 @@ from vaehpc.study import attempts
 from vaehpc.study.attempts import all_attempts, made_of, starts_of
 from vaehpc.study.files import DataDir, RunDir, StudyDir, write_model
 from vaehpc.study.study import data_config
+from vaehpc.tasks.device import Device
 from vaehpc.tasks.probe import read_probe
 from vaehpc.tasks.train import run as run_train
 from vaehpc.training.checkpoint import NonFiniteError
@@ -319,6 +320,8 @@ def test_what_the_radius_did_before_a_run_was_not_finite_is_kept(
         raise NonFiniteError(2, probe=(seen,))
 
     monkeypatch.setattr("vaehpc.tasks.train._fit", lost)
+    # In this process TensorFlow may have computed already, and then its threads can no longer be set.
+    monkeypatch.setattr("vaehpc.tasks.train.configure_tensorflow", lambda _: Device(cpu_model(), "cpu"))
     run_train(str(run.path))
     assert run.trained().nonfinite_step == 2
     assert read_probe(run.probe).steps.tolist() == [2]
