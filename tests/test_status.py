@@ -411,6 +411,12 @@ def test_of_a_pack_the_run_without_an_end_was_killed(planted: Planted) -> None:
     assert planted.state().note == "killed (SIGKILL)"
 
 
+def test_a_full_disk_keeps_a_task_from_saying_how_it_ended(planted: Planted) -> None:
+    crashed(planted, "1")
+    (planted.run.attempts / "0001" / "log").write_text("OSError: [Errno 28] Error writing bytes to file\n")
+    assert planted.state().note == "crashed: no space left on the disk"
+
+
 def test_statistics_that_failed(planted: Planted) -> None:
     planted.run.trained_path.write_text("{}")
     plant.start(planted.run, "statistics", job="4712_1", outcome="failed", error="mu.npy is cut off")

@@ -25,6 +25,8 @@ UNSEEN_FOLDER = ("0:53", "53:0")
 """Slurm's exit code where it cannot open a log, and that of the suite's script where it finds no folder."""
 MEMORY_WORDS = re.compile(r"oom[-_ ]kill|memory limit|Unable to allocate", re.IGNORECASE)
 """How Slurm's daemon on the node and NumPy put it."""
+DISK_WORDS = re.compile(r"Errno 28\b|No space left on", re.IGNORECASE)
+"""How Python, Arrow and this project put it."""
 
 
 LOCK = "install the lock train-gpu on the nodes, or in their image, and let no LD_LIBRARY_PATH or PATH hide it"
@@ -103,10 +105,12 @@ def cause(stage: str, own: Start | None, element: Element, account: AccountedEle
             f"give more hours in [jobs.{stage}] of the site file, and launch again",
             True,
         )
+    # Before what looks killed: where the disk is full a task cannot write how it ended either.
+    is_full = shutil.disk_usage(element.batch.path).free < FULL_DISK_BYTES
+    if crash is not None and status != "137" and (is_full or _log_says(DISK_WORDS, own, element)):
+        return "crashed: no space left on the disk", "free some, then the same launch line goes on where it left", True
     if _was_killed(own, crash):
         return "killed (SIGKILL)", "the node's memory may have run out: see the log, then launch again", False
-    if crash is not None and shutil.disk_usage(element.batch.path).free < FULL_DISK_BYTES:
-        return "crashed: no space left on the disk", "free some, then the same launch line goes on where it left", True
     if crash is not None:
         return f"crashed (exit status {status})", "read its log, then the same launch line tries it again", True
     if own is not None and own.outcome is not None:
@@ -144,7 +148,9 @@ def _memory_words(own: Start | None, element: Element, account: AccountedElement
     limit = element.record.memory_gb / tasks
     peak = max(own.peak_memory_gb if own else 0.0, ((account.max_rss_gb if account else None) or 0.0) / tasks)
     said = account is not None and account.state == "OUT_OF_MEMORY"
-    if not said and not (_was_killed(own, crash) and (peak >= NEAR_LIMIT * limit or _log_says_memory(own, element))):
+    if not said and not (
+        _was_killed(own, crash) and (peak >= NEAR_LIMIT * limit or _log_says(MEMORY_WORDS, own, element))
+    ):
         return None
     found = f"peak {peak:.1f} GB" if peak else "peak not known"
     wanted = rounded_up(HEADROOM * max(peak, limit))
@@ -161,9 +167,9 @@ def _was_killed(own: Start | None, crash: Event | None) -> bool:
     return crash.detail.strip() == "137" or (crash.detail.strip() == "1" and own is not None and own.outcome is None)
 
 
-def _log_says_memory(own: Start | None, element: Element) -> bool:
+def _log_says(words: re.Pattern[str], own: Start | None, element: Element) -> bool:
     logs = [element.log, own.attempt.log if own else None]
-    return any(MEMORY_WORDS.search(read_words(log, LOG_BYTES)) for log in logs if log is not None)
+    return any(words.search(read_words(log, LOG_BYTES)) for log in logs if log is not None)
 
 
 def left_words(start: Start) -> str:
