@@ -314,8 +314,12 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[classes]\ncontrol = 'ae-nobn'", "classes.control = 'ae-nobn' can be the control of no other arm"),
         (
             "[contrasts]\nprimary = ['vae-tiny, ae', 'vae-eps, ae']",
-            "names 'vae-eps, ae', which is no contrast of the study (did you mean 'vae-eps5, ae'?). Contrasts:"
-            " vae-tiny, ae; vae-eps5, ae; vae-eps5, vae-tiny",
+            "names 'vae-eps, ae', which are not two arms of the study, or turned round (did you mean"
+            " 'vae-eps5, ae'?). Contrasts: vae-tiny, ae; vae-eps5, ae; vae-eps5, vae-tiny; or two other arms",
+        ),
+        (
+            "[contrasts]\nprimary = ['ae, vae-tiny']",
+            "names 'ae, vae-tiny', which are not two arms of the study, or turned",
         ),
         ("[probe", "is not TOML"),
     ],

@@ -450,8 +450,8 @@ def require_fitting(plan: PlanConfig, arms: Mapping[str, ArmConfig], origin: str
     for name in plan.contrasts.primary:
         if name not in contrasts:
             raise UserError(
-                f"{origin}: contrasts.primary names '{name}', which is no contrast of the study"
-                f"{nearest(name, contrasts)}. Contrasts: {'; '.join(contrasts) or 'none'}"
+                f"{origin}: contrasts.primary names '{name}', which are not two arms of the study, or turned round"
+                f"{nearest(name, contrasts)}. Contrasts: {'; '.join(contrasts) or 'none'}; or two other arms"
             )
 
 

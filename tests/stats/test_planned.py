@@ -38,6 +38,16 @@ def test_a_named_control_is_that_of_every_arm_that_differs_in_clipped_gradients(
     assert found == ["ae, ae-clip", "vae-tiny, ae-clip"]
 
 
+def test_a_plan_may_name_two_arms_that_are_not_compared_by_themselves(plan):
+    named = with_contrasts(plan, primary=("vae-eps5, vae-tiny", "ae, ae-nobn", "ae-nobn, ae-nobn"))
+    other = AE_BN.model_copy(update={"name": "ae-nobn", "model": AE_BN.model.model_copy(update={"batch_norm": False})})
+    found = planned_contrasts(by_name(AE_BN, other, VAE, EPS5), named)
+    assert [each.name for each in found if not each.exploratory] == ["vae-eps5, vae-tiny", "ae, ae-nobn"]
+    assert found[-1] == PlannedContrast("ae", "ae-nobn", False, "two-sided")
+    turned = with_contrasts(plan, primary=("ae, vae-tiny",))
+    assert all(each.exploratory for each in planned_contrasts(by_name(AE_BN, VAE), turned))
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import permutations
 
 from vaehpc.schema.config import ArmConfig, control_of
 from vaehpc.schema.plan import Alternative, ContrastPlan, PlanConfig
@@ -34,7 +35,7 @@ class PlannedContrast:
 def planned_contrasts(arms: Mapping[str, ArmConfig], plan: PlanConfig) -> list[PlannedContrast]:
     """Each arm against its control, then each other VAE against the plan's reference arm, if it is among them.
 
-    In a sweep that is the reference's arm of the same value.
+    In a sweep that is the reference's arm of the same value. Then what the plan names beyond these.
 
     Neither arms with a spike, which diverge because they are made to, nor the forks of a replay are tested.
     """
@@ -46,6 +47,12 @@ def planned_contrasts(arms: Mapping[str, ArmConfig], plan: PlanConfig) -> list[P
         (name, references[arm.place], False)
         for name, arm in tested.items()
         if arm.vae is not None and references.get(arm.place, name) != name
+    ]
+    paired = [{arm, reference} for arm, reference, _ in pairs]
+    pairs += [
+        (arm, reference, False)
+        for arm, reference in permutations(tested, 2)
+        if f"{arm}, {reference}" in plan.contrasts.primary and {arm, reference} not in paired
     ]
     return [_planned(tested[arm], other, is_control, plan.contrasts) for arm, other, is_control in pairs]
 
