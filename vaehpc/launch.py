@@ -40,7 +40,17 @@ from vaehpc.machine.hardware import computes_bfloat16, cpu_model, gpu_driver, gp
 from vaehpc.machine.served import unserved_machine
 from vaehpc.monitoring.live import LivePage
 from vaehpc.monitoring.shown import show_results
-from vaehpc.schema.config import CROSSED, STUDY_NAME, ArmConfig, Precision, StudyConfig, cells, control_of, run_name
+from vaehpc.schema.config import (
+    CROSSED,
+    STUDY_NAME,
+    ArmConfig,
+    DataConfig,
+    Precision,
+    Stream,
+    StudyConfig,
+    control_of,
+    run_name,
+)
 from vaehpc.schema.data import DataRequest, Request
 from vaehpc.schema.plan import PlanConfig
 from vaehpc.schema.results import Made
@@ -92,6 +102,7 @@ from vaehpc.study.study import (
     in_image,
     planned_study,
     require_sources,
+    seeds_of_arms,
     widened,
 )
 from vaehpc.study.sweep import asked_sweep, sweep_of_table
@@ -156,6 +167,17 @@ class Launch:
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     is_preset_asked: tyro.conf.Suppress[bool] = False
     """Whether somebody named the preset."""
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        assert self.preset is not None
+        return self.study or self.preset
+
+    @property
+    def given_data(self) -> Path | None:
+        """The data set, or what it is made of; None: built-in faces."""
+        return self.data or self.request.celeba or self.request.images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -286,81 +308,24 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
     Returns:
         The exit code.
     """
-    data_given = asked.data or asked.request.celeba or asked.request.images
-    for option in ("out", "data", "site", "write"):
-        require_plain(f"--{option}", getattr(asked, option))
-    for option, path in asked.request.paths.items():
-        require_plain(f"--{option}", path)
-    assert asked.preset is not None
-    preset = PRESETS[asked.preset]
     site, executor, why = chosen_site(asked.site, asked.executor, command_line(argv))
-    if executor == "slurm" and not data_given and not asked.is_preset_asked:
-        raise UserError(
-            "on Slurm a study needs data: give --celeba PATH, --images PATH or --data DIR, or take built-in faces with"
-            " --preset demo"
-        )
-    if asked.pdb and executor != "debug":
-        raise UserError(f"--pdb goes with --executor debug, and this is {executor}")
-    if asked.preset != "demo" and not data_given:
-        raise UserError(
-            f"preset '{asked.preset}' needs data: give --celeba PATH, --images PATH or --data DIR, or take"
-            " --preset demo"
-        )
-    name = asked.study or asked.preset
-    if not re.fullmatch(STUDY_NAME, name):
-        raise UserError(f"--study '{name}': a name takes letters, digits, '.', '_' and '-'; --out says where it lies")
-    study = StudyDir(asked.out / name)
-    without = "" if asked.request.synthetic else ", because no data are given"
-    source = f"data of {data_given}" if data_given else f"built-in faces{without}"
-    where = f"executor {executor}{f': {why}' if why else ''}"
-    on_gpus, precision = trains_on_gpus(site, executor, asked.device), asked.settings.train.precision
+    require_possible(asked, executor)
+    study, on_gpus = StudyDir(asked.out / asked.name), trains_on_gpus(site, executor, asked.device)
     usual, reason = usual_precision(study, on_gpus)
-    said = f"{precision}, {reason if precision == usual else 'as asked'}"
-    say(console, f"Preset {asked.preset} on {source}, {where}; precision {said}.")
+    say_what_is_launched(asked, executor, why, usual, reason, console)
     if executor == "slurm":
         require_served(resolved(site, device=asked.device))
     elif on_gpus and (problem := unserved_machine()) is not None:
         raise UserError(problem)
-    cross = asked_cross(asked.cross)
-    if cross and asked.seeds:
-        raise UserError("--seeds and --cross given: levels of the crossed streams stand in place of the seeds")
-    seeds = asked_seeds(asked.seeds or [str(preset.num_seeds)], "--seeds")
-    fewer_seeds = {} if asked.arms else preset.in_float32
-    named = asked_arms(asked, precision)
-    fewer_seeds = {
-        name: fewer_seeds[base] for name, arm in named.items() if (base := base_of(name, arm)) in fewer_seeds
-    }
-    arms = configured_arms(named, asked.settings)
-    of_arms = {name: cells(cross, arm) if cross else seeds[: fewer_seeds.get(name)] for name, arm in arms.items()}
-    kept = study.config() if study.config_path.exists() else None
-    every = {**(kept.arms if kept else {}), **arms}
-    root_seed = asked.root_seed if asked.root_seed is not None else kept.root_seed if kept else ROOT_SEED
-    require_sources(every)
-    require_crossable(cross, every)
-    if not 0 <= root_seed < 2**63:
-        raise UserError(f"--root-seed {root_seed}: it is a number from 0 to 2**63 - 1")
-    plan = _asked_plan(asked, study, preset, every)
+    wanted = _wanted(asked, study)
     if asked.dry_run:
-        show_changes(asked, preset, usual, seeds, plan, console)
-        for arm in named:
-            say(console, f"  {arm}: {named[arm].question}")
-        show_arms(every, {arm: control_of(every[arm], every, plan.classes.control) for arm in every}, console)
-    if asked.dry_run and executor != "slurm":
-        say_plan(plan, study.config_path.exists(), console)
-        say_code(study, facets([made_here(on_gpus)]), console)
-        data = wanted_data(asked)[0]
-        if data.manifest_path.exists():
-            found = data_config(data)
-            config = planned_study(
-                name, asked.preset, found, arms, seeds, plan, root_seed, precision, fewer_seeds, cross
-            )
-            config = widened(study.config(), config) if study.config_path.exists() else config
-            say_expectation(study, config, console, on_gpus)
-        _describe(study, of_arms, root_seed, asked.device, console)
-        require_installed("train", "analysis", is_cpu_meant=asked.device == "cpu")
-        return 0
+        show_changes(asked, usual, wanted, console)
     if executor != "slurm":
+        if asked.dry_run:
+            _describe(asked, wanted, on_gpus, console)
         require_installed("train", "analysis", is_cpu_meant=asked.device == "cpu")
+        if asked.dry_run:
+            return 0
     data, request = wanted_data(asked)
     if request is not None and executor == "slurm" and not data.manifest_path.exists():
         if asked.dry_run or asked.write:
@@ -371,26 +336,110 @@ def launch(asked: Launch, argv: Sequence[str], console: Console) -> int:
         return queue_preparation(study, data, request, argv, site, asked.wait, console, show_results)
     if request is not None:
         _prepare(data, request, console)
-    config = planned_study(
-        name, asked.preset, data_config(data), arms, seeds, plan, root_seed, precision, fewer_seeds, cross
-    )
+    config = wanted.config(data_config(data))
     if executor == "slurm":
         return _launch_on_slurm(study, config, site, asked, console)
-    say_code(study, facets([made_here(on_gpus)]), console)
-    config = _allowed(study, config)
-    _begin(study, config, console)
-    if not on_gpus:
-        say_what_is_emulated(config, console)
-    say_expectation(study, config, console, on_gpus)
-    claim(study)
-    try:
-        with LivePage(study, config) as page:
-            for stage in ("train", "statistics"):
-                run_stage(stage, study, config, executor, console, page.renew, asked.device)
-        return end_study(study, executor, console, show_results)
-    except TaskFailedError as failed:
-        failed.is_looked_at = asked.pdb
-        raise
+    return _launch_here(study, config, executor, on_gpus, asked, console)
+
+
+def require_possible(asked: Launch, executor: Executor) -> None:
+    """UserError where something that is asked for cannot be had together, or has a name that no script can hold."""
+    for option in ("out", "data", "site", "write"):
+        require_plain(f"--{option}", getattr(asked, option))
+    for option, path in asked.request.paths.items():
+        require_plain(f"--{option}", path)
+    if executor == "slurm" and not asked.given_data and not asked.is_preset_asked:
+        raise UserError(
+            "on Slurm a study needs data: give --celeba PATH, --images PATH or --data DIR, or take built-in faces with"
+            " --preset demo"
+        )
+    if asked.pdb and executor != "debug":
+        raise UserError(f"--pdb goes with --executor debug, and this is {executor}")
+    if asked.preset != "demo" and not asked.given_data:
+        raise UserError(
+            f"preset '{asked.preset}' needs data: give --celeba PATH, --images PATH or --data DIR, or take"
+            " --preset demo"
+        )
+    if not re.fullmatch(STUDY_NAME, asked.name):
+        raise UserError(
+            f"--study '{asked.name}': a name takes letters, digits, '.', '_' and '-'; --out says where it lies"
+        )
+    if asked.cross and asked.seeds:
+        raise UserError("--seeds and --cross given: levels of the crossed streams stand in place of the seeds")
+    if asked.root_seed is not None and not 0 <= asked.root_seed < 2**63:
+        raise UserError(f"--root-seed {asked.root_seed}: it is a number from 0 to 2**63 - 1")
+
+
+def say_what_is_launched(
+    asked: Launch, executor: Executor, why: str, usual: Precision, reason: str, console: Console
+) -> None:
+    """The first line: which preset on which data, where and in which precision."""
+    without = "" if asked.request.synthetic else ", because no data are given"
+    source = f"data of {asked.given_data}" if asked.given_data else f"built-in faces{without}"
+    where = f"executor {executor}{f': {why}' if why else ''}"
+    precision = asked.settings.train.precision
+    said = f"{precision}, {reason if precision == usual else 'as asked'}"
+    say(console, f"Preset {asked.preset} on {source}, {where}; precision {said}.")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a launch asks of a study, as far as that is known without its data."""
+
+    name: str
+    preset: PresetName
+    named: Mapping[str, Arm]
+    """The arms that are asked for."""
+    arms: Mapping[str, ArmConfig]
+    """The same, as they are trained."""
+    every: Mapping[str, ArmConfig]
+    """The same, and those that the study has already."""
+    seeds: tuple[int, ...]
+    fewer_seeds: Mapping[str, int]
+    cross: Mapping[Stream, int]
+    root_seed: int
+    precision: Precision
+    plan: PlanConfig
+
+    def config(self, data: DataConfig) -> StudyConfig:
+        """The study on these data."""
+        return planned_study(
+            self.name,
+            self.preset,
+            data,
+            self.arms,
+            self.seeds,
+            self.plan,
+            self.root_seed,
+            self.precision,
+            self.fewer_seeds,
+            self.cross,
+        )
+
+
+def _wanted(asked: Launch, study: StudyDir) -> Wanted:
+    """What is asked of the study, whose own root seed and plan stay.
+
+    Raises:
+        UserError: there is no such arm, seed, stream or plan, or they do not fit each other.
+    """
+    assert asked.preset is not None
+    preset, precision = PRESETS[asked.preset], asked.settings.train.precision
+    cross = asked_cross(asked.cross)
+    seeds = asked_seeds(asked.seeds or [str(preset.num_seeds)], "--seeds")
+    fewer_seeds = {} if asked.arms else preset.in_float32
+    named = asked_arms(asked, precision)
+    fewer_seeds = {
+        name: fewer_seeds[base] for name, arm in named.items() if (base := base_of(name, arm)) in fewer_seeds
+    }
+    arms = configured_arms(named, asked.settings)
+    kept = study.config() if study.config_path.exists() else None
+    every = {**(kept.arms if kept else {}), **arms}
+    root_seed = asked.root_seed if asked.root_seed is not None else kept.root_seed if kept else ROOT_SEED
+    require_sources(every)
+    require_crossable(cross, every)
+    plan = _asked_plan(asked, study, preset, every)
+    return Wanted(asked.name, asked.preset, named, arms, every, seeds, fewer_seeds, cross, root_seed, precision, plan)
 
 
 def asked_arms(asked: Launch, precision: Precision) -> dict[str, Arm]:
@@ -455,6 +504,31 @@ def require_fitting(plan: PlanConfig, arms: Mapping[str, ArmConfig], origin: str
             )
 
 
+def _launch_here(
+    study: StudyDir, config: StudyConfig, executor: Executor, on_gpus: bool, asked: Launch, console: Console
+) -> int:
+    """Train, measure and report on this machine.
+
+    Returns:
+        The exit code.
+    """
+    say_code(study, facets([made_here(on_gpus)]), console)
+    config = _allowed(study, config)
+    _begin(study, config, console)
+    if not on_gpus:
+        say_what_is_emulated(config, console)
+    say_expectation(study, config, console, on_gpus)
+    claim(study)
+    try:
+        with LivePage(study, config) as page:
+            for stage in ("train", "statistics"):
+                run_stage(stage, study, config, executor, console, page.renew, asked.device)
+        return end_study(study, executor, console, show_results)
+    except TaskFailedError as failed:
+        failed.is_looked_at = asked.pdb
+        raise
+
+
 def _launch_on_slurm(study: StudyDir, config: StudyConfig, chosen: SiteConfig, asked: Launch, console: Console) -> int:
     """Put the study into the queue, or leave the scripts that do so.
 
@@ -493,15 +567,14 @@ def _begin(study: StudyDir, config: StudyConfig, console: Console) -> None:
     say_what_it_can_show(config, console)
 
 
-def show_changes(
-    asked: Launch, preset: Preset, usual: Precision, seeds: Sequence[int], plan: PlanConfig, console: Console
-) -> None:
-    """What a launch asks for in place of what its preset says, as a table."""
+def show_changes(asked: Launch, usual: Precision, wanted: Wanted, console: Console) -> None:
+    """What a launch asks for in place of what its preset says; its arms, their questions and controls."""
+    preset = PRESETS[wanted.preset]
     of_arms = preset.arms_in(usual)
-    arms = asked.arms or preset.arms_in(asked.settings.train.precision)
+    arms = asked.arms or preset.arms_in(wanted.precision)
     of_preset = ", ".join(ranges(range(preset.num_seeds)))
     rows = {
-        "seeds": (", ".join(ranges(seeds)), of_preset),
+        "seeds": (", ".join(ranges(wanted.seeds)), of_preset),
         "arms": (" ".join(arms), " ".join(of_arms)),
         "sweep": (asked.sweep or "none", "none"),
         "cross": (" ".join(asked.cross) or "none", "none"),
@@ -510,16 +583,20 @@ def show_changes(
         del rows["seeds"]
     changed = {key: pair for key, pair in rows.items() if pair[0] != pair[1]}
     changed |= differing_values(asked.settings, in_precision(preset.settings, usual))
-    every = configured_arms(asked_arms(asked, asked.settings.train.precision), asked.settings)
-    changed |= {f"plan: {key}": pair for key, pair in differing_values(plan, preset_plan(preset, every)).items()}
+    usual_plan = preset_plan(preset, wanted.arms)
+    changed |= {f"plan: {key}": pair for key, pair in differing_values(wanted.plan, usual_plan).items()}
     say(console, f"The preset {asked.preset}: {preset.expectation}.")
-    if not changed:
+    if changed:
+        table = Table("setting", "here", "preset", title=f"What differs from preset {asked.preset}")
+        for key, values in changed.items():
+            table.add_row(key, *(Text(_in_words(value)) for value in values))
+        console.print(table)
+    else:
         say(console, "Nothing differs from it.")
-        return
-    table = Table("setting", "here", "preset", title=f"What differs from preset {asked.preset}")
-    for key, values in changed.items():
-        table.add_row(key, *(Text(_in_words(value)) for value in values))
-    console.print(table)
+    for name, arm in wanted.named.items():
+        say(console, f"  {name}: {arm.question}")
+    every, control = wanted.every, wanted.plan.classes.control
+    show_arms(every, {name: control_of(arm, every, control) for name, arm in every.items()}, console)
 
 
 def say_expectation(
@@ -606,26 +683,25 @@ def _allowed(study: StudyDir, config: StudyConfig) -> StudyConfig:
     return config
 
 
-def _describe(
-    study: StudyDir, seeds: Mapping[str, Sequence[int]], root_seed: int, device: Device | None, console: Console
-) -> None:
-    """What a launch would do, from the arguments and the study's directory alone.
-
-    Args:
-        study: where it lies.
-        seeds: of each arm.
-        root_seed: of the study.
-        device: of its trainings.
-        console: what is said.
-    """
+def _describe(asked: Launch, wanted: Wanted, on_gpus: bool, console: Console) -> None:
+    """What a launch would do on this machine, from the arguments and what is there already."""
+    study = StudyDir(asked.out / asked.name)
+    say_plan(wanted.plan, study.config_path.exists(), console)
+    say_code(study, facets([made_here(on_gpus)]), console)
+    data = wanted_data(asked)[0]
+    if data.manifest_path.exists():
+        config = wanted.config(data_config(data))
+        config = widened(study.config(), config) if study.config_path.exists() else config
+        say_expectation(study, config, console, on_gpus)
+    seeds = seeds_of_arms(wanted.arms, wanted.seeds, wanted.fewer_seeds, wanted.cross)
     runs = [run_name(arm, seed) for arm, of_arm in seeds.items() for seed in of_arm]
     counts = Counter(map(len, seeds.values()))
     of_arms = " + ".join(f"{num_arms} arms x {number} seeds" for number, num_arms in counts.items())
     say(console, f"Study {study.path}: {of_arms} = {len(runs)} runs.")
     every = sorted({seed for of_arm in seeds.values() for seed in of_arm})
-    say(console, f"Seeds {', '.join(ranges(every))} of root seed {root_seed}.")
+    say(console, f"Seeds {', '.join(ranges(every))} of root seed {wanted.root_seed}.")
     for stage in ("train", "statistics"):
-        job = job_config(stage, device)
+        job = job_config(stage, asked.device)
         left = [name for name in runs if not (study.path / name / str(job.marker)).exists()]
         slots = len(local_slots(job))
         say(console, f"{stage}: {len(left)} of {len(runs)} runs, {slots} at once, {job.entry_point}")
@@ -706,7 +782,8 @@ def say_what_it_can_show(config: StudyConfig, console: Console) -> None:
     """What no divergence at all in so many seeds would still allow, and what would be found against the control."""
     plan, alpha = config.plan.contrasts, 1 - config.plan.level
     size = family_size(config.arms, config.plan)
-    tested = {each.arm: each for each in planned_contrasts(config.arms, config.plan) if each.is_control}
+    planned = planned_contrasts(config.arms, config.plan)
+    tested = {each.arm: each for each in reversed(planned) if not each.exploratory}
     if config.cross:
         streams = ", ".join(f"{count} x {stream}" for stream, count in config.cross.items())
         say(console, f"  streams are crossed, {streams}: a run's seed has its level of {', '.join(CROSSED)} as digits")
@@ -717,7 +794,7 @@ def say_what_it_can_show(config: StudyConfig, console: Console) -> None:
         upper = highest_rate_of_none(len(seeds), config.plan.level)
         said = f"  {arm}: {len(seeds)} seeds; 0 diverged of {len(seeds)} would still allow a rate up to {upper:.1%}"
         contrast = tested.get(arm)
-        if contrast is not None and not contrast.exploratory and len(seeds) <= MOST_SEEDS:
+        if contrast is not None and len(seeds) <= MOST_SEEDS:
             threshold = alpha if is_of_looks(contrast, plan) else alpha / size
             of_reference = len(config.seeds[contrast.reference])
             found = power(len(seeds), of_reference, contrast.alternative, plan, threshold)

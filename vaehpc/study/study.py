@@ -62,6 +62,14 @@ def found_run(study: StudyDir, name: str) -> RunDir:
     return study.run(name)
 
 
+def seeds_of_arms(
+    arms: Mapping[str, ArmConfig], seeds: Iterable[int], fewer_seeds: Mapping[str, int], cross: Mapping[Stream, int]
+) -> dict[str, tuple[int, ...]]:
+    """The seeds of each arm, ascending: of some the first few; where streams are crossed, every combination."""
+    ascending = tuple(sorted(seeds))
+    return {name: cells(cross, arm) if cross else ascending[: fewer_seeds.get(name)] for name, arm in arms.items()}
+
+
 def planned_study(
     name: str,
     preset: str,
@@ -88,10 +96,7 @@ def planned_study(
         fewer_seeds: of these arms at most so many, the first ones.
         cross: streams that are crossed, with so many levels; in place of the seeds.
     """
-    ascending = tuple(sorted(seeds))
-    of_arms = {
-        name: cells(cross, arm) if cross else ascending[: (fewer_seeds or {}).get(name)] for name, arm in arms.items()
-    }
+    of_arms = seeds_of_arms(arms, seeds, fewer_seeds or {}, cross or {})
     usual = analysis_plan()
     text = plan_text() if plan in (None, usual) else plan.text
     return StudyConfig(
