@@ -636,6 +636,8 @@ def test_a_launch_says_what_so_many_seeds_can_show(faces: DataConfig) -> None:
     said = shown(planned_study("s", "demo", faces, three, range(16)), looks=(8, 16))
     assert re.findall(r"(vae-\S+): .* with probability (\d+%)", said) == [("vae-tiny", "60%"), ("vae-eps5", "19%")]
     assert "found: at 0.01, the first of Holm's thresholds for 5 tests at 0.05\n" in said
+    said = shown(planned_study("s", "demo", faces, three, range(16)), primary=("vae-eps5, vae-tiny",))
+    assert re.findall(r"(vae-\S+): .* against 0% of (\S+) would", said) == [("vae-eps5", "vae-tiny")]
 
 
 def shown(config: StudyConfig, **changes: object) -> str:
