@@ -1,6 +1,7 @@
 """Whether a process lives, and what it may still use."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_a_launcher_that_is_gone_does_not_count(tmp_path: Path) -> None:
     assert running_launcher(record_path) is None
     record_path.write_text(launcher_record())
     assert running_launcher(record_path) is None  # this very process
+    assert running_launcher(record_path, or_this=True) == f"process {os.getpid()} on {socket.gethostname()}"
     host, _, _ = launcher_record().split()
     record_path.write_text(f"{host} {os.getppid()} {process_start(os.getppid())}\n")
     assert running_launcher(record_path) == f"process {os.getppid()} on {host}"

@@ -48,6 +48,15 @@ def test_counts_courses_and_what_is_missing_and_nothing_tested(running):
         assert word not in page.text
 
 
+def test_to_the_launcher_that_writes_the_page_what_has_not_begun_is_waiting(tmp_path):
+    study = plant.study(tmp_path / "begun", plant.classed_config("begun", {"ae": ["regular"] * 3}))
+    stages.claim(study)
+    plant.start(study.run("ae-seed000"), beat=plant.BEAT)
+    page = page_of(study)
+    assert [row[0] for row in page.table("run", "state").values()] == ["training", "waiting", "waiting"]
+    assert "Missing, and why" not in page.text
+
+
 def test_the_page_loads_itself_again_from_its_file_while_the_study_runs(running):
     page = page_of(running)
     (refresh,) = [meta for meta in page.of("meta") if meta.get("http-equiv") == "refresh"]

@@ -8,18 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def running_launcher(record: Path) -> str | None:
-    """'process 4711 on node3' if the launcher in this file still runs on this machine, else None."""
+def running_launcher(record: Path, or_this: bool = False) -> str | None:
+    """'process 4711 on node3' if the launcher in this file still runs on this machine, else None.
+
+    Args:
+        record: the file.
+        or_this: whether it may be this very process.
+    """
     try:
-        return running_here(record.read_text(errors="replace")) if record.is_file() else None
+        return running_here(record.read_text(errors="replace"), or_this) if record.is_file() else None
     except OSError:
         return None
 
 
-def running_here(record: str) -> str | None:
+def running_here(record: str, or_this: bool = False) -> str | None:
     """'process 4711 on node3' if this is the record of another process that runs on this machine, else None."""
     host, pid, started = _fields(record)
-    alive = host == socket.gethostname() and started == process_start(pid) and pid != os.getpid()
+    alive = host == socket.gethostname() and started == process_start(pid) and (or_this or pid != os.getpid())
     return f"process {pid} on {host}" if alive else None
 
 

@@ -255,7 +255,7 @@ def read_launcher(study: StudyDir) -> dict[str, Any]:
         return {}
     host = words[0]
     return {
-        "launcher": running_launcher(study.launcher),
+        "launcher": running_launcher(study.launcher, or_this=True),  # which writes the page
         "launcher_since": study.launcher.stat().st_mtime,
         "launcher_elsewhere": None if host == here else host,
     }
