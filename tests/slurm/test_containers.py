@@ -106,6 +106,8 @@ def test_pyxis_is_told_through_srun() -> None:
     ]
     assert python_command(site("pyxis"), "train", gpus=1)[-1] == PYTHON
     assert srun_options(site("apptainer"), "train") == []
+    edf = site("pyxis", analysis_image="/images/analysis.toml", binds=["/scratch"])
+    assert srun_options(edf, "statistics") == ["--environment=/images/analysis.toml"]
 
 
 def test_study_and_data_are_bound_once_each(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """What a site's file may say, what becomes of it in a batch script, and the examples in jobs/sites."""
 
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import plant
 from tests.examples import AE, VAE, study_config
 from tests.slurm.clients import Clients
 from vaehpc.command import UserError
@@ -23,7 +23,8 @@ CONFIG = study_config([AE, VAE], 8)
 
 @pytest.fixture
 def study(tmp_path: Path) -> StudyDir:
-    return plant.study(tmp_path / "study", CONFIG)
+    """One that has not begun."""
+    return StudyDir(tmp_path / "study")
 
 
 def options(study: StudyDir, site: Site) -> dict[str, set[str]]:
@@ -111,15 +112,143 @@ def test_examples(study: StudyDir, name: str, tmp_path: Path) -> None:
         subprocess.run(["bash", "-n", tmp_path / "script.sh"], check=True)
 
 
-def test_what_the_examples_say(study: StudyDir) -> None:
-    said = {name: options(study, resolved(read_site(SITES / name))) for name in EXAMPLES}
-    assert said["shared-gpu.toml"]["train"] >= {"gpus-per-node=a100:1", "cpus-per-task=18", "mem=122880M"}
-    assert said["shared-gpu.toml"]["statistics"] >= {"partition=rome", "cpus-per-task=4"}  # of packs of two
-    assert said["whole-node.toml"]["train"] >= {"gres=gpu:4", "exclusive", "cpus-per-task=48", "array=0-1%2"}
-    assert said["fixed-memory.toml"]["train"] >= {"gres=gpu:a100:1,nvme:100"}
-    assert not [word for word in said["no-gres.toml"]["train"] if word.startswith(("gres", "gpus", "mem"))]
-    assert said["two-accounts.toml"]["train"] >= {"account=m1234_g", "constraint=gpu"}
-    assert said["two-accounts.toml"]["statistics"] >= {"account=m1234", "constraint=cpu"}
+MY = "account=my-project"
+ROCM = {"gpu": "rocm"}
+CENTRES: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "Perlmutter, shared": (
+        "two-accounts", {},
+        "account=m1234_g array=0-15%16 constraint=gpu cpus-per-task=32 gpus-per-node=1 mem=57344M qos=shared time=1440",
+        "account=m1234 array=0-15%16 constraint=cpu cpus-per-task=2 mem=8192M qos=shared time=120",
+    ),
+    "Perlmutter, regular": (
+        "two-accounts",
+        {"slurm": {"qos": "regular"}, "train": {"gpus": 4, "tasks_per_gpu": 2, "cpus": 16, "memory_gb": 28}},
+        "account=m1234_g array=0-1%2 constraint=gpu cpus-per-task=128 gpus-per-node=4 mem=229376M qos=regular"
+        " time=1440",
+        "account=m1234 array=0-1%2 constraint=cpu cpus-per-task=2 mem=8192M qos=regular time=960",
+    ),
+    "JUWELS Booster": (
+        "whole-node", {},
+        f"{MY} array=0-1%2 cpus-per-task=48 exclusive gres=gpu:4 partition=booster time=1440",
+        f"{MY} array=0-1%2 cpus-per-task=32 exclusive partition=batch time=120",
+    ),
+    "LUMI, standard-g": (
+        "whole-node",
+        {"slurm": {"gpu_partition": "standard-g", "cpu_partition": "standard", "at_once": 200, "max_queued": 210},
+         "container": ROCM, "train": {"gpus": 8, "cpus": 3}},
+        f"{MY} cpus-per-task=48 exclusive gres=gpu:8 partition=standard-g time=1440",
+        f"{MY} cpus-per-task=32 exclusive partition=standard time=240",
+    ),
+    "LUMI, small-g": (
+        "shared-gpu",
+        {"slurm": {"gpu_partition": "small-g", "cpu_partition": "small", "gpu_type": None}, "container": ROCM,
+         "train": {"cpus": 3, "memory_gb": 30}},
+        f"{MY} array=0-7%8 cpus-per-task=6 gpus-per-node=1 mem=61440M partition=small-g time=1440",
+        f"{MY} array=0-7%8 cpus-per-task=4 mem=6144M partition=small time=120",
+    ),
+    "Mahti, gpusmall": (
+        "fixed-memory", {},
+        f"{MY} array=0-15%16 cpus-per-task=32 gres=gpu:a100:1,nvme:100 partition=gpusmall time=1440",
+        f"{MY} array=0-15%16 cpus-per-task=2 partition=small time=120",
+    ),
+    "Mahti, a slice": (
+        "fixed-memory", {"slurm": {"gpu_type": "a100_1g.5gb"}, "train": {"cpus": 4, "options": None}},
+        f"{MY} array=0-15%16 cpus-per-task=4 gres=gpu:a100_1g.5gb:1 partition=gpusmall time=1440",
+        f"{MY} array=0-15%16 cpus-per-task=2 partition=small time=120",
+    ),
+    "Mahti, gpularge": (
+        "whole-node",
+        {"slurm": {"gpu_partition": "gpularge", "cpu_partition": "small", "gpu_type": "a100", "options": None},
+         "train": {"cpus": 16}},
+        f"{MY} array=0-1%2 cpus-per-task=128 gres=gpu:a100:4 partition=gpularge time=1440",
+        f"{MY} array=0-1%2 cpus-per-task=32 partition=small time=120",
+    ),
+    "Snellius": (
+        "shared-gpu", {"slurm": {"tasks_per_gpu": 8}, "train": {"cpus": 2, "memory_gb": 15}},
+        f"{MY} array=0-1%2 cpus-per-task=16 gpus-per-node=a100:1 mem=122880M partition=gpu_a100 time=1440",
+        f"{MY} array=0-1%2 cpus-per-task=16 mem=24576M partition=rome time=120",
+    ),
+    "Leonardo": (
+        "two-accounts",
+        {"slurm": {"account": "dcgp", "cpu_partition": "dcgp_usr_prod", "gpu_request": "gres", "qos": None,
+                   "constraint": None},
+         "train": {"account": "boost", "partition": "boost_usr_prod", "constraint": None, "cpus": 8, "memory_gb": 120}},
+        "account=boost array=0-15%16 cpus-per-task=8 gres=gpu:1 mem=122880M partition=boost_usr_prod time=1440",
+        "account=dcgp array=0-15%16 cpus-per-task=2 mem=8192M partition=dcgp_usr_prod time=120",
+    ),
+    "MareNostrum 5": (
+        "two-accounts",
+        {"slurm": {"account": "bsc1", "qos": "gp_bscls", "gpu_request": "gres", "memory": "none", "constraint": None},
+         "train": {"account": None, "qos": "acc_bscls", "constraint": None, "cpus": 20}},
+        "account=bsc1 array=0-15%16 cpus-per-task=20 gres=gpu:1 qos=acc_bscls time=1440",
+        "account=bsc1 array=0-15%16 cpus-per-task=2 qos=gp_bscls time=120",
+    ),
+    "the Alliance": (
+        "shared-gpu", {"slurm": {"gpu_partition": None, "cpu_partition": None, "gpu_type": "h100"}},
+        f"{MY} array=0-7%8 cpus-per-task=18 gpus-per-node=h100:1 mem=122880M time=1440",
+        f"{MY} array=0-7%8 cpus-per-task=4 mem=6144M time=120",
+    ),
+    "Vista": (
+        "no-gres", {},
+        f"{MY} array=0-3%4 cpus-per-task=72 partition=gh time=1440",
+        f"{MY} array=0-3%4 cpus-per-task=32 partition=gg time=120",
+    ),
+    "Lonestar6": (
+        "no-gres",
+        {"slurm": {"gpu_partition": "gpu-a100", "cpu_partition": "normal"}, "train": {"gpus": 3, "cpus": 10}},
+        f"{MY} array=0-1%2 cpus-per-task=120 partition=gpu-a100 time=1440",
+        f"{MY} array=0-1%2 cpus-per-task=32 partition=normal time=360",
+    ),
+    "Frontier": (
+        "whole-node",
+        {"slurm": {"gpu_partition": "batch", "constraint": "nvme", "options": None, "max_queued": 100},
+         "container": ROCM, "train": {"gpus": 8, "cpus": 3, "hours": 2}},
+        f"{MY} constraint=nvme cpus-per-task=48 gres=gpu:8 partition=batch time=120",
+        f"{MY} constraint=nvme cpus-per-task=32 partition=batch time=240",
+    ),
+    "Alps": (
+        "whole-node",
+        {"slurm": {"gpu_partition": "normal", "cpu_partition": "normal"}, "train": {"cpus": 36},
+         "container": {"runtime": "pyxis", "image": "/shared/train.toml", "analysis_image": "/shared/analysis.toml"}},
+        f"{MY} array=0-1%2 cpus-per-task=288 exclusive gres=gpu:4 partition=normal time=1440",
+        f"{MY} array=0-1%2 cpus-per-task=32 exclusive partition=normal time=120",
+    ),
+    "TU Dresden's Alpha": (
+        "shared-gpu",
+        {"slurm": {"gpu_partition": "alpha", "cpu_partition": "alpha", "gpu_request": "gres", "gpu_type": None},
+         "train": {"cpus": 3, "memory_gb": 45}},
+        f"{MY} array=0-7%8 cpus-per-task=6 gres=gpu:1 mem=92160M partition=alpha time=1440",
+        f"{MY} array=0-7%8 cpus-per-task=4 mem=6144M partition=alpha time=120",
+    ),
+    "NHR@FAU": (
+        "slurm",
+        {"slurm": {"gpu_partition": "a100", "gpu_type": "a100", "memory": "none", "options": ["--export=NONE"]},
+         "train": {"cpus": 16}},
+        "array=0-15%16 cpus-per-task=16 export=NONE gres=gpu:a100:1 partition=a100 time=1440",
+        "array=0-15%16 cpus-per-task=2 export=NONE time=120",
+    ),
+}  # fmt: skip
+"""Of each centre an example of jobs/sites, what is edited in it, None being left out, and what the scripts then say."""
+OF_CENTRES = {
+    *("account", "array", "constraint", "cpus-per-task", "exclusive", "export", "gres", "gpus-per-node", "mem"),
+    *("mem-per-cpu", "partition", "qos", "time"),
+}
+
+
+@pytest.mark.parametrize("centre", CENTRES)
+def test_what_centres_ask_for_can_be_said(study: StudyDir, centre: str) -> None:
+    """Each in the words of its own documentation, and none of those that it refuses."""
+    example, edits, *wanted = CENTRES[centre]
+    chosen = tomllib.loads((SITES / f"{example}.toml").read_text())
+    tables = {**chosen, "train": chosen.setdefault("jobs", {}).setdefault("train", {})}
+    for name, edited in edits.items():
+        for key, value in edited.items():
+            tables[name][key] = value
+            if value is None:
+                del tables[name][key]
+    found = options(study, resolved(SiteConfig.model_validate(chosen)))
+    for stage, words in zip(("train", "statistics"), wanted, strict=True):
+        assert {word for word in found[stage] if word.partition("=")[0] in OF_CENTRES} == set(words.split())
 
 
 def test_every_key_is_in_the_file_that_is_copied() -> None:

@@ -150,7 +150,7 @@ class SlurmConfig(StageConfig):
     setup: tuple[Line, ...] = ()
     """Lines of bash ahead of the tasks, outside of any container: module load apptainer."""
     srun_options: tuple[Option, ...] = ()
-    """Options of the srun that starts the tasks: --environment=/shared/x.toml."""
+    """Options of the srun that starts the tasks: --cpu-bind=none."""
 
 
 class ContainerConfig(Frozen):
@@ -159,7 +159,8 @@ class ContainerConfig(Frozen):
     runtime: Literal["apptainer", "singularity", "podman", "charliecloud", "pyxis", "none"] = "none"
     """none: tasks run without an image."""
     image: Line | None = None
-    """With TensorFlow, for preparations and trainings: a SIF, a sandbox folder, or a name as the runtime knows it."""
+    """With TensorFlow, for preparations and trainings: a SIF, a sandbox folder, a name as the runtime
+    knows it; with pyxis also an environment file, x.toml."""
     analysis_image: Line | None = None
     """For everything else. None: the same."""
     binds: tuple[Annotated[str, Field(pattern=r"^/[^,:\x00-\x1f\x7f]*(:/[^,:\x00-\x1f\x7f]*(:ro)?)?$")], ...] = ()

@@ -78,13 +78,15 @@ def python_command(site: Site, stage: str, gpus: int) -> list[str]:
 
 
 def srun_options(site: Site, stage: str) -> list[str]:
-    """What pyxis adds to srun; nothing with another runtime."""
+    """What pyxis, or CSCS's Container Engine, adds to srun; nothing with another runtime."""
     if site.container.runtime != "pyxis":
         return []
+    image = image_of(site.container, stage)
+    if image.endswith(".toml"):  # the Engine's; it says what is mounted itself
+        return [f"--environment={image}"]
     mounts = ",".join([f"{TEMPORARY}:{TEMPORARY}", *_binds("", site, both=True)])
-    image = f"--container-image={image_of(site.container, stage)}"
     return [
-        image,
+        f"--container-image={image}",
         "--no-container-mount-home",
         "--container-readonly",
         "--container-workdir=/",
