@@ -46,21 +46,26 @@ def undisturbed(
 
 
 def test_end_to_end(place: Place) -> None:
-    """3 seeds x 2 arms: more runs than an array may have elements (5)."""
+    """Two learning rates, at each 2 x 2 crossed streams: more runs than an array may have elements (5)."""
     place.settings(epochs=2)
-    assert "train-0002: 1 job" in place.launch(seeds=3, arms=["ae", "vae-tiny"]).stdout
+    design = "--sweep train.learning_rate=1e-3,2e-3 --cross initialisation=2 noise=2"
+    assert "train-0002: 3 elements" in place.launch(design, seeds=None).stdout
     place.wait_until_ended(420)
-    summary = place.summary()
-    assert {name: arm["num_runs"] for name, arm in summary["arms"].items()} == {"ae": 3, "vae-tiny": 3}
+    summary, rates = place.summary(), ("vae-tiny-lr1e-3", "vae-tiny-lr2e-3")
+    assert {name: arm["num_runs"] for name, arm in summary["arms"].items()} == dict.fromkeys(rates, 4)
+    assert set(summary["runs"]) == {f"{rate}-seed{cell:03d}" for rate in rates for cell in (0, 1, 100, 101)}
     assert all(arm["num_missing"] == 0 for arm in summary["arms"].values())
+    assert len({place.run(name).trained().state_sha256 for name in summary["runs"]}) == 8
+    assert [point["value"] for point in summary["sweeps"][0]["bases"][0]["points"]] == [1e-3, 2e-3]
+    assert summary["crossed"].keys() == set(rates)
     assert place.study.report.exists()
-    for chunk, size in (("0001", 5), ("0002", 1)):
+    for chunk, size in (("0001", 5), ("0002", 3)):
         for number in range(size):
             assert place.nodes(f"train-{chunk}", number)[0] in ("g1", "g2")
             assert place.nodes(f"statistics-{chunk}", number)[0] in ("c1", "c2")
     gpus = {started_with(place, run.name) for run in place.study.config().runs()}
     assert {"0", "1"} <= gpus <= {"0", "1", "2", "3"}  # a node's four, as Slurm hands them out
-    again = place.launch(seeds=3, arms=["ae", "vae-tiny"]).stdout
+    again = place.launch(design, seeds=None).stdout
     assert "nothing left to do" in again
     assert str(place.study.report) in again
     assert len(place.study.batches()) == 5
