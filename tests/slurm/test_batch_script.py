@@ -151,6 +151,22 @@ def test_a_crash_where_there_is_no_other_node(tmp_path: Path) -> None:
     assert found.asked()[1:] == [REQUEUE]
 
 
+def test_elements_that_were_warned_together_do_not_ask_all_at_once(tmp_path: Path) -> None:
+    """With 1000 s from the warning to the time limit an element waits for up to 100 of them, by chance."""
+    found = node(tmp_path, warn_seconds=1000)
+    (tmp_path / "bin/sleep").write_text(
+        "#!/bin/bash\n"
+        # The task's; the clock's.
+        "case $1 in 0.05) exec /bin/sleep 0.05 ;; 750) exec tail -f --pid=$PPID /dev/null ;; esac\n"
+        f"echo sleep $1 >> {shlex.quote(str(tmp_path / 'asked'))}\n"
+    )
+    (tmp_path / "bin/sleep").chmod(0o755)
+    assert found.start(f"{WARNED}; {CHECKPOINT}") == 0
+    slept, asked = found.asked()
+    assert int(slept.removeprefix("sleep ")) in range(101)
+    assert asked == REQUEUE
+
+
 def test_what_is_finished_is_not_started_again(tmp_path: Path) -> None:
     """As where Slurm starts an element once more that was put back by its own script."""
     found = node(tmp_path)

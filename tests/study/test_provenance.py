@@ -25,6 +25,18 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(re.escape(__version__) + r"(\+g[0-9a-f]{12}(\.dirty\." + sources()[:8] + ")?)?", code_version())
 
 
+def test_a_change_that_is_not_committed_is_another_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, digest = tmp_path / "vaehpc", sources.__wrapped__
+    (package / "study").mkdir(parents=True)
+    monkeypatch.setattr("vaehpc.study.provenance.__file__", str(package / "study/provenance.py"))
+    (package / "losses.py").write_text("kl_weight = 1e-6\n")
+    before = digest()
+    (package / "losses.py").write_text("kl_weight = 2e-6\n")
+    changed = digest()
+    (package / "losses.py").rename(package / "study/losses.py")
+    assert len({before, changed, digest()}) == 3
+
+
 def test_every_start_says_what_makes_it(run: RunDir) -> None:
     said = read_json(Attempt.start(run, "train").start_path)
     assert said["schema"] == 1
