@@ -51,9 +51,15 @@ def test_how_sure_says_what_so_many_seeds_cannot_show(mixed):
     study, summary = mixed
     config = study.config()
     said = plain(answers.how_sure(config, summary))
-    assert "No difference between arms is shown (6 planned tests). That is no proof of equal rates." in said
+    assert (
+        "No difference between arms is shown (6 planned tests, adjusted by Holm). That is no proof of equal rates."
+        in said
+    )
     assert "0 of 8 would still allow a rate of up to 36.9 % (ae)." in said
-    (needed,) = re.findall(r"against 0 % with a probability of [^;]*; 80 % takes (\d+) seeds per arm", said)
+    pattern = (
+        r"2 to 8 runs per arm find 25 % against 0 % with a probability of .* at 0.00833, Holm's first threshold of"
+    )
+    (needed,) = re.findall(pattern + r" 6 tests; 80 % takes (\d+) seeds per arm", said)
     plan, seeds = config.plan.contrasts, int(needed)
     alpha = (1 - config.plan.level) / max(each.family for each in answers.confirmatory(summary)) / 2
     assert power(seeds, seeds, plan.rate, plan.versus, alpha) >= plan.power
@@ -131,13 +137,30 @@ def test_what_next_are_lines_that_the_commands_take(tmp_path):
         "vaehpc explain named --run vae-tiny-seed000",
         "vaehpc replay named --run vae-tiny-seed000",
     ]
-    verb, *line = steps[3].line.removeprefix("vaehpc ").replace("[the settings of the first launch] ", "").split()
-    assert verb == "launch"
-    asked = parsed(line)
-    assert (asked.preset, asked.study, asked.arms) == ("demo", "named", ("ae", "vae-tiny"))
-    assert str(asked.data) == study.config().data.path
-    (num_seeds,) = asked.seeds
+    fresh, more = (parsed(plain_line(step.line)) for step in steps[3:5])
+    seed = study.config().root_seed + 1
+    assert (fresh.preset, fresh.study, fresh.arms) == ("demo", f"named-{seed}", ("ae", "vae-tiny"))
+    assert (fresh.root_seed, str(fresh.data)) == (seed, study.config().data.path)
+    (num_seeds,) = fresh.seeds
     assert int(num_seeds) > 3
+    assert (more.study, more.root_seed, more.seeds) == ("named", None, fresh.seeds)
+
+
+def plain_line(line: str) -> list[str]:
+    """What `vaehpc launch` is given, without what the reader has to fill in."""
+    verb, *asked = re.sub(r"\[[^]]*\] ", "", line.removeprefix("vaehpc ")).split()
+    assert verb == "launch"
+    return asked
+
+
+def test_one_run_of_each_kind_is_to_be_replayed_until_the_kind_has_a_verdict(mixed):
+    _, summary = mixed
+    diverged, nan = "vae-tiny-seed001", "vae-eps5-seed001"
+    assert answers.to_replay(summary) == [diverged, nan]
+    judged = {name: summary.runs[name].model_copy(update={"verdict": "(the batch)"}) for name in (diverged, nan)}
+    assert answers.to_replay(summary.model_copy(update={"runs": summary.runs | {nan: judged[nan]}})) == [diverged]
+    both = summary.model_copy(update={"runs": summary.runs | judged})
+    assert answers.to_replay(both) == ["vae-tiny-seed005"]  # of a kind that has a verdict, and none of its own
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,13 @@ def test_without_a_rest_there_is_no_band():
     assert "limit" not in drawing
 
 
+def test_a_limit_is_named_where_fewer_lines_pass_behind_the_words():
+    rising = Course("rising", "diverged", STEPS, np.geomspace(1, 36, len(STEPS)), "", True)
+    falling = Course("falling", "regular", STEPS, np.geomspace(36, 1, len(STEPS)), "", False)
+    for lines, anchor in (([rising], "start"), ([falling], "end"), ([rising, falling], "end")):
+        assert f'text-anchor="{anchor}" paint-order' in courses.figure(lines, {"ae": 32.0}, "pages")
+
+
 def test_a_nan_is_a_cross_and_a_jump_a_triangle():
     lost = course("lost", run_class="nonfinite", has_left=True)
     assert "l8 8m-8 0l8 -8" in courses.figure([lost], {}, "pages")

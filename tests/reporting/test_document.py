@@ -87,7 +87,7 @@ def test_rates_and_intervals_are_those_of_the_summary(page):
 
 
 def test_counts_of_every_class_are_those_of_the_summary(page):
-    classes = ("regular", "shifted", "diverged", "displaced", "collapsed", "nonfinite", "unclassified", "missing")
+    classes = ("regular", "shifted", "diverged", "displaced", "collapsed", "NaN", "unclassified", "missing")
     assert page.table("arm", "runs", *classes, "jumped") == {
         "ae": ["8", "8", "0", "0", "0", "0", "0", "0", "0", "0", "final"],
         "vae-tiny": ["8", "3", "1", "2", "0", "1", "0", "0", "1", "2", "final"],
@@ -219,13 +219,13 @@ def test_every_run_is_in_the_run_table(mixed, page):
     ]
     assert table["vae-tiny-seed002"] == ["missing", *[NO_VALUE] * 7, "1"]
     assert table["vae-eps5-seed001"] == [
-        "nonfinite",
+        "NaN",
         "",
         *("NaN at step 100", NO_VALUE) * 2,
         *[NO_VALUE] * 2,
         "3",
     ]
-    assert "| nonfinite | NaN at step 100 | NaN at step 100 | – | – |" in mixed[0].report_text.read_text()
+    assert "| NaN | NaN at step 100 | NaN at step 100 | – | – |" in mixed[0].report_text.read_text()
     assert words.recorded(summary).replace(words.NBSP, " ") in page.text.replace(words.NBSP, " ")
 
 
@@ -378,9 +378,10 @@ def test_what_was_measured_around_events_stands_wherever_their_run_does(tmp_path
     aggregate.run(str(study.path))
     assert "the stability of vae-tiny-seed001 is left out" in caplog.text
     page, text = Page(study.report.read_text()), study.report_text.read_text().replace(words.NBSP, " ")
-    row = ["jump at step 400", "4.500 (after 300)", "300 → 500", "16 → 66", "80 → 88", "4", "97 %", "−2.500"]
+    row = ["jump seen at step 400", "4.500 (after 300)", "300 → 500", "16 → 66", "80 → 88", "4", "97 %", "−2.500"]
     said = (
-        "sharpness 4.500 × its limit after 300 steps, before the jump at step 400; 0.1250 to 0.2500 × in 2 calm states"
+        "sharpness 4.500 × its limit after 300 steps, before the jump seen at step 400;"
+        " 0.1250 to 0.2500 × in 2 calm states"
     )
     assert page.table("run", "event") == {first.name: row}
     assert f"| {first.name} | {' | '.join(row)} |" in text
@@ -434,7 +435,7 @@ def test_a_nan_has_no_end_in_figures_tables_and_data(tmp_path, history):
     assert words.NOT_MEASURED in cells  # images of decoded points: the regular run has none
     assert not [cell for cell in cells if cell.startswith("images")]
     entities = {entity["@id"]: entity for entity in json.loads(study.crate.read_text())["@graph"]}
-    assert entities["vae-tiny-seed001/"]["description"].endswith("nonfinite: NaN at step 100")
+    assert entities["vae-tiny-seed001/"]["description"].endswith("seed 1: NaN at step 100")
 
 
 def test_records_of_a_missing_run_may_be_damaged(tmp_path):

@@ -135,7 +135,7 @@ def test_a_run_that_was_never_finite_is_drawn_without_complaint(regular_runs):
     history = [record.model_copy(update=lost) for record in run.history]
     nowhere = {"ae": [figures.EndedRun(run.name, "nonfinite", run.summary, run.statistics, history, 32)]}
     for drawn in (figures.radius_histories(nowhere), figures.loss_histories(nowhere)):
-        assert "nonfinite (1)" in figures.svg(drawn["ae"])
+        assert "NaN (1)" in figures.svg(drawn["ae"])
 
 
 @pytest.mark.parametrize("value", [0.0, 16.0])

@@ -109,6 +109,7 @@ def test_every_number_of_the_abstract_comes_from_the_summary(mixed):
     tests = [test for contrast in summary.contrasts for test in contrast.tests.values()]
     p = [p for test in tests for p in (test.boschloo, test.two_sided, test.holm, *test.boschloo_if_missing)]
     known = {f"{count:,}" for count in counts} | {f"{plan.classes.diverged_factor:g}", f"{plan.course.jump_factor:g}"}
+    known |= {f"{plan.probe.burn_in_steps}", f"{plan.probe.every_steps}"}
     known |= {plain(words.percent(share)).removesuffix(" %") for share in shares} | set(map(words.p_value, p))
     assert set(re.findall(r"\d[\d,.]*\d|\d", said)) <= known
 
@@ -179,7 +180,11 @@ def test_the_headline_counts_each_run_once():
 
 def test_runs_that_came_back_are_told():
     came_back = outcome(run("regular", "jump"), run("shifted", "growth"), "regular")
-    assert came_back.startswith("0 of 3 ended runs diverged; 1 jumped and came back; 1 grew and came back; 1 shifted.")
+    assert came_back.startswith(
+        "0 of 3 ended runs diverged; 1 jumped and came back; 1 grew and came back; at the end 2 regular and 1 shifted,"
+        " of the 3 that neither diverged nor became NaN, those that came back among them."
+    )
+    assert "; 1 jumped and came back; at the end 1 shifted, the one that came back." in outcome(run("shifted", "jump"))
     assert "came back" not in outcome(JUMPED, "regular")
 
 
@@ -270,7 +275,7 @@ def of_edge(*marks: CourseMark, nonfinite_step: int | None = None, ratio: float 
         (of_edge(), "sharpness by its limit: 0.1000 to 4.500 × in 4 calm states"),
         (
             of_edge(marked("excursion", 200), marked("jump"), ratio=None),
-            "sharpness not found after 300 steps, before the jump at step 400; 0.1000 × in 1 calm state",
+            "sharpness not found after 300 steps, before the jump seen at step 400; 0.1000 × in 1 calm state",
         ),
         (
             of_edge(nonfinite_step=50, ratio=9.0),
@@ -278,7 +283,8 @@ def of_edge(*marks: CourseMark, nonfinite_step: int | None = None, ratio: float 
         ),
         (
             of_edge(*(marked("growth", step) for step in (60, 200, 400, 800, 1000))),
-            "sharpness by its limit: no state before the growth at step 60 was measured; no calm state was measured",
+            "sharpness by its limit: no state before the growth seen at step 60 was measured;"
+            " no calm state was measured",
         ),
     ],
 )
@@ -302,9 +308,9 @@ def test_runs_are_named_by_what_they_did_and_when(mixed):
     asked = summary.model_copy(update={"runs": runs})
     named = {kind.what: list(kind.runs) for kind in findings.named_runs("vae-tiny", asked)}
     assert named == {
-        "diverged": [("a", "jump at step 400 (R × 2.500); (the batch)")],
+        "diverged": [("a", "jump seen at step 400 (R × 2.500); (the batch)")],
         "NaN": [("c", "NaN at step 1,019")],
-        "came back": [("b", "jump at step 400 (R × 2.500)")],
+        "came back": [("b", "jump seen at step 400 (R × 2.500)")],
         "collapsed": [("f", "")],
         "missing": [("e", "")],
     }
@@ -323,10 +329,10 @@ def test_where_classes_are_not_judged_no_run_is_named_diverged(mixed):
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (marked("jump"), "jump at step 400 (R × 2.500)"),
-        (marked("growth", 1500, factor=1.04), "growth at step 1,500 (limit × 1.040)"),
-        (marked("excursion"), "excursion at step 400 (R × 2.500)"),
-        (marked("unconfirmed"), "unconfirmed jump at step 400 (R × 2.500)"),
+        (marked("jump"), "jump seen at step 400 (R × 2.500)"),
+        (marked("growth", 1500, factor=1.04), "growth seen at step 1,500 (limit × 1.040)"),
+        (marked("excursion"), "excursion seen at step 400 (R × 2.500)"),
+        (marked("unconfirmed"), "unconfirmed jump seen at step 400 (R × 2.500)"),
         (marked("jump", after=250, gap=True), "jump, left between steps 250 and 400 (R × 2.500)"),
     ],
 )
@@ -336,9 +342,12 @@ def test_marks_of_a_course(found, text):
 
 def test_the_course_of_a_run_in_its_order():
     both = run("nonfinite", "jump", "excursion", nonfinite_step=519)
-    assert findings.course(both) == "jump at step 400 (R × 2.500); excursion at step 400 (R × 2.500); NaN at step 519"
+    assert (
+        findings.course(both)
+        == "jump seen at step 400 (R × 2.500); excursion seen at step 400 (R × 2.500); NaN at step 519"
+    )
     assert findings.course(run("displaced", far=True)) == "far from the control already at step 350"
-    both = "far from the control already at step 350; jump at step 400 (R × 2.500)"
+    both = "far from the control already at step 350; jump seen at step 400 (R × 2.500)"
     assert findings.course(run("diverged", "jump", far=True)) == both
     cut = run_summary("diverged", course=RunCourse(first_step=350, unknown_after=400))
     assert findings.course(cut) == "course unknown after step 400"
@@ -462,6 +471,36 @@ def test_without_a_difference_the_text_says_how_little_that_means(mixed):
         " proof of equal rates: with so many runs, 25 % against 0 % is found with a probability of 33.1 % to 50 % at"
         " the first of Holm's thresholds."
     )
+
+
+def test_many_pairs_without_a_difference_are_one_sentence(mixed):
+    adjusted = enumerate((1.0, 0.5, 0.25, 0.125))
+    found = [contrast(of_counts(x, 8, 0, 8, holm=p, holm_if_missing=p), arm=f"arm-{x}") for x, p in adjusted]
+    said, _ = said_of(mixed, *found)
+    assert said.startswith(
+        "No difference was shown in 4 pairs of arms (arm-0 and ae; arm-1 and ae; arm-2 and ae; arm-3 and ae): the least"
+        " Holm-adjusted p is 0.12; the table of tests has their counts. That is no proof of equal rates: "
+    )
+    missing = contrast(of_counts(5, 8, 0, 8, holm=0.03, holm_if_missing=1.0, boschloo_if_missing=(0.01, 0.9)))
+    assert "the least Holm-adjusted p of the runs that ended is 0.03;" in said_of(mixed, *found, missing)[0]
+
+
+def test_the_reference_beside_an_ae_that_is_its_like_is_told_where_it_is_not_tested(mixed):
+    study, summary = mixed
+    config = study.config()
+    assert findings.untested(config, summary) == []
+    others = [each for each in summary.contrasts if (each.arm, each.reference) != ("vae-tiny", "ae")]
+    without = summary.model_copy(update={"contrasts": tuple(others)})
+    (said,) = findings.untested(config, without)
+    assert said == (
+        "vae-tiny against ae, which differs from it in the VAE alone, is not among the planned tests: diverged or NaN"
+        " 2 of 7 against 0 of 8."
+    )
+    assert findings.tested(config, without)[-1] == said
+    clipped = config.arms["ae"].model_copy(
+        update={"train": config.arms["ae"].train.model_copy(update={"clipnorm": 100.0})}
+    )
+    assert findings.untested(config.model_copy(update={"arms": config.arms | {"ae": clipped}}), without) == []
 
 
 def test_so_few_runs_that_nothing_can_be_shown_are_named(mixed):

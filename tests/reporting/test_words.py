@@ -120,7 +120,9 @@ def test_likeness_is_said_as_far_as_its_interval_goes(mixed):
         return plain(words.likeness("vae-tiny", found.model_copy(update={"effects": effects, "radii": radii})))
 
     alike = said(-0.02, 0.02, "alike")
-    assert alike.startswith("vae-tiny: over 7 pairs of equal seeds its median radius is 1.000 times that of ae")
+    assert alike.startswith(
+        "vae-tiny: over 7 pairs of equal seeds, both finite, its median radius is 1.000 times that of ae"
+    )
     assert "95 % interval 0.980 to 1.020). In 4 pairs a run is not regular." in alike
     assert "Within the margin of 15 % set in the plan its radii are an AE's." in alike
     assert "differ by more than the margin" in said(0.5, 0.7, "different")
@@ -142,6 +144,24 @@ def test_nearness_needs_an_interval_that_leaves_zero(mixed):
     assert "are farther from the AE's than" in said(excess_low=0.1, excess_high=0.5)
     assert "Whether its latent points are farther" in said(excess_low=-0.1, excess_high=0.1)
     assert "latent points" not in said(excess_low=None, excess_high=None)
+
+
+# Words of a report
+
+
+def test_the_words_of_a_report_are_the_plans():
+    plan = analysis_plan()
+    plan = plan.model_copy(
+        update={
+            "probe": plan.probe.model_copy(update={"every_steps": 7, "burn_in_steps": 31, "burn_in_epochs": 0.0}),
+            "course": plan.course.model_copy(update={"jump_factor": 3.5}),
+        }
+    )
+    found = {term: plain(meaning) for term, meaning in words.terms(plan).items()}
+    assert found["probe"].startswith("R of 512 images, every 7 steps")
+    assert found["burn-in"].startswith("the first 31 steps, in which")
+    assert "by more than a factor 3.5" in found["jump"]
+    assert words.class_name("nonfinite") == "NaN"
 
 
 # One run

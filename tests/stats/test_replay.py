@@ -400,13 +400,14 @@ def test_an_ae_is_asked_for_what_it_has():
 
 def result(verdict, rests_on, of_run=64.0, **counts):
     interval = Interval(low=0, high=1, level=LEVEL, method="")
-    of = {"variant": "clipped", "changed": "", "num_repeats": 12, "num_missing": 0, "outcome": "gone", "forks": ()}
-    found = VariantResult(**of, **{"num_jumps": 0, "interval": interval} | counts)
+    of = {"variant": "clipped", "changed": "new noise, clip", "num_repeats": 12, "num_missing": 0, "outcome": "gone"}
+    found = VariantResult(**{**of, "num_jumps": 0, "interval": interval, "forks": (), **counts})
+    untreated = {"variant": "noise", "changed": "new noise", "num_jumps": 9, "num_nonfinite": 2}
     return ReplayResult(
         study="forks",
-        replay=REPLAY.model_copy(update={"jumped_radius": of_run}),
+        replay=REPLAY.model_copy(update={"jumped_radius": of_run, "event_step": 1000}),
         level=LEVEL,
-        variants=(found.model_copy(update={"variant": "noise", "num_jumps": 9, "num_nonfinite": 2}), found),
+        variants=(found.model_copy(update=untreated), found),
         repeats_source=True,
         verdict=verdict,
         rests_on=rests_on,
@@ -418,27 +419,34 @@ def result(verdict, rests_on, of_run=64.0, **counts):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "(gradient spike; clipped: 0 of 12 jump; noise: 9 of 12 jump, 2 become NaN)"),
-        ({"of_run": None}, "(gradient spike; clipped: 0 of 12 become NaN; noise: 9 of 12 jump, 2 become NaN)"),
+        ({}, "0 of 12 jump; with new noise: 9 of 12 jump, 2 become NaN)"),
+        ({"of_run": None}, "0 of 12 become NaN; with new noise: 9 of 12 jump, 2 become NaN)"),
         (
             {"num_jumps": 1, "num_nonfinite": 1, "num_thrown": 2},
-            "(gradient spike; clipped: 1 of 10 jump, 1 become NaN; noise: 9 of 10 jump, 2 become NaN)",
+            "1 of 10 jump, 1 become NaN; with new noise: 9 of 10 jump, 2 become NaN)",
         ),
-        ({"num_nonfinite": 2}, "(gradient spike; clipped: 2 of 12 become NaN; noise: 9 of 12 jump, 2 become NaN)"),
+        ({"num_nonfinite": 2}, "2 of 12 become NaN; with new noise: 9 of 12 jump, 2 become NaN)"),
     ],
 )
-def test_a_verdict_in_one_line(given, expected):
-    assert verdict_line(result("gradient spike", "clipped", **given)) == expected
+def test_a_verdict_in_one_line_names_the_event_and_what_was_changed(given, expected):
+    event = "NaN" if "of_run" in given else "jump seen"
+    said = f"({event} at step 1,000: gradient spike; forks with new noise, clip: {expected}"
+    assert verdict_line(result("gradient spike", "clipped", **given)) == said
 
 
 def test_a_verdict_on_the_untreated_forks_names_them_alone():
-    assert verdict_line(result("noise", "noise")) == "(noise; noise: 9 of 12 jump, 2 become NaN)"
+    said = "(jump seen at step 1,000: noise; forks with new noise: 9 of 12 jump, 2 become NaN)"
+    assert verdict_line(result("noise", "noise")) == said
+    equals = result("not reproducible", "identical", variant="identical", changed="nothing")
+    assert verdict_line(equals).endswith(": not reproducible; forks with nothing changed: 0 of 12 jump)")
 
 
-def test_a_verdict_of_an_older_release_rests_on_no_variant_that_is_known():
-    assert verdict_line(result("gradient spike", None)) == "(gradient spike)"
+def test_a_verdict_of_an_older_release_has_neither_event_nor_variant():
+    older = result("gradient spike", None)
+    older = older.model_copy(update={"replay": older.replay.model_copy(update={"event_step": None})})
+    assert verdict_line(older) == "(forked from step 900: gradient spike)"
 
 
 def test_of_several_verdicts_each_says_from_which_step():
-    of = result("noise", "noise")
-    assert verdict_line(of, says_step=True).startswith(f"(from step {of.replay.step:,}: noise; noise: 9 of 12 jump")
+    said = verdict_line(result("noise", "noise"), says_start=True)
+    assert said.startswith("(jump seen at step 1,000, forked from step 900: noise; forks with new noise: 9 of 12 jump")

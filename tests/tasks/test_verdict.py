@@ -373,11 +373,23 @@ def test_the_replays_beside_a_study_give_its_runs_their_verdicts(forks, tmp_path
         record["replay"] |= {"step": start, "source": REPLAY.source if name == "later" else "other/vae-tiny-seed007"}
         (tmp_path / name).mkdir()
         (tmp_path / name / "replay.json").write_text(json.dumps(record))
-    line = "gradient spike; clipped: 0 of 8 jump; noise: 8 of 8 jump)"
+    event, run = "(jump seen at step 1,000", "vae-tiny-seed007"
+    line = (
+        "gradient spike; forks with new noise, gradient norm limited to 1234.5: 0 of 8 jump;"
+        " with new noise: 8 of 8 jump)"
+    )
     found = verdicts(tmp_path)
-    assert found == {"vae-tiny-seed007": f"(from step 900: {line} (from step 1,500: {line}"}
+    assert found == {run: f"{event}, forked from step 900: {line} {event}, forked from step 1,500: {line}"}
+    replays = verdict.replays_of(StudyDir(tmp_path / "demo"), "demo")[run]
+    assert verdict.links(replays) == {
+        "replay from step 900": "../forks/replay.html",
+        "replay from step 1,500": "../later/replay.md",
+    }
+    assert list(verdict.links([*replays, *replays[:1]])) == [
+        "replay from step 900", "replay from step 1,500", f"replay from step 900, {replays[0].result.study}"
+    ]  # fmt: skip
     (tmp_path / "later" / "replay.json").write_text("{}")
-    assert verdicts(tmp_path) == {"vae-tiny-seed007": f"({line}"}
+    assert verdicts(tmp_path) == {run: f"{event}: {line}"}
     assert "is passed over" in caplog.text
 
 

@@ -105,7 +105,7 @@ def course(run: FoundRun, judged: Judgement | None) -> Course:
         run_class=run_class,
         steps=run.probe.steps,
         radii=run.probe.radius_medians,
-        said="; ".join(part for part in (run_class or "no result yet", marks) if part),
+        said="; ".join(part for part in (words.class_name(run_class) if run_class else "no result yet", marks) if part),
         has_left=run_class in ("diverged", "nonfinite") or departed is not None,
         onset_step=None if departed is None else departed.step,
         has_page=False,

@@ -16,7 +16,7 @@ from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, RunSummary, StudySummary
 from vaehpc.stats.planning import MOST_SEEDS, boschloo_greater, seeds_needed
 from vaehpc.study.files import StudyDir
-from vaehpc.study.presets import PRESETS, Preset, configured_arms, named_arms
+from vaehpc.study.presets import PRESETS, Preset, configured_arms, named_arms, preset_plan
 from vaehpc.study.sweep import sweep_of
 
 MOST_NAMED = 6
@@ -27,6 +27,12 @@ DEMO_FACES = "demo-faces"
 """Folder of the faces that a launch without data draws."""
 MOST_SHOWN = 3
 """Tests that it tells each in a line."""
+
+
+def question(config: StudyConfig) -> str:
+    """What the study asks."""
+    has_tiny = any(arm.base == config.plan.contrasts.reference == "vae-tiny" for arm in config.arms.values())
+    return f"How often {'does a VAE with a tiny KL loss' if has_tiny else 'do runs'} diverge?"
 
 
 # How often
@@ -102,7 +108,9 @@ def _each(counts: Sequence[tuple[int, str]]) -> str:
 
 def how_sure(config: StudyConfig, summary: StudySummary) -> list[str]:
     """What the tests show, what none of so many allows, and how many seeds would decide."""
-    return [*what_is_shown(config, summary), *none_is_not_never(summary), *what_it_takes(config, summary)]
+    untested = findings.untested(config, summary)
+    said = [*what_is_shown(config, summary), *(untested if len(untested) == 1 else [])]
+    return [*said, *none_is_not_never(summary), *what_it_takes(config, summary)]
 
 
 def what_is_shown(config: StudyConfig, summary: StudySummary) -> list[str]:
@@ -129,7 +137,7 @@ def what_is_shown(config: StudyConfig, summary: StudySummary) -> list[str]:
         none = "Nothing was tested that could confirm a difference." if summary.contrasts else "Nothing was tested."
         return [*said, none]
     tests = counted(sum(len(each.tests) for each in contrasts), "planned test")
-    return [*said, f"No difference between arms is shown ({tests}). That is no proof of equal rates."]
+    return [*said, f"No difference between arms is shown ({tests}, adjusted by Holm). That is no proof of equal rates."]
 
 
 def difference(contrast: Contrast, endpoint: Endpoint) -> str:
@@ -175,13 +183,15 @@ def what_it_takes(config: StudyConfig, summary: StudySummary) -> list[str]:
     chance = " to ".join(dict.fromkeys([percent(powers[0]), percent(powers[-1])]))
     ended = {(test.num_ended, test.reference_ended) for each in contrasts for test in each.tests.values()}
     threshold = first_threshold(config, contrasts)
-    who, at = "So many runs", f" at {p_value(threshold)}, the first of Holm's thresholds"
+    numbers = sorted({number for pair in ended for number in pair})
+    who = f"{' to '.join(str(end) for end in dict.fromkeys([numbers[0], numbers[-1]]))} runs per arm"
+    family = max(each.family for each in contrasts)
+    at = f" at {p_value(threshold)}, Holm's first threshold of {counted(family, 'test')}"
     if len(ended) == 1:
         (num_ended, num_reference), *_ = ended
         region = boschloo_greater(num_ended, num_reference, per_side(threshold, contrasts))
         enough = [count for count in range(num_ended + 1) if region[count, 0]]
         least = f"{enough[0]} of {num_ended} against 0 of {num_reference} would do" if enough else "no counts would do"
-        who = f"{counted(num_ended, 'run')} per arm" if num_ended == num_reference else who
         at += f" ({least})"
     said = f"{who} find {percent(plan.rate)} against {percent(plan.versus)} with a probability of {chance}{at}"
     needed = seeds_for(config, contrasts, plan.rate, plan.versus)
@@ -218,7 +228,7 @@ class Left:
 
     name: str
     did: str
-    """'diverged: jump at step 400 (R × 4.1)'."""
+    """'diverged, R = 66.1; jump seen at step 400 (R × 4.1)'."""
     cause: str
     """In a line; '' where nothing is known."""
 
@@ -282,7 +292,7 @@ def which_runs(summary: StudySummary, causes: Mapping[str, str]) -> list[Left]:
 
 
 def what_it_did(summary: StudySummary, name: str) -> str:
-    """'diverged, R = 66.1: jump at step 400 (R × 4.115)': the first that it did; its page has all."""
+    """'diverged, R = 66.1; jump seen at step 400 (R × 4.115)': the first that it did; its page has all."""
     run = summary.runs[name]
     mark = run.course.departed or next(iter(run.course.marks), None)
     marks = findings.mark(mark) if mark else ""
@@ -309,10 +319,11 @@ class Step:
 
     what: str
     line: str
+    """Or several, one below the other."""
 
 
 def what_next(study: StudyDir, config: StudyConfig, summary: StudySummary) -> list[Step]:
-    """Finish what is missing, explain and replay the first run that left, add seeds where nothing is decided."""
+    """Finish what is missing, explain the first run that left, replay one of each kind, plan seeds for a decision."""
     where, steps = named(study), []
     left = [name for name in left_runs(summary) if summary.runs[name].run_class is not None]
     if missing := sum(arm.num_missing for arm in summary.arms.values()):
@@ -320,16 +331,29 @@ def what_next(study: StudyDir, config: StudyConfig, summary: StudySummary) -> li
         steps.append(Step(f"{what} only {'it' if missing == 1 else 'these'}", f"vaehpc status {where} --failures"))
     if left:
         steps.append(Step("What happened in a run, step by step", f"vaehpc explain {where} --run {left[0]}"))
-    events = [name for name in left if summary.runs[name].verdict is None and _may_be_replayed(summary.runs[name])]
-    if events:
-        steps.append(Step("Why it left, by forks of it", f"vaehpc replay {where} --run {events[0]}"))
+    if events := to_replay(summary):
+        what = f"Why {'it' if events == left[:1] else enumeration(events)} left, by forks"
+        steps.append(Step(what, "\n".join(f"vaehpc replay {where} --run {name}" for name in events)))
     contrasts = [each for each in confirmatory(summary) if not _is_decided(each, config)]
     needed = seeds_for(config, contrasts, config.plan.contrasts.rate, config.plan.contrasts.versus) if contrasts else 0
     present = min(map(len, config.seeds.values()), default=0)
     if needed is not None and needed > present:
-        planned = "" if config.plan.contrasts.looks else ", which make every test exploratory: they were not planned"
-        steps.append(Step(f"More seeds, {needed:,} per arm in all{planned}", launch_line(study, config, needed)))
+        if config.plan.contrasts.looks:
+            return [*steps, Step(f"Seeds up to {needed:,} per arm in all", launch_line(study, config, needed))]
+        fresh = launch_line(study, config, needed, root_seed=config.root_seed + 1)
+        steps.append(Step(f"A new study of {needed:,} seeds per arm, with tests that are planned", fresh))
+        more = launch_line(study, config, needed)
+        steps.append(Step(f"Or {needed:,} per arm in all here, with tests that are exploratory: not planned", more))
     return steps
+
+
+def to_replay(summary: StudySummary) -> list[str]:
+    """The first run that diverged and the first that became NaN, if no run of its kind has a verdict; else any."""
+    open_ = [name for name in left_runs(summary) if _may_be_replayed(summary.runs[name])]
+    known = {_place(run) for run in summary.runs.values() if run.verdict is not None}
+    open_ = [name for name in open_ if summary.runs[name].verdict is None]
+    first = {_place(summary.runs[name]): name for name in reversed(open_)}
+    return [first[place] for place in (0, 1) if place in first.keys() - known] or open_[:1]
 
 
 def _may_be_replayed(run: RunSummary) -> bool:
@@ -347,15 +371,20 @@ def named(study: StudyDir) -> str:
     return shlex.quote(study.path.name if folder == "runs" else f"{folder}/{study.path.name}")
 
 
-def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int) -> str:
-    """The line that widens the study to so many seeds; its settings are left out where they are a preset's."""
+def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int, root_seed: int | None = None) -> str:
+    """The line that widens the study to so many seeds; its settings are left out where they are a preset's.
+
+    With a root seed, that of a study beside it which asks the same of fresh runs.
+    """
     words = ["vaehpc launch", f"--preset {config.preset}"]
     preset, names = preset_of(config), bases(config)
     if preset is None or names != tuple(preset.arms):
         words.append(f"--arms {' '.join(names)}")
     if (sweep := sweep_of(config.arms)) is not None:
         words.append(f"--sweep {shlex.quote(str(sweep))}")
-    if config.name != config.preset:
+    if root_seed is not None:
+        words.append(f"--study {config.name}-{root_seed} --root-seed {root_seed}")
+    elif config.name != config.preset:
         words.append(f"--study {config.name}")
     if (folder := study.path.parent.name) != "runs":
         words.append(f"--out {shlex.quote(folder)}")
@@ -363,7 +392,9 @@ def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int) -> str:
         words.append(f"--data {shlex.quote(config.data.path)}")
     if not is_of_preset(config):
         words.append("[the settings of the first launch]")
-    return " ".join([*words, f"--seeds {seeds_to_ask(config, num_seeds)}"])
+    if root_seed is not None and (preset is None or preset_plan(preset, config.arms) != config.plan):
+        words.append("[the plan of the first launch]")
+    return " ".join([*words, f"--seeds {num_seeds if root_seed is not None else seeds_to_ask(config, num_seeds)}"])
 
 
 def bases(config: StudyConfig) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import escape
 
-from vaehpc.reporting.palette import CLASS_COLOURS, CLASS_LINES, INK, QUIET, RULE
-from vaehpc.reporting.words import NBSP, counted, number
+from vaehpc.reporting.palette import CLASS_COLOURS, CLASS_LINES, INK, PAPER, QUIET, RULE
+from vaehpc.reporting.words import NBSP, class_name, counted, number
 from vaehpc.schema.results import RUN_CLASSES, RunClass
 
 WIDTH, HEIGHT = 640, 400
@@ -151,7 +151,7 @@ def figure(
         *axes(scale),
         *band(rest, scale),
         *(line(course, scale, most, pages, f"{key}-{at}") for at, course in enumerate(lines)),
-        *(limit_line(name, radius, len(limits), scale) for name, radius in limits.items()),
+        *(limit_line(name, radius, len(limits), scale, lines) for name, radius in limits.items()),
         *(legend_items(courses) if legend else []),
         "</svg>",
     ]
@@ -237,14 +237,21 @@ def step_ticks(first: int, last: int) -> list[int]:
     return list(range(-(-first // every) * every, last + 1, every))
 
 
-def limit_line(name: str, radius: float, num_limits: int, scale: Scale) -> str:
-    """Dashed; says whose it is where there is more than one."""
+def limit_line(name: str, radius: float, num_limits: int, scale: Scale, lines: Sequence[Course]) -> str:
+    """Dashed; says whose it is where there is more than one, at the end where fewer lines pass behind the words."""
     y = float(scale.y(radius))
-    of = f" of {escape(name)}" if num_limits > 1 else ""
+    said = f"limit{f' of {escape(name)}' if num_limits > 1 else ''}: {number(radius)}"
+    behind = {}
+    for side in (1, -1):
+        grid = np.linspace(0, 9.0 * len(said), 9)
+        x = WIDTH - RIGHT - grid if side > 0 else LEFT + grid
+        heights = [np.interp(x, scale.x(of.steps), scale.y(of.radii), left=np.nan, right=np.nan) for of in lines]
+        behind[side] = sum(bool(((height > y - 20) & (height < y + 3)).any()) for height in heights)
+    at, anchor = (WIDTH - RIGHT - 6, "end") if behind[1] <= behind[-1] else (LEFT + 6, "start")
     return (
         f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" stroke-dasharray="5 4" pointer-events="none"/>'
-        f'<text class="limit" x="{WIDTH - RIGHT - 6}" y="{y - 5:.1f}" fill="{INK}" text-anchor="end">limit{of}:'
-        f" {number(radius)}</text>"
+        f'<text x="{at}" y="{y - 5:.1f}" fill="{INK}" text-anchor="{anchor}" paint-order="stroke" stroke="{PAPER}"'
+        f' stroke-width="4">{said}</text>'
     )
 
 
@@ -326,7 +333,7 @@ def legend_items(courses: Sequence[Course]) -> list[str]:
         x, y = LEFT + 140 * (at % 4), HEIGHT + 8 + 18 * (at // 4)
         parts.append(
             f'<circle cx="{x}" cy="{y - 4}" r="4" fill="{colour}"/>'
-            f'<text x="{x + 9}" y="{y}" fill="{INK}">{kind} ({count}){NBSP}</text>'
+            f'<text x="{x + 9}" y="{y}" fill="{INK}">{class_name(kind)} ({count}){NBSP}</text>'
         )
     return parts
 

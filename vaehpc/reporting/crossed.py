@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from vaehpc.reporting.figures import STYLE, WIDTH
 from vaehpc.reporting.findings import ENDPOINTS, p_words
 from vaehpc.reporting.palette import CLASS_COLOURS, INK, QUIET
-from vaehpc.reporting.words import NO_VALUE, counted, enumeration, p_value, percent
+from vaehpc.reporting.words import NO_VALUE, class_name, counted, enumeration, p_value, percent
 from vaehpc.schema.config import CROSSED, Stream, levels_of
 from vaehpc.schema.results import RUN_CLASSES, CrossedArm, CrossedOutcome, CrossedPart, RunSummary, StudySummary
 from vaehpc.study.crossing import least_p
@@ -169,7 +169,7 @@ def crossed_figure(arm: CrossedArm, runs: Mapping[int, RunSummary]) -> Figure:
     drawn[0].set_ylabel(STREAMS[first])
     classes = {run.run_class for run in runs.values()}
     handles = [
-        Line2D([], [], marker="s", linestyle="", color=CLASS_COLOURS[each], label=each)
+        Line2D([], [], marker="s", linestyle="", color=CLASS_COLOURS[each], label=class_name(each))
         for each in RUN_CLASSES
         if each in classes
     ]

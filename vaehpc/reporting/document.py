@@ -37,8 +37,8 @@ class Known:
     """Every run, in the order of the study."""
     causes: Mapping[str, str] = field(default_factory=dict)
     """Why runs left, in a line each."""
-    replays: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Pages of the replays of runs, relative to the study's directory."""
+    replays: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Pages of the replays of runs by their names, relative to the study's directory."""
 
 
 def write_report(study: StudyDir, summary: StudySummary, known: Known) -> None:
@@ -249,6 +249,7 @@ def contents(
         "summary": summary,
         "words": words,
         "findings": findings,
+        "question": answers.question(config),
         "often": answers.how_often(summary),
         "sure": answers.how_sure(config, summary),
         "sweep_sentences": sweeps.sentences(summary.sweeps),

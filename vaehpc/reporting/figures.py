@@ -387,7 +387,7 @@ def _add_legend(figure: Figure, runs: Sequence[EndedRun]) -> None:
     handles = []
     for run_class in RUN_CLASSES:
         if counts[run_class]:
-            label = f"{run_class} ({counts[run_class]})"
+            label = f"{words.class_name(run_class)} ({counts[run_class]})"
             handles.append(
                 Line2D([], [], color=CLASS_COLOURS[run_class], linestyle=CLASS_LINES[run_class], label=label)
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vaehpc.reporting.words import NBSP, counted, data, enumeration, number, p_value, percent, signed
+from vaehpc.reporting.words import NBSP, burn_in, counted, data, enumeration, number, of_ended, p_value, percent, signed
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import (
@@ -16,6 +16,7 @@ from vaehpc.schema.results import (
     EndpointTest,
     Event,
     EventCurves,
+    EventKind,
     How,
     PlannedLook,
     RunSummary,
@@ -36,6 +37,8 @@ NAMES: Mapping[Endpoint, str] = {
     "jumped": "jumped",
     "jumped or nonfinite": "jumped or NaN",
 }
+LEFT: Sequence[Endpoint] = ("diverged or nonfinite", "jumped or nonfinite")
+"""Endpoints that have every way to be lost; the second where classes are not judged."""
 LIMITS = {
     "train.clipnorm": "clip of the gradient",
     "vae.epsilon_limit": "limit of ε",
@@ -56,6 +59,8 @@ EDGE_METHOD = (
     " beyond its limit, 2 (1 + β₁) / ((1 − β₁) lr), which clipping raises as it shortens the step, Adam leaves a"
     " minimum. A state is calm if nothing happened between its neighbours."
 )
+MOST_SENTENCES = 3
+"""Pairs of arms without a difference that have one each; the table of tests has all."""
 MOST_NAMED = 8
 """Runs that the abstract names of one kind; the table of runs has all."""
 
@@ -74,9 +79,10 @@ def overview(config: StudyConfig, summary: StudySummary) -> str:
         f"Study {summary.study} asked for {counted(num_runs, 'run')} ({arms}{shared_seeds(config)}) on"
         f" {data(summary.data)}. {ended(num_runs, num_missing, num_nonfinite)} A run is called diverged if the median"
         f" latent radius R = ‖μ‖₂ at its end is more than {plan.classes.diverged_factor:g} times that of"
-        f" {controls(config, summary)}, unless it and its arm lay there from the start. It"
-        f" jumped if R rose by more than a factor {plan.course.jump_factor:g} at once, beyond what the controls did,"
-        " and stayed there."
+        f" {controls(config, summary)}, unless it and its arm lay there from the start. It jumped if, after"
+        f" {burn_in(plan.probe)}, R rose by more than a factor {plan.course.jump_factor:g} at once, beyond what the"
+        f" controls did, and stayed there: a probe every {plan.probe.every_steps:,} steps sees it, and the step that is"
+        " given is that of the first which did."
     )
 
 
@@ -163,14 +169,25 @@ def headline(arm: ArmSummary, num_ended: int) -> str:
             said.append(f"{beyond} ended beyond the limit of a control that is not sound")
     if arm.num_nonfinite:
         said.append(f"{arm.num_nonfinite} became NaN{_after_a_jump(arm)}")
-    said += [
-        f"{count} {what}" for count, what in ((arm.num_collapsed, "collapsed"), (arm.num_shifted, "shifted")) if count
-    ]
+    said += others(arm, num_ended)
     if arm.num_excursions:
         said.append(f"{counted(arm.num_excursions, 'run')} had an excursion that did not last")
     if arm.num_missing:
         said.append(missing(arm))
     return "; ".join(said)
+
+
+def others(arm: ArmSummary, num_ended: int) -> list[str]:
+    """'1 collapsed', '2 shifted'; where runs came back, which may be among these, the classes of all others."""
+    found = [(arm.num_collapsed, "collapsed"), (arm.num_shifted, "shifted")]
+    said = [f"{count} {what}" for count, what in found if count]
+    if not said or arm.unjudged is not None or not arm.returned_how:
+        return said
+    rest = num_ended - arm.num_diverged - arm.num_nonfinite
+    regular = rest - arm.num_collapsed - arm.num_shifted
+    ends = enumeration([*([f"{regular} regular"] if regular else []), *said])
+    of = f"of the {rest} that neither diverged nor became NaN, those that came back among them"
+    return [f"at the end {ends}, {of if rest > 1 else 'the one that came back'}"]
 
 
 def missing(arm: ArmSummary) -> str:
@@ -240,8 +257,7 @@ def told(arm: ArmSummary) -> list[Endpoint]:
 
 def left(arm: ArmSummary) -> Endpoint | None:
     """The endpoint that has every way to be lost: diverged or NaN, else jumped or NaN; None: nothing ended."""
-    endpoints: Sequence[Endpoint] = ("diverged or nonfinite", "jumped or nonfinite")
-    return next((endpoint for endpoint in endpoints if endpoint in arm.endpoints), None)
+    return next((endpoint for endpoint in LEFT if endpoint in arm.endpoints), None)
 
 
 @dataclass(frozen=True)
@@ -334,7 +350,7 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
 
 
 def course(run: RunSummary) -> str:
-    """'jump at step 400 (R × 2.1); excursion at 500 (R × 1.6); NaN at step 519', and the evidence of its cause."""
+    """'jump seen at step 400 (R × 2.1); NaN at step 519', and the evidence of its cause."""
     return "; ".join(part for part in (marks(run), evidence(run)) if part)
 
 
@@ -344,7 +360,7 @@ def evidence(run: RunSummary) -> str:
 
 
 def edge(found: EdgeSummary) -> str:
-    """'sharpness 4.2 × its limit after 40 steps, before the jump at step 52; 0.1 to 0.5 × in 5 calm states'."""
+    """'sharpness 4.2 × its limit after 40 steps, before the jump seen at step 52; 0.1 to 0.5 × in 5 calm states'."""
     ratios = found.calm_ratios
     calm = "no calm state was measured"
     if ratios:
@@ -353,13 +369,16 @@ def edge(found: EdgeSummary) -> str:
     event = next((event for event in found.events if event.kind in ("jump", "growth", "nonfinite")), None)
     if event is None:
         return f"sharpness by its limit: {calm}"
-    what = EVENT_NAMES[event.kind]
+    what = seen(event.kind, event.step)
     if event.state_step is None:
-        return f"sharpness by its limit: no state before the {what} at step {event.step:,} was measured; {calm}"
+        return f"sharpness by its limit: no state before the {what} was measured; {calm}"
     ratio = "not found" if event.sharpness_ratio is None else f"{number(event.sharpness_ratio)} × its limit"
-    return (
-        f"sharpness {ratio} after {counted(event.state_step, 'step')}, before the {what} at step {event.step:,}; {calm}"
-    )
+    return f"sharpness {ratio} after {counted(event.state_step, 'step')}, before the {what}; {calm}"
+
+
+def seen(kind: EventKind, step: int) -> str:
+    """'jump seen at step 400', by the probe; 'NaN at step 519', to the step."""
+    return f"{EVENT_NAMES[kind]}{'' if kind == 'nonfinite' else ' seen'} at step {step:,}"
 
 
 def marks(run: RunSummary) -> str:
@@ -381,10 +400,11 @@ def far_from_control(run: RunSummary) -> str:
 
 
 def mark(found: CourseMark) -> str:
-    """'jump at step 400 (R × 2.100)'; where probes are lacking, between which steps."""
-    kind = EVENT_NAMES[found.kind]
-    when = f", left between steps {found.after:,} and {found.step:,}" if found.gap else f" at step {found.step:,}"
-    return f"{kind}{when} ({'limit' if found.kind == 'growth' else 'R'} × {number(found.factor)})"
+    """'jump seen at step 400 (R × 2.100)'; where probes are lacking, between which steps."""
+    said = seen(found.kind, found.step)
+    if found.gap:
+        said = f"{EVENT_NAMES[found.kind]}, left between steps {found.after:,} and {found.step:,}"
+    return f"{said} ({'limit' if found.kind == 'growth' else 'R'} × {number(found.factor)})"
 
 
 def unmeasured(num_runs: int, study: str, run: str = "RUN") -> str:
@@ -452,6 +472,30 @@ def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
     said += no_differences(undecided, config)
     if exploratory := [each for each in contrasts if each not in confirmatory]:
         said.append(explored(exploratory))
+    return said + untested(config, summary)
+
+
+def untested(config: StudyConfig, summary: StudySummary) -> list[str]:
+    """The counts of the plan's reference arm beside an AE that is the same but for the VAE, where they are not tested.
+
+    That is the study's question; where another AE is the control, no test answers it.
+    """
+    planned, arms, said = {(each.arm, each.reference) for each in summary.contrasts}, config.arms, []
+    pairs = [
+        (name, other)
+        for name, arm in arms.items()
+        for other, ae in arms.items()
+        if arm.base == config.plan.contrasts.reference and arm.vae is not None and ae.vae is None
+        if (arm.model, arm.train, arm.spike, arm.fork) == (ae.model, ae.train, ae.spike, ae.fork)
+    ]
+    for name, other in pairs if planned else []:
+        of_arm, of_ae = summary.arms[name].endpoints, summary.arms[other].endpoints
+        endpoint = next((endpoint for endpoint in LEFT if endpoint in of_arm and endpoint in of_ae), None)
+        if (name, other) not in planned and endpoint is not None:
+            said.append(
+                f"{name} against {other}, which differs from it in the VAE alone, is not among the planned tests:"
+                f" {NAMES[endpoint]} {of_ended(of_arm[endpoint])} against {of_ended(of_ae[endpoint])}."
+            )
     return said
 
 
@@ -548,6 +592,15 @@ def no_differences(contrasts: Sequence[Contrast], config: StudyConfig) -> list[s
     for each in contrasts:
         what = "" if any("diverged" in endpoint for endpoint in each.tests) else " in jumps or NaN"
         said.append(f"No difference{what} was shown between {each.arm} and {each.reference}: {clauses(each)}.")
+    if len(said) > MOST_SENTENCES:
+        pairs = "; ".join(f"{each.arm} and {each.reference}" for each in contrasts)
+        tests = [test for each in contrasts for test in each.tests.values()]
+        least = p_value(min(test.holm for test in tests if test.holm is not None))
+        of = " of the runs that ended" if any(map(range_of_p, tests)) else ""
+        said = [
+            f"No difference was shown in {len(contrasts)} pairs of arms ({pairs}): the least Holm-adjusted p{of} is"
+            f" {least}; the table of tests has their counts."
+        ]
     plan = config.plan.contrasts
     weakest, strongest = (percent(end(each.power for each in contrasts)) for end in (min, max))
     chance = weakest if weakest == strongest else f"{weakest} to {strongest}"

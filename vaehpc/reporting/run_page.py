@@ -56,8 +56,8 @@ class RunMaterial:
     """Of the training images, (num_train,), by name."""
     images: Mapping[str, bytes] = field(default_factory=dict)
     """PNG files by name, in the order of SAMPLE_IMAGES."""
-    replays: Sequence[str] = ()
-    """Pages of its replays, relative to its own."""
+    replays: Mapping[str, str] = field(default_factory=dict)
+    """Pages of its replays by their names, relative to its own."""
 
 
 def run_page(run: RunMaterial, made_of: str) -> str:

@@ -329,7 +329,7 @@ def num_unmeasured(runs: Mapping[str, RunSummary]) -> int:
 
 
 def _rows_of(name: str, event: MeasuredEvent) -> list[JumpRow]:
-    said = f"{findings.EVENT_NAMES[event.kind]} at step {event.step:,}"
+    said = findings.seen(event.kind, event.step)
     sharpness = NO_VALUE
     if event.state_step is not None:
         ratio = "not found" if event.sharpness_ratio is None else words.number(event.sharpness_ratio)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vaehpc.command import ranges
 from vaehpc.schema.config import RunConfig
-from vaehpc.schema.plan import PlanConfig, RadiusPlan
+from vaehpc.schema.plan import PlanConfig, ProbePlan, RadiusPlan
 from vaehpc.schema.results import (
     ArmSummary,
     Comparison,
@@ -118,7 +118,7 @@ def likeness(arm: str, found: LikenessToControl) -> str:
     """Whether a VAE's radii are those of an AE, and its latent space as far from it as other AEs' are."""
     shift, margin = found.effects["median_shift"], math.expm1(found.radius_margin)
     said = (
-        f"{arm}: over {counted(shift.num_pairs, 'pair')} of equal seeds its median radius is"
+        f"{arm}: over {counted(shift.num_pairs, 'pair')} of equal seeds, both finite, its median radius is"
         f" {math.exp(shift.mean):.3f} times that of {found.control} (geometric mean"
     )
     if shift.low is None or shift.high is None:
@@ -192,7 +192,7 @@ def class_limits(plan: PlanConfig) -> str:
     limits, course = plan.classes, plan.course
     return (
         "With d = ln R − m, R the median radius of a run and m the median of ln R over the control runs, a run is, in"
-        " this order: nonfinite (a loss, weight or latent component is NaN or infinite, in short NaN); unclassified"
+        " this order: NaN (a loss, weight or latent component is NaN or infinite; nonfinite in the data); unclassified"
         f" (there is no control); beyond d > ln {limits.diverged_factor:g} displaced, if it was far from its control at"
         " the first probe after the burn-in already, neither jumped nor grew, and lies within a factor"
         f" {limits.displaced_factor:g} of the median of its arm's finite runs, which are at least"
@@ -205,6 +205,30 @@ def class_limits(plan: PlanConfig) -> str:
         f" last is an excursion. It grows if it lies beyond the limit in {course.growth_probes} probes running without"
         " a jump."
     )
+
+
+def terms(plan: PlanConfig) -> dict[str, str]:
+    """The words of a report in a line each; `class_limits` has the rules of the classes in full."""
+    limits, course, every = plan.classes, plan.course, f"every {plan.probe.every_steps:,} steps"
+    return {
+        "R": "latent radius, ‖μ‖₂ of an image; of a run the median over the images",
+        "probe": f"R of {plan.probe.num_images:,} images, {every}: what happens in between is seen by the next one",
+        "burn-in": f"{burn_in(plan.probe)}, in which no jump and no growth is looked for",
+        "limit": f"{limits.diverged_factor:g} times the R of the control's runs",
+        "jump": (
+            f"R rises at once by more than a factor {course.jump_factor:g}, beyond what the control does, and stays"
+            f" there for most of {course.lasting_probes} probes; R × 3: to 3 times what it was"
+        ),
+        "excursion, unconfirmed": "a jump that does not last; one that the last probe alone saw",
+        "growth": f"without a jump, R is beyond the limit in {course.growth_probes} probes running, × 1.1 in the first",
+        "came back": "jumped or grew, and neither diverged nor became NaN in the end",
+        "far from the control": "at the first probe after the burn-in already: what came before is not judged",
+        "diverged, collapsed": "in the end R is beyond the limit; as far below the control",
+        "displaced": "beyond the limit as most of its arm, from the start on",
+        "shifted": "within the limit, and farther from the control's runs than these lie from each other",
+        "fork": "a run trained on from one of its kept states, with new noise or batches, and one thing changed",
+        "band": "three times the range of a signal of the recorder in the steps before the search for what left first",
+    }
 
 
 def ordinal(number: int) -> str:
@@ -235,9 +259,14 @@ def no_end(run: RunSummary) -> str:
     return "NaN in its latents" if run.nonfinite_step is None else f"NaN at step {run.nonfinite_step:,}"
 
 
+def class_name(run_class: str | None) -> str:
+    """'regular', 'NaN', 'missing': what pages and figures call a class; the data call NaN 'nonfinite'."""
+    return "NaN" if run_class == "nonfinite" else run_class or "missing"
+
+
 def class_of(run: RunSummary) -> str:
-    """'regular', 'nonfinite: NaN at step 19', 'missing'."""
-    return ": ".join(part for part in (run.run_class or "missing", no_end(run)) if part)
+    """'regular', 'NaN at step 19', 'missing'."""
+    return no_end(run) or class_name(run.run_class)
 
 
 def median_radius(run: RunSummary) -> str:
@@ -288,7 +317,7 @@ def run_overview(config: RunConfig, run: RunSummary, trained: TrainedRecord | No
         return f"{said} It could not be classed, for want of a control."
     if run.run_class == "nonfinite" and run.nonfinite_step is None:
         said += " Its latents hold a NaN or infinity."
-    return f"{said} Its class is {run.run_class}."
+    return f"{said} Its class is {class_name(run.run_class)}."
 
 
 def state_shown(run: RunSummary, trained: TrainedRecord | None) -> str:
@@ -349,6 +378,12 @@ def in_cell(text: str) -> str:
 def epochs(count: float) -> str:
     """'epoch', '2 epochs'."""
     return "epoch" if count == 1 else f"{count:g}{NBSP}epochs"
+
+
+def burn_in(plan: ProbePlan) -> str:
+    """'the first 50 steps', 'the first 300 steps and the first epoch': in which no jump is looked for."""
+    of_epochs = f" and the first {epochs(plan.burn_in_epochs)}" if plan.burn_in_epochs else ""
+    return f"the first {plan.burn_in_steps:,}{NBSP}steps{of_epochs}"
 
 
 def times(count: int) -> str:

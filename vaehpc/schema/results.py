@@ -541,7 +541,8 @@ class RunSummary(Result):
     """Of the first jump or growth, as the next."""
     onset_kind: Literal["jump", "growth"] | None
     verdict: str | None = None
-    """'(gradient spike; clipped: 0 of 12 jump; noise: 11 of 12 jump)', of the replays that lie beside the study."""
+    """'(jump seen at step 60: gradient spike; forks with new noise, gradient norm limited to 4.1: 0 of 12 jump; with
+    new noise: 11 of 12 jump)', of the replays that lie beside the study."""
     edge: EdgeSummary | None = None
     """None: `explain --stability` was not asked of it."""
     ever_diverged: bool | None

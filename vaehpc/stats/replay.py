@@ -353,12 +353,16 @@ def event_counts(of: VariantResult, was_nonfinite: bool) -> str:
     return ", ".join([f"{first} of {of.num_compared} {verb}", *(f"{count} {verb}" for count, verb in more)])
 
 
-def verdict_line(result: ReplayResult, says_step: bool = False) -> str:
-    """'(gradient spike; clipped: 0 of 12 jump; noise: 3 of 12 jump, 8 become NaN)', treated and untreated forks.
+def verdict_line(result: ReplayResult, says_start: bool = False) -> str:
+    """'(NaN at step 85: gradient spike; forks with new noise, gradient norm limited to 4.1: 0 of 12 become NaN; with
+    new noise: 3 of 12 jump, 8 become NaN)': the event, and treated and untreated forks by what was changed in them.
 
     Of one of several replays of a run, with the step from which it was forked.
     """
-    verdict = f"from step {result.replay.step:,}: {result.verdict}" if says_step else result.verdict
+    replay = result.replay
+    of_event = [] if replay.event_step is None else [event_words(replay)]
+    start = [f"forked from step {replay.step:,}"] if says_start or not of_event else []
+    verdict = f"{', '.join([*of_event, *start])}: {result.verdict}"
     by_name = {of.variant: of for of in result.variants}
     found = by_name.get(result.rests_on) if result.rests_on else None
     if found is None or not found.num_repeats:
@@ -366,6 +370,15 @@ def verdict_line(result: ReplayResult, says_step: bool = False) -> str:
     told, untreated = [found], by_name.get(untreated_variant(by_name))
     if untreated is not None and untreated.num_repeats and found.variant not in ("identical", untreated.variant):
         told.append(untreated)
-    was_nonfinite = result.replay.jumped_radius is None
-    counts = [f"{of.variant}: {event_counts(of, was_nonfinite)}" for of in told]
-    return f"({'; '.join([verdict, *counts])})"
+    was_nonfinite = replay.jumped_radius is None
+    counts = [f"with {_changed(of)}: {event_counts(of, was_nonfinite)}" for of in told]
+    return f"({verdict}; forks {'; '.join(counts)})"
+
+
+def _changed(of: VariantResult) -> str:
+    return "nothing changed" if of.variant == "identical" else of.changed or of.variant
+
+
+def event_words(replay: ReplayConfig) -> str:
+    """'jump seen at step 60', 'NaN at step 85': which of a run's events is replayed."""
+    return f"{'NaN' if replay.jumped_radius is None else 'jump seen'} at step {replay.event_step:,}"

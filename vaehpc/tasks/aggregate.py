@@ -35,7 +35,7 @@ from vaehpc.study.tables import dictionary
 from vaehpc.tasks.explanation import read_stability
 from vaehpc.tasks.found import read_run
 from vaehpc.tasks.pages import recorded, write_pages
-from vaehpc.tasks.verdict import lines, replays_of
+from vaehpc.tasks.verdict import lines, links, replays_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def run(directory: str) -> None:
     write_model(study.summary_path, summary)
     write_tables(study, runs_table(summary, runs))
     begin("pages of runs")
-    pages = {run: [f"../{replay.page}" for replay in of_run] for run, of_run in replays.items()}
+    pages = {run: links(of_run) for run, of_run in replays.items()}
     write_pages(study, config, summary, pages)
     begin("report")
     write_report(study, summary, Known(runs, causes_of(study, summary), pages))

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -28,6 +28,8 @@ from vaehpc.tasks.statistics import load_attributes
 
 logger = logging.getLogger(__name__)
 
+Links = Mapping[str, str]
+"""Pages by the names of the links to them."""
 LENGTH_OF_HEAD = 400
 """Characters of a page in which its fingerprint stands."""
 PAGES_PER_PROCESS = 4
@@ -37,12 +39,12 @@ DRAWN = ("radius_mu", "principal_variances", "mahalanobis_qq")
 
 
 def write_pages(
-    study: StudyDir, config: StudyConfig, summary: StudySummary, replays: Mapping[str, Sequence[str]] | None = None
+    study: StudyDir, config: StudyConfig, summary: StudySummary, replays: Mapping[str, Links] | None = None
 ) -> None:
     """Write the page of every run, also of one that is missing, unless it is there and nothing of it has changed.
 
     Many pages are drawn by as many processes as this task has processors. `replays` are the pages of the replays of
-    runs, relative to the study's directory.
+    runs by their names, relative to the study's directory.
 
     Raises:
         UserError: the folder may not be written, or the disk is full.
@@ -52,7 +54,7 @@ def write_pages(
     wanted = []
     for run in config.runs():
         found, target = summary.runs[run.name], study.page(run.name)
-        links = [f"../{page}" for page in (replays or {}).get(run.name, ())]
+        links = {name: f"../{page}" for name, page in (replays or {}).get(run.name, {}).items()}
         made_of = fingerprint(study.run(run.name), found, has_attributes, links)
         if made_of not in read_words(target)[:LENGTH_OF_HEAD]:
             wanted.append((study, run, found, has_attributes, links, made_of))
@@ -68,7 +70,7 @@ def write_pages(
 
 
 def write_page(
-    study: StudyDir, config: RunConfig, found: RunSummary, has_attributes: bool, replays: Sequence[str], made_of: str
+    study: StudyDir, config: RunConfig, found: RunSummary, has_attributes: bool, replays: Links, made_of: str
 ) -> None:
     """Read what a run has left, and draw it."""
     attributes = attributes_of(config) if has_attributes else None
@@ -76,7 +78,7 @@ def write_page(
     write_text(study.page(config.name), run_page(material, made_of))
 
 
-def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool, replays: Sequence[str]) -> str:
+def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool, replays: Links) -> str:
     """Changes where a page would: with the code, with what is said of the run, with the files that it is made of."""
     single = (run_dir.trained_path, run_dir.statistics_path, run_dir.history_path, run_dir.probe, run_dir.steps)
     several = (*run_dir.trigger_dirs(), *run_dir.statistics_arrays.glob("*"), *run_dir.images.glob("*"))
@@ -84,7 +86,8 @@ def fingerprint(run_dir: RunDir, found: RunSummary, has_attributes: bool, replay
     for path in (*single, *sorted(several)):
         with contextlib.suppress(OSError):
             files.append(f"{path} {path.stat().st_mtime_ns}")
-    said = [provenance().code_version, found.model_dump_json(), str(has_attributes), *replays, *files]
+    links = [*replays, *replays.values()]
+    said = [provenance().code_version, found.model_dump_json(), str(has_attributes), *links, *files]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
@@ -105,7 +108,7 @@ def read_material(
     config: RunConfig,
     summary: RunSummary,
     attributes: Mapping[str, npt.NDArray[np.bool_]] | None,
-    replays: Sequence[str] = (),
+    replays: Links | None = None,
 ) -> RunMaterial:
     """What a run has left. Of one that is missing nothing is believed but its probe and its recorder."""
     is_missing = summary.run_class is None
@@ -122,7 +125,7 @@ def read_material(
         arrays={} if statistics is None else read_arrays(run_dir, statistics),
         attributes=attributes,
         images={} if trained is None else read_images(run_dir, trained),
-        replays=replays,
+        replays=replays or {},
     )
 
 

@@ -303,6 +303,16 @@ def lines(replays: Sequence[Replayed]) -> str:
     return " ".join(verdict_line(replayed.result, len(replays) > 1) for replayed in replays)
 
 
+def links(replays: Sequence[Replayed]) -> dict[str, str]:
+    """Pages of the replays of one run, relative to the study's directory, by names of which no two are equal."""
+    found = {}
+    for replayed in replays:
+        replay = replayed.result.replay
+        name = f"replay from step {replay.step:,}" if len(replays) > 1 else "replay"
+        found[f"{name}, {replayed.result.study}" if name in found else name] = f"../{replayed.page}"
+    return found
+
+
 # Words
 
 
