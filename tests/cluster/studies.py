@@ -195,6 +195,13 @@ class Place:
         # Rarely: the processors are the trainings', and each squeue is a process.
         self.cluster.wait(lambda: not self.cluster.root("squeue --noheader"), "an empty queue", seconds, every=0.5)
 
+    def end_its_time(self, element: str, run: str) -> None:
+        """Has Slurm warn a held element of its time limit. The site's limit is of minutes: so much is left at once that
+        Slurm warns at its next look, within half a minute, and then as much as before."""
+        self.cluster.root(f"scontrol update JobId={element} EndTime=now+50")
+        self.cluster.wait(self.run(run).stop.exists, "a warning", 60)
+        self.cluster.root(f"scontrol update JobId={element} TimeLimit=12")
+
     def first_step(self, run: str, attempt: int) -> int:
         """Where an attempt began to train, by its log."""
         words = Attempt(self.run(run), self.run(run).attempts / f"{attempt:04d}").log.read_text()

@@ -79,16 +79,13 @@ def started_with(place: Place, run: str) -> str | None:
 def test_time_limit(place: Place, undisturbed: Results) -> None:
     """The task stands still until Slurm warns it: however fast this machine is, its time is up in the middle.
 
-    The site's limit is of minutes; once the task is caught, so much is left that Slurm warns at its next look, within
-    half a minute. Two more times the same signal comes by hand.
+    Two more times the same signal comes by hand.
     """
     place.launch()
     element = place.element("train-0001")
     with place.held(RUN, 60):
         assert place.cluster.root(f"squeue --noheader --jobs={element} --format=%l").strip() == "12:00"
-        place.cluster.root(f"scontrol update JobId={element} EndTime=now+50")
-        place.cluster.wait(place.run(RUN).stop.exists, "a warning", 60)
-        place.cluster.root(f"scontrol update JobId={element} TimeLimit=12")
+        place.end_its_time(element, RUN)
     for attempt in (2, 3):
         with place.held(RUN, 60 * attempt, attempt):
             status = place.status()
@@ -410,7 +407,7 @@ steps_before_end = 100
 
 @pytest.mark.long
 def test_whole_node(place: Place) -> None:
-    """Eight runs on the four GPUs of one element, which is warned of its time limit, put back, and loses a task.
+    """Eight runs on the four GPUs of one element, whose time ends, which is put back, and loses a task.
 
     All eight end as the same runs alone.
     """
@@ -421,7 +418,7 @@ def test_whole_node(place: Place) -> None:
     with place.held(RUN, 50):
         shown = place.cluster.root(f"squeue --noheader --jobs={element} --format=%b|%C").strip()
         assert shown in ("gres:gpu:4|8", "gres/gpu:4|8")  # Slurm 22, 24
-        place.shell(f"scancel --batch --signal=USR2 {element}")
+        place.end_its_time(element, RUN)
     with place.held(RUN, 60, attempt=2):
         place.shell(f"scontrol requeue {element}")
     with place.held(RUN, 70, attempt=3):
@@ -431,6 +428,9 @@ def test_whole_node(place: Place) -> None:
     assert noted == ["start", "requeue", "start", "start", "crash", "requeue", "start", "done"]
     seen = [started_with(place, run) for run in runs]
     assert sorted(map(str, seen)) == ["0", "0", "1", "1", "2", "2", "3", "3"]
+    starts = [json.loads(attempt.start_path.read_text()) for run in runs for attempt in all_attempts(place.run(run))]
+    later = {start["cuda_visible_devices"] for start in starts if start["stage"] == "train"}
+    assert later == {"0", "1", "2", "3"}  # at no start two
     assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
     assert place.kinds("statistics-0001") == ["start", "done"]
     alone = new_place(place.cluster, str(place.folder / "faces"))

@@ -23,7 +23,7 @@ HOSTILE = {
     "SACCT_FORMAT": "State",
     "SINFO_PARTITION": "gpu-high",
     "SINFO_FORMAT": "%n",
-    "SCANCEL_STATE": "PENDING",
+    "SCANCEL_STATE": "RUNNING",
     "SLURM_EXPORT_ENV": "NONE",
     "SLURM_CLUSTERS": "elsewhere",
     "SLURM_TIME_FORMAT": "relative",
@@ -39,8 +39,9 @@ def place(cluster: Cluster, faces: DataConfig) -> Place:
 
 
 def hostile(place: Place) -> dict[str, str]:
-    """A shell's variables, and folders of PATH that may not be read."""
-    place.write("bash_env", "set -efu\nIFS=,\nexport OMP_NUM_THREADS=7\nsrun() { false; }\n")
+    """A shell's variables, and folders of PATH that may not be read. On a node its settings leave a file `leaked`."""
+    leak = f'[ -z "${{SLURMD_NODENAME:-}}" ] || touch {place.folder}/leaked'
+    place.write("bash_env", f"{leak}\nset -efu\nIFS=,\nexport OMP_NUM_THREADS=7\nsrun() {{ false; }}\n")
     closed = place.folder / "closed"
     closed.mkdir(mode=0o700)  # root's
     path = f"{closed}:{place.cluster.folder}/python/bin:/usr/bin:/bin"
@@ -49,34 +50,56 @@ def hostile(place: Place) -> dict[str, str]:
 
 def test_a_hostile_shell_changes_nothing(place: Place) -> None:
     """The same jobs in the same queue, with the same results; by scripts that somebody submits by hand, too."""
-    shell = hostile(place)
-    cluster, line = place.cluster, place.line(seeds=2)
+    shell, cluster, line = hostile(place), place.cluster, place.line(seeds=2)
+
+    def said(command: str, variables: dict[str, str] | None = shell) -> str:
+        return cluster.user(command, cwd=place.folder, seconds=120, variables=variables).stdout
+
     cluster.root("scontrol update PartitionName=gpu State=DOWN")
-    cluster.user(line, cwd=place.folder, seconds=120, variables=shell)
-    job = place.batch("train-0001").job()
-    shown = cluster.root(f"squeue --noheader --array --jobs={job} --format=%i|%P|%l|%m|%a").split()
-    assert shown == [f"{job}_{number}|gpu|12:00|1.50G|faces" for number in (0, 1)]
-    again = cluster.user(line, cwd=place.folder, seconds=120, variables=shell).stdout
-    assert "train-0001: 2 elements are in the queue already" in again
-    said = cluster.user("python -m vaehpc.status study", cwd=place.folder, variables=shell).stdout
-    assert "2 waiting" in said
+    said(line)
+    said("python -m vaehpc.status study --cancel")
+    assert cluster.root("squeue --noheader") == ""
+    said(line)
+    assert "train-0002: 2 elements are in the queue already" in said(line)
+    assert "2 waiting" in said("python -m vaehpc.status study")
+    by_hand = new_place(cluster, str(place.folder / "faces"))
+    by_hand.settings(epochs=2)
+    cluster.user(by_hand.line("--write scripts"), cwd=by_hand.folder, seconds=120)
+    cluster.user("sh scripts/submit.sh", cwd=by_hand.folder, variables=shell)
+    for where, batch, names in ((place, "train-0002", ("{}_0", "{}_1")), (by_hand, "train-0001", ("{}",))):
+        job = where.batch(batch).job()
+        shown = cluster.root(f"squeue --noheader --array --jobs={job} --format=%i|%P|%l|%m|%a").split()
+        assert shown == [f"{name.format(job)}|gpu|12:00|1.50G|faces" for name in names]
+        assert "Requeue=1" in cluster.root(f"scontrol show job {job}").split()
     cluster.root("scontrol update PartitionName=gpu State=UP")
     place.wait_until_ended()
     assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
-    assert len(place.study.batches()) == 3
-    plain = new_place(cluster, str(place.folder / "faces"))
-    plain.settings(epochs=2)
-    cluster.user(plain.line("--write scripts"), cwd=plain.folder, seconds=120)
-    cluster.user("sh scripts/submit.sh", cwd=plain.folder, variables=shell)
-    plain.wait_until_ended()
-    assert plain.results("vae-tiny-seed000") == place.results("vae-tiny-seed000")
+    stages = ("train", "statistics", "aggregate")
+    assert {batch.name for batch in place.study.batches()} == {f"{stage}-000{n}" for stage in stages for n in (1, 2)}
+    assert by_hand.results("vae-tiny-seed000") == place.results("vae-tiny-seed000")
+    assert not (place.folder / "leaked").exists()
+    usage = "python -m vaehpc.status study --usage"
+    assert said(usage) == said(usage, None)
 
 
 def test_an_environment_that_a_site_does_not_hand_on(place: Place) -> None:
-    place.site(slurm='options = ["--export=NONE"]')
+    """Each stage's task has it all the same."""
+    python = place.folder / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'[ -z "${{SLURM_STEP_ID:-}}" ] || env > "{place.folder}/seen-$SLURM_JOB_NAME"\n'
+        f'exec {place.cluster.folder}/python/bin/python "$@"\n'
+    )
+    python.chmod(0o755)
+    place.site(slurm=f'options = ["--export=NONE"]\npython = "{python}"', environment='GREETING = "two words"')
     place.launch()
     place.wait_until_ended()
     assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
+    seen = [path.read_text().splitlines() for path in place.folder.glob("seen-study.*-0001")]
+    assert len(seen) == 3
+    for lines in seen:
+        assert {"GREETING=two words", "OMP_NUM_THREADS=1"} <= {*lines}
+        assert {"PATH", "HOME"} <= {line.partition("=")[0] for line in lines}
 
 
 def test_a_partition_with_a_qos_of_its_own(place: Place) -> None:
