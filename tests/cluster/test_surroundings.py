@@ -72,7 +72,7 @@ def test_a_hostile_shell_changes_nothing(place: Place) -> None:
         assert shown == [f"{name.format(job)}|gpu|12:00|1.50G|faces" for name in names]
         assert "Requeue=1" in cluster.root(f"scontrol show job {job}").split()
     cluster.root("scontrol update PartitionName=gpu State=UP")
-    place.wait_until_ended()
+    place.wait_until_ended(420)
     assert place.summary()["arms"]["vae-tiny"]["num_missing"] == 0
     stages = ("train", "statistics", "aggregate")
     assert {batch.name for batch in place.study.batches()} == {f"{stage}-000{n}" for stage in stages for n in (1, 2)}
