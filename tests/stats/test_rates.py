@@ -36,6 +36,20 @@ def test_missing_runs_are_in_no_denominator_but_the_bounds(plan):
         assert (share.if_none_missing, share.if_all_missing) == (none, every)
 
 
+def test_a_run_whose_course_is_unknown_is_in_no_rate_of_jumps(plan):
+    """Unless it jumped before its probe was cut; of all of them nothing is known, and no rate is told."""
+    cut, jumped = RunCourse(first_step=350, unknown_after=400), CourseMark(kind="jump", step=400, after=350, factor=3.0)
+    seen = [run_summary("diverged", 0, course=cut.model_copy(update={"marks": (jumped,)})), *runs("regular", None)]
+    arm = summarise_arm(
+        [*seen, run_summary("regular", 3, course=cut), run_summary("nonfinite", 4, course=cut)], CONTROL, plan
+    )
+    counts = {name: (share.count, share.num_ended, share.if_all_missing) for name, share in arm.endpoints.items()}
+    assert counts["jumped"] == (1, 2, 4 / 5)
+    assert counts["jumped or nonfinite"] == (2, 3, 4 / 5)
+    assert counts["diverged"] == (1, 4, 2 / 5)
+    assert "jumped" not in summarise_arm([run_summary("regular", course=cut)], CONTROL, plan).endpoints
+
+
 def test_every_class_is_counted_once(plan):
     classes = ["diverged", "nonfinite", "nonfinite", "collapsed", "shifted", "shifted", "shifted", "regular"]
     arm = summarise_arm(runs(*classes, ever=[0, 4]), CONTROL, plan)

@@ -79,7 +79,7 @@ def often(name: str, arm: ArmSummary) -> Often:
     ]
     rest = _each(others)
     if (endpoint := findings.left(arm)) is None:
-        return Often(name, "", "none ended", rest, NO_VALUE, NO_VALUE, None, None, None)
+        return Often(name, "", findings.nothing_known(arm), rest, NO_VALUE, NO_VALUE, None, None, None)
     share, is_judged = arm.endpoints[endpoint], endpoint == "diverged or nonfinite"
     first = (arm.num_diverged, "diverged") if is_judged else (arm.num_jumped, "jumped")
     kinds = _each([first, (arm.num_nonfinite, "NaN")])

@@ -107,7 +107,7 @@ def divergence_rates(arms: Mapping[str, ArmSummary]) -> Figure:
     axes = figure.subplots()
     for row, arm in enumerate(arms.values()):
         for offset, colour, share in _shares(arm):
-            if arm.num_missing:
+            if share.num_ended < arm.num_runs:
                 axes.hlines(row + offset, share.if_none_missing, share.if_all_missing, color=RULE, linewidth=7)
             axes.hlines(row + offset, share.interval.low, share.interval.high, color=colour, linewidth=1.8)
             axes.plot(share.rate, row + offset, "o", color=colour, clip_on=False, markersize=4)

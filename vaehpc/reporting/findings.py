@@ -260,6 +260,11 @@ def left(arm: ArmSummary) -> Endpoint | None:
     return next((endpoint for endpoint in LEFT if endpoint in arm.endpoints), None)
 
 
+def nothing_known(arm: ArmSummary) -> str:
+    """Why no endpoint of an arm can be told."""
+    return "none ended" if arm.num_missing == arm.num_runs else "courses unknown"
+
+
 @dataclass(frozen=True)
 class ToldShare:
     """An endpoint that is told of an arm."""

@@ -576,6 +576,7 @@ class Share(Result):
 
     count: int
     num_ended: int
+    """Of jumps without the runs whose course is unknown."""
     interval: Interval
     other_intervals: tuple[Interval, ...]
     """By other methods."""
@@ -791,6 +792,7 @@ class SweptPoint(Result):
     share: Share | None
     """Of the sweep's endpoint; None: no run has ended."""
     num_missing: int
+    """Runs that are in no share."""
 
 
 class SweptBase(Result):

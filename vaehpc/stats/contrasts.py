@@ -19,7 +19,7 @@ from vaehpc.schema.plan import Alternative, Endpoint, PlanConfig
 from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, PlannedLook, RunSummary
 from vaehpc.stats import planning
 from vaehpc.stats.planned import PlannedContrast, planned_contrasts, power
-from vaehpc.stats.rates import COUNTS, OF_CLASS, OF_COURSE
+from vaehpc.stats.rates import COUNTS, OF_CLASS, OF_COURSE, is_known
 from vaehpc.stats.survival import followed, logrank
 
 
@@ -96,6 +96,7 @@ def endpoint_tests(
     return {
         endpoint: endpoint_test(planned, endpoint, arm, reference, pairs)
         for endpoint in (OF_CLASS if are_judged else OF_COURSE)
+        if endpoint in arm.endpoints and endpoint in reference.endpoints
     }
 
 
@@ -128,7 +129,8 @@ def endpoint_test(
     """Counts and exact tests of one endpoint."""
     alternative, of_arm, of_reference = planned.alternative, arm.endpoints[endpoint], reference.endpoints[endpoint]
     x, n, y, m = of_arm.count, of_arm.num_ended, of_reference.count, of_reference.num_ended
-    counted = [tuple(map(COUNTS[endpoint], pair)) for pair in pairs]
+    known = [pair for pair in pairs if all(is_known(run, endpoint) for run in pair)]
+    counted = [tuple(map(COUNTS[endpoint], pair)) for pair in known]
     only_arm, only_reference = counted.count((True, False)), counted.count((False, True))
     return EndpointTest(
         count=x,

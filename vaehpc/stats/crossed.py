@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vaehpc.schema.config import CROSSED, Stream, StudyConfig, cells, levels_of
 from vaehpc.schema.results import ArmSummary, CrossedArm, CrossedOutcome, CrossedPart, RunSummary
 from vaehpc.stats.contrasts import holm
-from vaehpc.stats.rates import COUNTS
+from vaehpc.stats.rates import COUNTS, is_known
 from vaehpc.stats.sweeps import common_endpoint
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ def crossed(
     found = {}
     for number, (name, arm) in enumerate(config.arms.items()):
         seeds = cells(config.cross, arm)
-        of_seeds = {run.seed: run for run in runs.values() if run.arm == name and run.run_class is not None}
+        of_seeds = {run.seed: run for run in runs.values() if run.arm == name and is_known(run, endpoint)}
         every = [levels_of(seed) for seed in seeds]
         counts = {stream: 1 + max(levels[stream] for levels in every) for stream in CROSSED}
         levels = {stream: count for stream, count in counts.items() if count > 1}

@@ -25,11 +25,17 @@ OF_CLASS: tuple[Endpoint, Endpoint] = ("diverged", "diverged or nonfinite")
 OF_COURSE: tuple[Endpoint, Endpoint] = ("jumped", "jumped or nonfinite")
 
 
+def is_known(run: RunSummary, endpoint: Endpoint) -> bool:
+    """Whether a run ended and its outcome is known: behind a probe that was cut there may be a jump."""
+    is_seen = endpoint in OF_CLASS or run.course.unknown_after is None or COUNTS[endpoint](run)
+    return run.run_class is not None and is_seen
+
+
 def summarise_arm(runs: Sequence[RunSummary], control: Control, plan: PlanConfig) -> ArmSummary:
     """Counts and rates of an arm.
 
-    A rate is that of the runs that ended: count / (num_runs - num_missing). Had no missing run counted it would be
-    count / num_runs, had every one (count + num_missing) / num_runs.
+    A rate is that of the runs that ended, and whose course is known where it is of jumps: count / num_ended. Had no
+    other run counted it would be count / num_runs, had every one (count + num_runs - num_ended) / num_runs.
 
     Args:
         runs: every run of the arm, with those that are missing.
@@ -40,7 +46,8 @@ def summarise_arm(runs: Sequence[RunSummary], control: Control, plan: PlanConfig
     classes = Counter(run.run_class for run in ended)
     reason = unjudged(ended, control, plan)
     endpoints = (*(OF_CLASS if reason is None else ()), *OF_COURSE)
-    shares = {endpoint: share(ended, len(runs), endpoint, plan.level) for endpoint in endpoints} if ended else {}
+    known = {endpoint: [run for run in ended if is_known(run, endpoint)] for endpoint in endpoints}
+    shares = {endpoint: share(of, len(runs), endpoint, plan.level) for endpoint, of in known.items() if of}
     headline = shares.get("diverged")
     first_steps = [run.course.first_step for run in runs if run.course.first_step is not None]
     return ArmSummary(
@@ -109,9 +116,9 @@ def how(run: RunSummary) -> How:
     return "unconfirmed" if run.course.first("unconfirmed") is not None else "unseen"
 
 
-def share(ended: Sequence[RunSummary], num_runs: int, endpoint: Endpoint, level: float) -> Share:
-    """Count, rate and intervals of one endpoint over runs that ended, at least one."""
-    count, num_ended = sum(map(COUNTS[endpoint], ended)), len(ended)
+def share(known: Sequence[RunSummary], num_runs: int, endpoint: Endpoint, level: float) -> Share:
+    """Count, rate and intervals of one endpoint over runs whose outcome is known, at least one."""
+    count, num_ended = sum(map(COUNTS[endpoint], known)), len(known)
     return Share(
         count=count,
         num_ended=num_ended,

@@ -12,7 +12,7 @@ from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import ArmSummary, Interval, RunSummary, SweepSummary, SweptBase, SweptPoint
 from vaehpc.stats.intervals import clopper_pearson
-from vaehpc.stats.rates import COUNTS
+from vaehpc.stats.rates import COUNTS, is_known
 
 
 def sweeps(config: StudyConfig, arms: Mapping[str, ArmSummary], runs: Mapping[str, RunSummary]) -> list[SweepSummary]:
@@ -38,8 +38,8 @@ def _sweep(
             SweptPoint(
                 arm=name,
                 value=arm.settings[setting],
-                share=arms[name].endpoints.get(endpoint),
-                num_missing=arms[name].num_missing,
+                share=(share := arms[name].endpoints.get(endpoint)),
+                num_missing=arms[name].num_runs - (0 if share is None else share.num_ended),
             )
             for name, arm in swept.items()
             if arm.base == base
@@ -63,7 +63,7 @@ def _base(
     places = {point.arm: place for place, point in enumerate(ascending)}
     of_seeds: dict[int, dict[int, bool]] = {}
     for run in runs.values():
-        if run.arm in places and run.run_class is not None:
+        if run.arm in places and is_known(run, endpoint):
             of_seeds.setdefault(run.seed, {})[places[run.arm]] = COUNTS[endpoint](run)
     excess, p = trend([of_seeds[seed] for seed in sorted(of_seeds)])
     if not excess:
