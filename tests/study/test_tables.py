@@ -1,4 +1,5 @@
 import csv
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -80,6 +81,14 @@ def test_a_study_without_a_report_says_how_to_make_it(tmp_path):
     with pytest.raises(UserError, match=r"no runs\.parquet yet: `vaehpc report"):
         _ = vaehpc.load(study.path).runs
     assert len(vaehpc.load(study.path).epochs) == 0
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"PAR1"), os.mkfifo])
+def test_a_damaged_table_is_named(tmp_path, damage):
+    study = plant.study(tmp_path / "new", plant.classed_config("new", {"ae": ["regular"]}))
+    damage(study.runs_table)
+    with pytest.raises(UserError, match=r"runs\.parquet cannot be read: .*`vaehpc report"):
+        _ = vaehpc.load(study.path).runs
 
 
 def test_the_worked_example_answers_its_question(study, kind, monkeypatch, capsys):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from vaehpc.command import UserError
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import EpochRecord, StudySummary
-from vaehpc.study.files import RunDir, StudyDir
+from vaehpc.study.files import RunDir, StudyDir, opened
 from vaehpc.study.streams import read_stream
 from vaehpc.study.study import found_run, found_study
 
@@ -82,9 +82,14 @@ class StudyTables:
 
     @cached_property
     def _runs(self) -> pa.Table:
-        if not self.study.runs_table.exists():
-            raise UserError(f"{self.study.path} has no runs.parquet yet: `vaehpc report {self.study.path}` makes it")
-        return pq.read_table(self.study.runs_table)
+        try:
+            with opened(self.study.runs_table) as file:
+                return pq.read_table(file)
+        except FileNotFoundError:
+            found = f"{self.study.path} has no runs.parquet yet"
+        except (OSError, pa.ArrowException) as error:
+            found = f"{self.study.runs_table} cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise UserError(f"{found}: `vaehpc report {self.study.path}` makes it")
 
     @cached_property
     def _run_dirs(self) -> Sequence[RunDir]:
