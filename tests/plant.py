@@ -99,6 +99,10 @@ def ended(run: RunDir, run_class: RunClass = "regular", **given: Any) -> Measure
 
 def sealed(run: RunDir) -> None:
     """Marker, statistics and triggers of a run say the hashes of what it has left, as tasks write them."""
+    for folder, record in zip(run.trigger_dirs(), run.trigger_records(), strict=True):
+        if (ring := folder / "ring.arrow").exists():
+            changes = {"ring_sha256": sha256_of_file(ring), "identity": run.config().identity}
+            write_model(folder / "trigger.json", record.model_copy(update=changes))
     trained = run.trained()
     hashes = {"files_sha256": run.hashes_of_record(), "identity": run.config().identity}
     latents = {str(path.relative_to(run.latents)): sha256_of_file(path) for path in run.latents.rglob("*.*")}
@@ -106,10 +110,6 @@ def sealed(run: RunDir) -> None:
     if run.statistics_path.exists():
         measured = run.statistics().model_copy(update={"state_sha256": trained.state_sha256})
         write_model(run.statistics_path, measured)
-    for folder, record in zip(run.trigger_dirs(), run.trigger_records(), strict=True):
-        if (ring := folder / "ring.arrow").exists():
-            changes = {"ring_sha256": sha256_of_file(ring), "identity": run.config().identity}
-            write_model(folder / "trigger.json", record.model_copy(update=changes))
 
 
 def at_checkpoint(run: RunDir, variables: Path) -> None:

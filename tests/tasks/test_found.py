@@ -177,6 +177,23 @@ def test_the_probe_of_another_run_is_not_believed_of_one_that_has_not_ended(
     assert str(run.probe) in caplog.text
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda _: None])
+def test_lost_triggers_are_said(
+    studies: tuple[StudyDir, StudyDir], put: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe or a link to nothing is damage, and so the run is missing; of a folder that is gone a word is said."""
+    run_dir = studies[0].run(RUN)
+    aside = run_dir.triggers.rename(run_dir.path / "aside")
+    try:
+        put(run_dir.triggers)
+        found = read_run(run_dir, run_dir.config())
+    finally:
+        run_dir.triggers.unlink(missing_ok=True)
+        aside.rename(run_dir.triggers)
+    said = found.last_words or "" if isinstance(found, MissingRun) else caplog.text
+    assert f"{run_dir.triggers}" in said
+
+
 @pytest.mark.parametrize("damage", [truncated, flipped, replaced, made_a_pipe])
 def test_a_damaged_ring_is_not_believed(studies: tuple[StudyDir, StudyDir], damage: Callable[..., None]) -> None:
     """The steps that steps.arrow has lost are read from it alone."""

@@ -199,7 +199,8 @@ class TrainedRecord(Result):
     latents_sha256: dict[str, str]
     """Of the files in latents/, by their names there."""
     files_sha256: dict[str, str] = {}
-    """Of history and recorder, by their names in the run's folder; empty: written by a release before 0.3.0."""
+    """Of history, recorder and records of triggers, by their names in the run's folder; empty: written by a release
+    before 0.3.0."""
     identity: str | None = None
     """Of the run; None: as above."""
     nonfinite_step: int | None

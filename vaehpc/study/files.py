@@ -235,14 +235,19 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def entries(folder: Path, start: str = "") -> list[Path]:
-    """What lies in a folder under names that begin so, in their order; nothing where there is no such folder.
+def listed(folder: Path, start: str = "") -> list[Path]:
+    """What lies in a folder under names that begin so, in their order.
 
     A glob asks the file system once more, and some folders are listed for every one of ten thousand runs.
     """
+    return sorted(path for path in folder.iterdir() if path.name.startswith(start))
+
+
+def entries(folder: Path, start: str = "") -> list[Path]:
+    """The same; nothing where that is no folder, or may not be read."""
     try:
-        return sorted(path for path in folder.iterdir() if path.name.startswith(start))
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return listed(folder, start)
+    except OSError:
         return []
 
 
@@ -371,8 +376,9 @@ class RunDir:
             raise UserError(f"{self.history_path} cannot be read: {reason}") from None
 
     def hashes_of_record(self) -> dict[str, str]:
-        """SHA-256 of history and recorder, by their names in this folder."""
-        files = (path for path in (self.history_path, self.probe, self.steps) if path.exists())
+        """SHA-256 of history, recorder and records of triggers, by their names in this folder."""
+        records = (folder / "trigger.json" for folder in self.trigger_dirs())
+        files = (path for path in (self.history_path, self.probe, self.steps, *records) if path.exists())
         return {self.name_of(path): sha256_of_file(path) for path in files}
 
     def name_of(self, path: Path) -> str:
@@ -384,8 +390,13 @@ class RunDir:
         return [read_model(path / "trigger.json", TriggerRecord) for path in self.trigger_dirs()]
 
     def trigger_dirs(self) -> list[Path]:
-        """Their directories, in the same order."""
-        return entries(self.triggers, "step-")
+        """Their directories, in the same order; UserError where what should hold them cannot be listed."""
+        try:
+            return listed(self.triggers, "step-")
+        except OSError as error:
+            if os.path.lexists(self.triggers):
+                raise UserError(f"{self.triggers} cannot be read: {error.strerror}") from None
+            return []
 
     def checkpoint_dirs(self) -> list[Path]:
         """Its checkpoints in the order of their steps."""

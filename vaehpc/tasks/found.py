@@ -71,7 +71,7 @@ def measured_run(run_dir: RunDir, config: RunConfig) -> MeasuredRun:
         statistics=statistics,
         history=history,
         probe=probe,
-        triggers=read_triggers(run_dir, config),
+        triggers=read_triggers(run_dir, config, trained),
         limits_acted=limits_acted(config.arm, steps),
         num_recorded=len(steps.steps),
         losses_sha256=losses_sha256(steps),
@@ -79,9 +79,12 @@ def measured_run(run_dir: RunDir, config: RunConfig) -> MeasuredRun:
     )
 
 
-def read_triggers(run_dir: RunDir, config: RunConfig) -> list[TriggerMark]:
+def read_triggers(run_dir: RunDir, config: RunConfig, trained: TrainedRecord) -> list[TriggerMark]:
     """Its triggers in the order of their steps; UserError if the record of one is damaged, or of another run."""
     records = run_dir.trigger_records()
+    for name in trained.files_sha256:
+        if name.startswith("triggers/") and not (run_dir.path / name).exists():
+            logger.warning("%s is not there any more", run_dir.path / name)
     for folder, record in zip(run_dir.trigger_dirs(), records, strict=True):
         path = folder / "trigger.json"
         if record.identity not in (None, config.identity):
