@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -82,6 +83,8 @@ def asked_sweep(asked: str, origin: str) -> Sweep:
             f"{origin}: unknown setting '{setting}'{nearest(setting, SETTINGS)}. Known: {', '.join(SETTINGS)}"
         )
     values = tuple(_value(each.strip()) for each in words.split(","))
+    if infinite := [value for value in values if isinstance(value, float) and not math.isfinite(value)]:
+        raise UserError(f"{origin} {asked}: {infinite[0]} is no value of a setting; give finite numbers")
     if "" in values:
         raise UserError(f"{origin} {asked}: a sweep is a setting and its values, train.learning_rate=6e-3,1e-2,2e-2")
     names = [word(value) for value in values]
@@ -144,6 +147,6 @@ def _value(said: str) -> Value:
         return None
     try:
         value = tomllib.loads(f"value = {said}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also of thousands of digits or brackets
         return said
     return value if isinstance(value, Value) else said
