@@ -1,4 +1,4 @@
-"""The GPU's lock, asked for the kernels of a block of steps, and XLA for its precision: both without a GPU."""
+"""The GPU's lock, asked for kernels of a block and for code of all GPUs that it serves; XLA, for its precision."""
 
 import json
 import os
@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tests.examples import run_config
+from tests.machine.device_code import device_code, serves
+from vaehpc.machine.served import NEWEST, OLDEST
 from vaehpc.training.fit import build_optimizer
 from vaehpc.training.models import build_net, layer_seeds
 from vaehpc.training.steps import OneProgram
@@ -26,11 +28,11 @@ What the call itself copies is not seen here: 4 bytes of each image to the devic
 
 @pytest.fixture(scope="module")
 def gpu_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python with the packages of the GPU's lock but for NVIDIA's own, which only a GPU needs: 2.3 of 6.5 GB."""
+    """Python with the packages of the GPU's lock but, of what only a GPU needs, cuDNN alone: 3.3 of 6.5 GB."""
     folder = tmp_path_factory.mktemp("gpu")
     pinned = re.split(r"^(?=\S)", (ROOT / "containers/locks/train-gpu.txt").read_text(), flags=re.MULTILINE)
     lock = folder / "lock.txt"
-    lock.write_text("".join(package for package in pinned if not package.startswith("nvidia-")))
+    lock.write_text("".join(package for package in pinned if not re.match("nvidia-(?!cudnn)", package)))
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv/bin/python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", lock], check=True)
@@ -55,6 +57,20 @@ def test_everything_in_a_block_has_a_kernel_of_the_gpu_and_stays_there(gpu_pytho
     assert [run for run, of_run in of_runs.items() if of_run["no_kernel"]] == []
     assert [run for run, of_run in of_runs.items() if of_run["in_loop"]] == []
     assert set().union(*(of_run["crossing"] for of_run in of_runs.values())) == LISTED
+
+
+@pytest.mark.long
+def test_the_lock_has_code_for_every_gpu_that_is_served(gpu_python: Path) -> None:
+    """Later versions of cuDNN leave older GPUs out, library by library."""
+    (packages,) = gpu_python.parents[1].glob("lib/python3*/site-packages")
+    libraries = [*packages.glob("tensorflow/libtensorflow*.so.2"), *packages.glob("nvidia/cudnn/lib/*.so.9")]
+    codes = {library.name: code for library in libraries if any((code := device_code(library)).values())}
+    assert len(codes) == 7
+    served = (70, 75, 80, 86, 89, 90)
+    assert (divmod(served[0], 10), divmod(served[-1], 10)) == (OLDEST, NEWEST)
+    for name, code in codes.items():
+        print(f"{name}: {code}")
+    assert [(name, each) for name, code in codes.items() for each in served if not serves(code, each)] == []
 
 
 @pytest.mark.slow
