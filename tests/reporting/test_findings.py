@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests import plant
 from tests.examples import AE, VAE, run_summary, stability, study_config
 from vaehpc.reporting import findings, words
-from vaehpc.schema.config import StudyConfig
+from vaehpc.schema.config import StudyConfig, control_of
 from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import (
     ArmSummary,
@@ -26,7 +27,8 @@ from vaehpc.stats.divergence import Control, ControlScale
 from vaehpc.stats.edge import edge_summary
 from vaehpc.stats.rates import summarise_arm
 from vaehpc.stats.survival import event_curves
-from vaehpc.study.presets import analysis_plan
+from vaehpc.study.presets import PRESETS, analysis_plan, configured_arms, named_arms
+from vaehpc.study.sweep import asked_sweep
 
 CONTROL = Control("ae", ControlScale(centre=16.0, scatter=0.05), num_runs=8)
 UNSOUND = Control("ae", ControlScale(centre=16.0, scatter=0.05), num_runs=8, faults={"ae-seed003": "diverged"})
@@ -125,6 +127,24 @@ def test_what_a_control_has_otherwise_is_said(mixed):
     with_clip = config.model_copy(update={"arms": config.arms | {"ae": clipped}})
     said = f"{alike} (ae has its gradient clipped to 100, unlike vae-tiny and vae-eps5)"
     assert findings.controls(with_clip, summary) == said
+
+
+def test_the_arms_of_a_sweep_are_told_together():
+    named = asked_sweep("train.learning_rate=6e-3,1e-2", "--sweep").arms(named_arms(("ae", "ae-clip", "vae-tiny")))
+    config = SimpleNamespace(arms=configured_arms(named, PRESETS["demo"].settings))
+    counted = {
+        arm: SimpleNamespace(num_runs=12, control=control_of(each, config.arms, "ae-clip"))
+        for arm, each in config.arms.items()
+    }
+    summary = SimpleNamespace(arms=counted)
+    said = "12 of each of ae, ae-clip and vae-tiny at each of 2 values of train.learning_rate"
+    assert findings.of_each(config, summary) == said
+    assert findings.controls(config, summary) == (
+        "the runs of its control ae-clip, an autoencoder with the same net, training and data"
+        " (ae-clip has its gradient clipped to 100, unlike ae and vae-tiny)"
+    )
+    counted["ae-lr6e-3"].num_runs = 11
+    assert findings.of_each(config, summary).startswith("11 of ae-lr6e-3, 12 of ae-lr1e-2, 12 of ae-clip-lr6e-3")
 
 
 # An arm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vaehpc.reporting.words import NBSP, burn_in, counted, data, enumeration, number, of_ended, p_value, percent, signed
@@ -23,6 +23,7 @@ from vaehpc.schema.results import (
     Share,
     StudySummary,
 )
+from vaehpc.study.sweep import sweep_of
 
 ENDPOINTS: Mapping[Endpoint, str] = {
     "diverged": "diverged",
@@ -73,17 +74,32 @@ def overview(config: StudyConfig, summary: StudySummary) -> str:
     num_runs = sum(arm.num_runs for arm in summary.arms.values())
     num_missing = sum(arm.num_missing for arm in summary.arms.values())
     num_nonfinite = sum(arm.num_nonfinite for arm in summary.arms.values())
-    arms = enumeration([f"{arm.num_runs} of {name}" for name, arm in summary.arms.items()])
     plan = config.plan
     return (
-        f"Study {summary.study} asked for {counted(num_runs, 'run')} ({arms}{shared_seeds(config)}) on"
-        f" {data(summary.data)}. {ended(num_runs, num_missing, num_nonfinite)} A run is called diverged if the median"
+        f"Study {summary.study} asked for {counted(num_runs, 'run')} ({of_each(config, summary)}{shared_seeds(config)})"
+        f" on {data(summary.data)}. {ended(num_runs, num_missing, num_nonfinite)} A run is called diverged if the median"
         f" latent radius R = ‖μ‖₂ at its end is more than {plan.classes.diverged_factor:g} times that of"
         f" {controls(config, summary)}, unless it and its arm lay there from the start. It jumped if, after"
         f" {burn_in(plan.probe)}, R rose by more than a factor {plan.course.jump_factor:g} at once, beyond what the"
         f" controls did, and stayed there: a probe every {plan.probe.every_steps:,} steps sees it, and the step that is"
         " given is that of the first which did."
     )
+
+
+def of_each(config: StudyConfig, summary: StudySummary) -> str:
+    """'12 of each of ae and vae-tiny at each of 6 values of train.learning_rate'."""
+    numbers = {arm.num_runs for arm in summary.arms.values()}
+    if len(numbers) > 1 or len(summary.arms) < 3:
+        return enumeration([f"{arm.num_runs} of {name}" for name, arm in summary.arms.items()])
+    said = f"{numbers.pop()} of each of {enumeration(of_bases(config, config.arms))}"
+    if (sweep := sweep_of(config.arms)) is None or any(arm.swept is None for arm in config.arms.values()):
+        return said
+    return f"{said} at each of {len(sweep.values)} values of {sweep.setting}"
+
+
+def of_bases(config: StudyConfig, arms: Iterable[str]) -> list[str]:
+    """Arms by name, those that a sweep made of one another as this one."""
+    return list(dict.fromkeys(config.arms[arm].base for arm in arms))
 
 
 def controls(config: StudyConfig, summary: StudySummary) -> str:
@@ -95,13 +111,19 @@ def controls(config: StudyConfig, summary: StudySummary) -> str:
     alike = "with the same net, training and data"
     if not names:
         return f"control runs, autoencoders {alike}"
-    said = [f"the runs of its control {enumeration(names)}, {'an autoencoder' if len(names) == 1 else 'autoencoders'}"]
-    for name in names:
-        clip = config.arms[name].train.clipnorm
-        judged = [arm for arm, found in summary.arms.items() if found.control == name]
-        if others := [arm for arm in judged if config.arms[arm].train.clipnorm != clip]:
-            has = "no clip of the gradient" if clip is None else f"its gradient clipped to {clip:g}"
-            said.append(f"({name} has {has}, unlike {enumeration(others)})")
+    bases = of_bases(config, names)
+    said = [f"the runs of its control {enumeration(bases)}, {'an autoencoder' if len(bases) == 1 else 'autoencoders'}"]
+    for base in bases:
+        clips = {name: config.arms[name].train.clipnorm for name in names if config.arms[name].base == base}
+        others = [
+            arm
+            for arm, found in summary.arms.items()
+            if found.control in clips and config.arms[arm].train.clipnorm != clips[found.control]
+        ]
+        if others:
+            norms = " or ".join(f"{clip:g}" for clip in dict.fromkeys(clips.values()) if clip is not None)
+            has = f"its gradient clipped to {norms}" if norms else "no clip of the gradient"
+            said.append(f"({base} has {has}, unlike {enumeration(of_bases(config, others))})")
     return f"{said[0]} {alike}{''.join(f' {each}' for each in said[1:])}"
 
 
