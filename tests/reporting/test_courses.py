@@ -35,6 +35,14 @@ def test_without_a_rest_there_is_no_band():
     assert "limit" not in drawing
 
 
+def test_many_limits_have_one_name():
+    two = courses.figure([course("ae-seed000")], {"ae": 32.0, "ae-clip": 20.0}, "pages")
+    assert "limit of ae: 32" in two and "limit of ae-clip: 20" in two
+    three = courses.figure([course("ae-seed000")], {"ae": 32.0, "ae-clip": 20.0, "ae-he": 25.0}, "pages")
+    assert three.count('stroke-dasharray="5 4"') == 3
+    assert re.findall("<text[^>]*>(limit[^<]*)", three) == ["limits of 3 controls: 20 to 32"]
+
+
 def test_a_limit_is_named_where_fewer_lines_pass_behind_the_words():
     rising = Course("rising", "diverged", STEPS, np.geomspace(1, 36, len(STEPS)), "", True)
     falling = Course("falling", "regular", STEPS, np.geomspace(36, 1, len(STEPS)), "", False)

@@ -151,7 +151,7 @@ def figure(
         *axes(scale),
         *band(rest, scale),
         *(line(course, scale, most, pages, f"{key}-{at}") for at, course in enumerate(lines)),
-        *(limit_line(name, radius, len(limits), scale, lines) for name, radius in limits.items()),
+        *(limit_line(radius, said, scale, lines) for radius, said in limit_labels(limits)),
         *(legend_items(courses) if legend else []),
         "</svg>",
     ]
@@ -237,10 +237,25 @@ def step_ticks(first: int, last: int) -> list[int]:
     return list(range(-(-first // every) * every, last + 1, every))
 
 
-def limit_line(name: str, radius: float, num_limits: int, scale: Scale, lines: Sequence[Course]) -> str:
-    """Dashed; says whose it is where there is more than one, at the end where fewer lines pass behind the words."""
+def limit_labels(limits: Mapping[str, float]) -> list[tuple[float, str]]:
+    """Each limit and what it is called, by its control where there are two; of more the largest speaks for all."""
+    said = [
+        (radius, f"limit{f' of {name}' if len(limits) > 1 else ''}: {number(radius)}")
+        for name, radius in limits.items()
+    ]
+    if len(limits) <= 2:
+        return said
+    low, *between, high = sorted(limits.values())
+    every = f"limits of {len(limits)} controls: {number(low)} to {number(high)}"
+    return [*((radius, "") for radius in (low, *between)), (high, every)]
+
+
+def limit_line(radius: float, said: str, scale: Scale, lines: Sequence[Course]) -> str:
+    """Dashed; what is said of it stands at the end where fewer lines pass behind the words."""
     y = float(scale.y(radius))
-    said = f"limit{f' of {escape(name)}' if num_limits > 1 else ''}: {number(radius)}"
+    dashed = f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" stroke-dasharray="5 4" pointer-events="none"/>'
+    if not said:
+        return dashed
     behind = {}
     for side in (1, -1):
         grid = np.linspace(0, 9.0 * len(said), 9)
@@ -249,9 +264,8 @@ def limit_line(name: str, radius: float, num_limits: int, scale: Scale, lines: S
         behind[side] = sum(bool(((height > y - 20) & (height < y + 3)).any()) for height in heights)
     at, anchor = (WIDTH - RIGHT - 6, "end") if behind[1] <= behind[-1] else (LEFT + 6, "start")
     return (
-        f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" stroke-dasharray="5 4" pointer-events="none"/>'
-        f'<text x="{at}" y="{y - 5:.1f}" fill="{INK}" text-anchor="{anchor}" paint-order="stroke" stroke="{PAPER}"'
-        f' stroke-width="4">{said}</text>'
+        f'{dashed}<text x="{at}" y="{y - 5:.1f}" fill="{INK}" text-anchor="{anchor}" paint-order="stroke"'
+        f' stroke="{PAPER}" stroke-width="4">{escape(said)}</text>'
     )
 
 

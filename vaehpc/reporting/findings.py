@@ -77,8 +77,8 @@ def overview(config: StudyConfig, summary: StudySummary) -> str:
     plan = config.plan
     return (
         f"Study {summary.study} asked for {counted(num_runs, 'run')} ({of_each(config, summary)}{shared_seeds(config)})"
-        f" on {data(summary.data)}. {ended(num_runs, num_missing, num_nonfinite)} A run is called diverged if the median"
-        f" latent radius R = ‖μ‖₂ at its end is more than {plan.classes.diverged_factor:g} times that of"
+        f" on {data(summary.data)}. {ended(num_runs, num_missing, num_nonfinite)} A run is called diverged if the"
+        f" median latent radius R = ‖μ‖₂ at its end is more than {plan.classes.diverged_factor:g} times that of"
         f" {controls(config, summary)}, unless it and its arm lay there from the start. It jumped if, after"
         f" {burn_in(plan.probe)}, R rose by more than a factor {plan.course.jump_factor:g} at once, beyond what the"
         f" controls did, and stayed there: a probe every {plan.probe.every_steps:,} steps sees it, and the step that is"
