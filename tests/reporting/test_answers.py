@@ -117,6 +117,11 @@ def test_far_from_the_start_stands_before_an_excursion(mixed):
     course = run.course.model_copy(update={"far": True, "first_step": 350, "marks": ()})
     far = summary.model_copy(update={"runs": {"a": run.model_copy(update={"course": course})}})
     assert answers.what_it_did(far, "a") == "diverged, R = 66.10; far from the control already at step 350"
+    jumped = course.model_copy(update={"marks": run.course.marks})
+    far = summary.model_copy(update={"runs": {"a": run.model_copy(update={"course": jumped})}})
+    assert answers.what_it_did(far, "a").startswith(
+        "diverged, R = 66.10; far from the control already at step 350; jump, left between"
+    )
 
 
 def test_a_verdict_is_the_cause(mixed):

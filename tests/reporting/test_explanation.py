@@ -41,6 +41,7 @@ from vaehpc.reporting.explanation import (
 )
 from vaehpc.reporting.figures import INK, svg
 from vaehpc.reporting.words import NBSP
+from vaehpc.schema.results import RunCourse
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.departures import StepRecord, event
 from vaehpc.study.presets import analysis_plan
@@ -201,6 +202,8 @@ def test_a_band_that_is_left_by_chance_names_no_cause(jumped):
     found = jumped.events[0]
     run = run_summary("diverged")
     assert "left their bands first, at step 1,234" in first_departure(replace(jumped, events=[found]), run)
+    far = run_summary("diverged", course=RunCourse(first_step=350, far=True))
+    assert first_departure(replace(jumped, events=[found]), far) == ""  # the trigger came after
     short = replace(found, record=found.record.between(found.first_searched - 12, 1499))
     by_chance = replace(jumped, events=[short])
     assert short.departures

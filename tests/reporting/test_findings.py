@@ -152,14 +152,14 @@ def test_the_arms_of_a_sweep_are_told_together():
 
 def test_rate_of_the_article():
     assert outcome(JUMPED, "regular", "regular", "regular") == (
-        "1 of 4 ended runs diverged (1 jumped). 1 of 4 is a rate of 25 % (exact 95 % Clopper-Pearson interval"
+        "1 of 4 ended runs diverged (1 jumped). Diverged: a rate of 25 % (exact 95 % Clopper-Pearson interval"
         " 0.6 % to 80.6 %)."
     )
 
 
 def test_none_of_16_is_not_never():
     assert outcome(*["regular"] * 16) == (
-        "0 of 16 ended runs diverged. 0 of 16 is not 'never': the data allow a rate of up to 20.6 %"
+        "0 of 16 ended runs diverged. Diverged: not 'never', for the data allow a rate of up to 20.6 %"
         " (exact 95 % Clopper-Pearson interval 0 % to 20.6 %)."
     )
 
@@ -168,7 +168,7 @@ def test_missing_runs_leave_the_denominator_and_give_bounds():
     said = outcome("diverged", "diverged", None, None, *["regular"] * 4)
     assert "2 of 6 ended runs diverged" in said
     assert "; 2 of 8 are missing." in said
-    assert "2 of 6 is a rate of 33.3 %" in said
+    assert "Diverged: a rate of 33.3 %" in said
     assert said.endswith(
         "Had none of the missing diverged, the rate would be 25 % (2 of 8), had every one, 50 % (4 of 8)."
     )
@@ -179,7 +179,7 @@ def test_nonfinite_runs_are_an_endpoint_with_a_rate_of_its_own():
     said = outcome("diverged", "nonfinite", "regular", "regular")
     assert "1 of 4 ended runs diverged" in said
     assert "; 1 became NaN. Diverged or NaN: 2 of 4, a rate of 50 % (exact 95 %" in said
-    assert " Diverged: 1 of 4, a rate of 25 %" in said
+    assert " Diverged: a rate of 25 %" in said
     assert "Diverged or NaN" not in outcome("diverged", "regular")
 
 
@@ -231,7 +231,7 @@ def test_a_displaced_arm_has_no_rate_and_its_jumps_have():
         " (step 350) on: what happened before is not judged, and there is no rate of divergence. Its regular radius is"
         " 2.1 times the control's. Jumped or NaN: 4 of 16, a rate of 25 %"
     )
-    assert "Jumped: 3 of 16, a rate of 18.8 %" in said
+    assert "of 16 ended runs 3 jumped" in said and "Jumped: a rate of 18.8 %" in said
     assert "diverged" not in said
 
 
@@ -261,7 +261,7 @@ def test_beside_an_unsound_control_jumps_have_the_rate():
         " ae is not sound: classes are exploratory, and there is no rate of divergence. Jumped or NaN: 3 of 4, a"
         " rate of 75 %"
     )
-    assert "Jumped: 2 of 4, a rate of 50 %" in said
+    assert "Jumped: a rate of 50 %" in said
     assert "Diverged" not in said
     assert words.standing(arm("regular", control=UNSOUND)) == "exploratory"
 
@@ -652,7 +652,8 @@ def test_first_events_and_what_became_of_the_other_runs():
     left = [run("diverged", "jump"), run("regular", "jump"), run("diverged", "growth"), nan]
     assert events(*left, lost, cut, FAR, run("regular"), run("regular")) == (
         "vae-tiny: of 8 followed runs 2 jumped, 1 grew and 1 became NaN; censored: 1 missing and 1 with a cut probe;"
-        " however the missing ended, 50 % to 62.5 % left; left out: 1 far from the control before."
+        " however the missing ended, 50 % to 62.5 % left; left out: 1 far from the control before, whatever"
+        " they did later."
     )
     assert events(run("regular")) == "vae-tiny: of 1 followed run none left."
 

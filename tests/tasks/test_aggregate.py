@@ -626,9 +626,10 @@ def test_the_abstract_says_what_the_planted_counts_carry(planted):
     for said in (
         "Study planted asked for 18 runs (8 of ae and 10 of vae-tiny; 8 seeds are in all arms)",
         "16 ended, 2 of them as NaN; 2 are missing and count as neither diverged nor regular.",
-        "2 of 8 ended runs diverged (1 jumped, 1 grew); 1 more jumped and came back; 2 became NaN; 1 collapsed;"
-        " 1 shifted; 1 run had an excursion that did not last; 2 of 10 are missing.",
-        "Diverged: 2 of 8, a rate of 25 % (exact 95 % Clopper-Pearson interval 3.2 % to 65.1 %).",
+        "2 of 8 ended runs diverged (1 jumped, 1 grew); 1 more jumped and came back; 2 became NaN; at the end"
+        " 2 regular, 1 collapsed and 1 shifted, of the 4 that neither diverged nor became NaN, those that came back"
+        " among them; 1 run had an excursion that did not last; 2 of 10 are missing.",
+        "Diverged: a rate of 25 % (exact 95 % Clopper-Pearson interval 3.2 % to 65.1 %).",
         "Diverged or NaN: 4 of 8, a rate of 50 % (exact 95 % Clopper-Pearson interval 15.7 % to 84.3 %).",
         "Had none of the missing diverged, the rate would be 20 % (2 of 10), had every one, 40 % (4 of 10).",
         "No difference was shown between vae-tiny and ae: diverged 2 of 8 against 0 of 8 (p = 0.11,",

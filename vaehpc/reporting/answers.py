@@ -296,8 +296,8 @@ def what_it_did(summary: StudySummary, name: str) -> str:
     run = summary.runs[name]
     mark = run.course.departed or next(iter(run.course.marks), None)
     marks = findings.mark(mark) if mark else ""
-    if run.course.departed is None and run.course.far:
-        marks = findings.far_from_control(run)
+    if run.course.far:  # what follows is not how it left: of an excursion nothing is said
+        marks = "; ".join([findings.far_from_control(run), *([marks] if run.course.departed else [])])
     if run.run_class is None:
         kind = f"missing: no result of {run.missing_stage or 'any stage'}"
     elif run.run_class == "nonfinite":

@@ -332,12 +332,14 @@ def departure_words(event: Event, events: Iterable[Event]) -> str:
 
 
 def first_departure(explained: Explained, run: RunSummary) -> str:
-    """'log_var_max left its band first, at step 109', of the last trigger before a run left.
+    """'log_var_max left its band first, at step 109', of the last trigger before a run left, or was seen far away.
 
     The trigger alone where no signal left its band, or its window is so short that signals do by chance; nothing
     without any trigger.
     """
     left = run.nonfinite_step if run.course.departed is None else run.course.departed.step
+    if run.course.far:
+        left = run.course.first_step
     events = [event for event in explained.events if left is None or event.trigger.step <= left]
     if not events:
         return ""

@@ -167,9 +167,7 @@ def outcome(arm: ArmSummary) -> str:
     said = [f"{headline(arm, num_ended)}."]
     if arm.unjudged is not None:
         said.append(why_no_rate(arm, num_ended))
-    endpoints = told(arm)
-    is_said = endpoints == ["diverged"]  # by the headline
-    said += [rate(arm.endpoints[endpoint], None if is_said else endpoint) for endpoint in reversed(endpoints)]
+    said += [rate(arm.endpoints[endpoint], endpoint) for endpoint in reversed(told(arm))]
     if arm.num_missing:
         said.append(bounds(arm))
     return " ".join(said)
@@ -305,20 +303,18 @@ def shares(summary: StudySummary) -> list[ToldShare]:
     ]
 
 
-def rate(share: Share, endpoint: Endpoint | None) -> str:
-    """Count, rate and interval; 0 of n is not 'never'. The endpoint is named unless it has just been."""
+def rate(share: Share, endpoint: Endpoint) -> str:
+    """Rate and interval; 0 of n is not 'never'. The headline has the counts of the endpoints without NaN."""
     exact = (
         f"exact {percent(share.interval.level)} {share.interval.method} interval {percent(share.interval.low)} to"
         f" {percent(share.interval.high)}"
     )
-    counts = f"{share.count} of {share.num_ended}"
-    is_, a_rate = " is", " is a rate"
-    if endpoint is not None:
-        name = NAMES[endpoint]
-        counts, is_, a_rate = f"{name[0].upper()}{name[1:]}: {counts}", ", which is", ", a rate"
+    name = NAMES[endpoint]
+    counts = f"{share.count} of {share.num_ended}, " if endpoint in LEFT else ""
+    rate_of = f"a rate of {percent(share.rate)}"
     if share.count == 0:
-        return f"{counts}{is_} not 'never': the data allow a rate of up to {percent(share.interval.high)} ({exact})."
-    return f"{counts}{a_rate} of {percent(share.rate)} ({exact})."
+        rate_of = f"not 'never', for the data allow a rate of up to {percent(share.interval.high)}"
+    return f"{name[0].upper()}{name[1:]}: {counts}{rate_of} ({exact})."
 
 
 def bounds(arm: ArmSummary) -> str:
@@ -719,7 +715,7 @@ def events(arm: str, curves: EventCurves) -> str:
             f"; however the missing ended, {percent(curves.if_none_missing)} to {percent(curves.if_all_missing)} left"
         )
     if curves.num_far:
-        said += f"; left out: {curves.num_far} far from the control before"
+        said += f"; left out: {curves.num_far} far from the control before, whatever they did later"
     return f"{said}."
 
 
