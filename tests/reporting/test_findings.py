@@ -9,7 +9,7 @@ import pytest
 
 from tests import plant
 from tests.examples import AE, VAE, run_summary, stability, study_config
-from vaehpc.reporting import findings, words
+from vaehpc.reporting import answers, findings, words
 from vaehpc.schema.config import StudyConfig, control_of
 from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import (
@@ -513,9 +513,10 @@ def test_the_reference_beside_an_ae_that_is_its_like_is_told_where_it_is_not_tes
     without = summary.model_copy(update={"contrasts": tuple(others)})
     (said,) = findings.untested(config, without)
     assert said == (
-        "vae-tiny against ae, which differs from it in the VAE alone, is not among the planned tests: diverged or NaN"
-        " 2 of 7 against 0 of 8."
+        "Not among the planned tests, though but for the VAE alike: vae-tiny against ae (diverged or NaN 2 of 7 against"
+        " 0 of 8)."
     )
+    assert said in answers.how_sure(config, without)
     assert findings.tested(config, without)[-1] == said
     clipped = config.arms["ae"].model_copy(
         update={"train": config.arms["ae"].train.model_copy(update={"clipnorm": 100.0})}

@@ -108,8 +108,9 @@ def _each(counts: Sequence[tuple[int, str]]) -> str:
 
 def how_sure(config: StudyConfig, summary: StudySummary) -> list[str]:
     """What the tests show, what none of so many allows, and how many seeds would decide."""
-    untested = findings.untested(config, summary)
-    said = [*what_is_shown(config, summary), *(untested if len(untested) == 1 else [])]
+    said = what_is_shown(config, summary)
+    if len(findings.untested_pairs(config, summary)) == 1:  # of a sweep they are many: in words, below
+        said += findings.untested(config, summary)
     return [*said, *none_is_not_never(summary), *what_it_takes(config, summary)]
 
 
