@@ -165,6 +165,7 @@ def batches(images: Images, order: npt.NDArray[np.int64], batch_size: int) -> tf
     def gather(start: np.int64) -> UInt8:
         return images[order[start : start + batch_size]]
 
+    @tf.autograph.experimental.do_not_convert
     def batch(start: tf.Tensor) -> tf.Tensor:
         pixels = tf.numpy_function(gather, [start], tf.uint8, stateful=False)
         return tf.ensure_shape(pixels, (None, *images[:1].shape[1:]))

@@ -74,7 +74,8 @@ class StepByStep:
         key = noise_key(run)
         width = _width(run, net, recorded)
         plain_step, spiked_step = (
-            # Without autograph, which would translate everything that is called: two seconds of each start.
+            # Without autograph, here and below: it would translate everything that is called, two seconds of each
+            # start, and leave a temporary file of each function.
             tf.function(_step(net, optimizer, recorded, spike), jit_compile=False, autograph=False)
             for spike in (None, run.arm.spike)
         )
@@ -87,13 +88,16 @@ class StepByStep:
                 step == run.spike_step, lambda: spiked_step(pixels, epsilon), lambda: plain_step(pixels, epsilon)
             )
 
-        @tf.function
+        @tf.function(autograph=False)
         def block(iterator: Any, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
-            signals = tf.TensorArray(tf.float32, size=tf.cast(num_steps, tf.int32), element_shape=(width,))
-            for i in tf.range(num_steps):
-                pixels = next(iterator)
+            def one(i: tf.Tensor, signals: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+                pixels = iterator.get_next()
                 epsilon = net.noise(key, first_step + i, tf.shape(pixels)[0])
-                signals = signals.write(tf.cast(i, tf.int32), train_step(pixels, epsilon, first_step + i))
+                return i + 1, signals.write(tf.cast(i, tf.int32), train_step(pixels, epsilon, first_step + i))
+
+            none_yet = tf.TensorArray(tf.float32, size=tf.cast(num_steps, tf.int32), element_shape=(width,))
+            start = (tf.constant(0, tf.int64), none_yet)
+            _, signals = tf.while_loop(lambda i, _: i < num_steps, one, start)
             return signals.stack()
 
         self._block = block
