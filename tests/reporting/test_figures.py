@@ -5,6 +5,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from tests import plant
 from tests.examples import ONSET_EPOCH, run_summary
@@ -37,6 +38,16 @@ def runs(mixed) -> ArmRuns:
 def regular_runs(tmp_path_factory) -> ArmRuns:
     study, summary = plant.classed(tmp_path_factory.mktemp("runs") / "regular", {"ae": ["regular"] * 3})
     return ended_runs(study, summary, plant.found(study))
+
+
+def test_a_figure_is_drawn_once_as_savefig_draws_it_in_two(runs, monkeypatch):
+    drawn, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: drawn.append(figure) or draw(figure, renderer))
+    once = figures.svg(figures.radius_histories(runs)["ae"])
+    assert len(drawn) == 1
+    monkeypatch.setattr(figures, "_lay_out", lambda _: None)
+    assert figures.svg(figures.radius_histories(runs)["ae"]) == once
+    assert len(drawn) == 3
 
 
 def test_radius_curves_are_the_articles_histograms_in_the_colours_of_the_classes(regular_runs):

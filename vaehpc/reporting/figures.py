@@ -18,6 +18,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
@@ -62,6 +63,8 @@ STYLE: dict[Any, Any] = {
 
 WIDTH = 3.4
 """Inches; two or three figures side by side fill the page, one fills a phone."""
+SVG_DPI = 72
+"""Points to an inch: what matplotlib's SVG is drawn in."""
 
 LOG_RANGE = 5.0
 """Axes whose largest value exceeds the smallest by this factor are logarithmic."""
@@ -334,8 +337,20 @@ def svg(figure: Figure) -> str:
     # No metadata: it would hold the date and the matplotlib version.
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": "vaehpc"}):
+        _lay_out(figure)
         figure.savefig(text, format="svg", metadata=metadata)
     return text.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place axes and legends as savefig would, which for that draws everything once more."""
+    if (engine := figure.get_layout_engine()) is None:
+        return
+    FigureCanvasSVG(figure)  # which measures texts
+    dpi, figure.dpi = figure.dpi, SVG_DPI
+    engine.execute(figure)
+    figure.dpi = dpi
+    figure.set_layout_engine(None)
 
 
 def _panel(runs: Sequence[EndedRun]) -> tuple[Figure, Axes]:
