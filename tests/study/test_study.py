@@ -1,5 +1,6 @@
 """A study on disk: widened, refused with the difference, never half made."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -245,6 +246,22 @@ def test_runs_share_a_gpu_of_this_machine_as_was_measured(
     monkeypatch.setattr(stages, "run_pool", lambda _, slots, *__: given.append([slot.gpu for slot in slots]))
     run_stage(stage, folder, config, "local", Console(), device=device)
     assert given == [slots]
+
+
+@pytest.mark.parametrize(
+    ("stage", "preloaded"), [("train", None), ("statistics", "vaehpc.tasks.statistics vaehpc.tasks.aggregate")]
+)
+def test_where_nothing_is_trained_no_tensorflow_is_imported_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, preloaded: str | None
+) -> None:
+    config = planned_study("small", "demo", data_config(), {"ae": arm_config("ae")}, range(1))
+    folder, given = StudyDir(tmp_path / "small"), list[str | None]()
+    create_study(folder, config)
+    if stage == "statistics":
+        folder.run("ae-seed000").trained_path.touch()
+    monkeypatch.setattr(stages, "run_pool", lambda *_: given.append(os.environ.get("VAEHPC_PRELOADED")))
+    run_stage(stage, folder, config, "local", Console())
+    assert given == [preloaded]
 
 
 def test_a_run_whose_source_failed_is_said_and_left_out(

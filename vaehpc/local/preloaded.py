@@ -9,9 +9,9 @@ import os
 import signal
 
 from vaehpc.command import silenced
-from vaehpc.local.starting import task_module
+from vaehpc.local.starting import ANALYSIS, task_module
 
-ALL = "vaehpc.tasks.train vaehpc.tasks.statistics vaehpc.tasks.aggregate"
+ALL = " ".join(("vaehpc.tasks.train", *ANALYSIS))
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where Slurm ends a job every process is told; this one outlives its own
 with silenced():

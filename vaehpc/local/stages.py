@@ -14,7 +14,7 @@ from vaehpc.local.forecast import later_seconds
 from vaehpc.local.pool import Slot, Task, local_slots, run_debug, run_pool
 from vaehpc.local.progress import expected, stage_view
 from vaehpc.local.sharing import multi_process_service, runs_at_once
-from vaehpc.local.starting import added
+from vaehpc.local.starting import ANALYSIS, TRAIN, added
 from vaehpc.machine.hardware import gpu_uuid, seen_by_task
 from vaehpc.machine.processes import launcher_record, running_launcher
 from vaehpc.schema.config import StudyConfig
@@ -122,7 +122,10 @@ def _run_tasks(
         with added(seen_by_task(slots[0].gpu)):
             run_debug(tasks, show)
     else:
-        run_pool(tasks, slots, built_in_site("local").environment, study.jobs, show)
+        # Stages follow each other: where nothing is trained now, nothing will be, and the fork server does without.
+        trains = any(task.entry_point.partition(":")[0] in TRAIN for task in tasks)
+        with added({} if trains else {"VAEHPC_PRELOADED": " ".join(ANALYSIS)}):
+            run_pool(tasks, slots, built_in_site("local").environment, study.jobs, show)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ from typing import Any
 PRELOADED = "vaehpc.local.preloaded"
 TRAIN = ("vaehpc.tasks.train", "vaehpc.tasks.proof")
 """Tasks that train, and import Keras for it."""
+ANALYSIS = ("vaehpc.tasks.statistics", "vaehpc.tasks.aggregate")
+"""Tasks that follow, and need no TensorFlow."""
 UNUSED = ("matplotlib", "sklearn")
 """Keras imports these where they are installed, for plots and wrappers that no training uses: 1.4 of the 9 CPU seconds
 to the first step. The image that trains has neither. (Pandas, which Keras imports too, pyarrow imports anyway.)"""
