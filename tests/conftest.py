@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import without_workers
 from vaehpc.schema.config import DataConfig
 from vaehpc.study.files import DataDir
 from vaehpc.study.study import data_config
@@ -36,13 +37,21 @@ def lacking(tier: str) -> str | None:
     return f"{', '.join(missing)} missing: tests/install.sh {tier}" if missing else None
 
 
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data sets are made without workers."""
+    without_workers(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     """48 built-in faces of 16 x 16 pixels in two training shards; not to be changed."""
     from vaehpc.tasks.prepare import Request, prepare
 
     path = tmp_path_factory.mktemp("faces")
-    prepare(Request(synthetic=48, size=16, num_train=40, images_per_shard=25, workers=1), path)
+    with pytest.MonkeyPatch.context() as patch:
+        without_workers(patch)
+        prepare(Request(synthetic=48, size=16, num_train=40, images_per_shard=25, workers=1), path)
     return data_config(DataDir(path))
 
 

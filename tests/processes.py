@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from vaehpc.local.starting import started
 from vaehpc.machine.processes import process_stat
@@ -49,6 +53,16 @@ def _silently(work: Callable[..., None], *arguments: object) -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     work(*arguments)
+
+
+def without_workers(patch: pytest.MonkeyPatch) -> None:
+    """Shards are made in this process, which has TensorFlow imported; each worker would import it anew."""
+
+    def in_turn(function: Callable[[Any], Any], jobs: Sequence[Any], _: int, on_done: Callable[[Any], None]) -> None:
+        for job in jobs:
+            on_done(function(pickle.loads(pickle.dumps(job))))
+
+    patch.setattr("vaehpc.tasks.shards.run_in_workers", in_turn)
 
 
 def pid_of(record: Path) -> int:

@@ -14,6 +14,7 @@ import pytest
 import simplejpeg
 
 from tests.celeba_files import attribute_values, jpeg, write_celeba, write_folder
+from tests.processes import without_workers
 from tests.shard_reader import read_shard
 from vaehpc.command import UserError
 from vaehpc.images.preprocess import preprocess
@@ -41,7 +42,9 @@ def request_of(source: Path, **changes: object) -> Request:
 def undisturbed(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set made in one go."""
     out = tmp_path_factory.mktemp("undisturbed")
-    prepare(request_of(celeba), out)
+    with pytest.MonkeyPatch.context() as patch:
+        without_workers(patch)
+        prepare(request_of(celeba), out)
     return out
 
 
@@ -139,6 +142,7 @@ def test_entropy_floor_is_that_of_each_split(undisturbed: Path) -> None:
     assert splits["heldout"].entropy_floor == pytest.approx(entropy[NUM_TRAIN:].mean(), rel=1e-12)
 
 
+@pytest.mark.usefixtures("inline")
 def test_official_split_of_distorted_images(celeba: Path, tmp_path: Path) -> None:
     request = request_of(celeba, split="official", resize="distort", images_per_shard=90)
     manifest = prepare(request, tmp_path / "out")
@@ -157,6 +161,7 @@ def test_official_split_of_distorted_images(celeba: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(images[0], preprocess(simplejpeg.decode_jpeg(jpeg(273)), SIZE, "distort"))
 
 
+@pytest.mark.usefixtures("inline")
 def test_folder_makes_the_data_set_of_the_zip(undisturbed: Path, celeba: Path, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "img_align_celeba", NUMBERS)
     request = request_of(folder, attributes=celeba.with_name("list_attr_celeba.txt"))
@@ -259,6 +264,7 @@ def test_unfinished_set_is_not_continued_with_other_settings(celeba: Path, inter
     assert contents(interrupted.out) == before
 
 
+@pytest.mark.usefixtures("inline")
 def test_finished_shards_are_not_made_again(undisturbed: Path, interrupted: Interrupted, tmp_path: Path) -> None:
     out = Path(shutil.copytree(interrupted.out, tmp_path / "out"))
     finished = {file: (out / file).stat() for file in finished_shards(out)}
