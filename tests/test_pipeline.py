@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+import vaehpc.launch
+import vaehpc.report
 from tests.processes import is_alive, pid_of
 from vaehpc.images.synthetic import write_celeba
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
@@ -29,15 +31,16 @@ SMALL = ["--study", "demo", "--arms", *ARMS, "--model.filters", "4", "4", "8", "
 SMALL += ["--train.epochs", "30", "--train.batch-size", "16", "--train.learning-rate", "0.002"]
 
 
-def launch_command(data: DataConfig, *arguments: str, seeds: int = 1) -> list[str]:
-    command = [sys.executable, "-m", "vaehpc.launch", *SMALL, "--data", data.path, "--executor", "local"]
-    return [*command, "--seeds", str(seeds), *arguments]
+def asked(data: DataConfig, seeds: int = 1) -> list[str]:
+    return [*SMALL, "--data", data.path, "--executor", "local", "--seeds", str(seeds)]
 
 
-def launch(
-    folder: Path, data: DataConfig, *arguments: str, seeds: int = 1, expected: int = 0
-) -> subprocess.CompletedProcess[str]:
-    command = launch_command(data, *arguments, seeds=seeds)
+def launch_command(data: DataConfig, seeds: int = 1) -> list[str]:
+    return [sys.executable, "-m", "vaehpc.launch", *asked(data, seeds)]
+
+
+def launch(folder: Path, data: DataConfig, seeds: int = 1, expected: int = 0) -> subprocess.CompletedProcess[str]:
+    command = launch_command(data, seeds)
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert ended.returncode == expected, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
@@ -111,6 +114,8 @@ def test_run_directory_is_the_one_of_the_readme(finished: StudyDir) -> None:
     assert {f"{name}.png" for name in images} == set(SAMPLE_IMAGES)
     assert relative_files(finished.path / "ae-seed000") == run
     assert relative_files(finished.path / "vae-tiny-seed000") == run | {"latents/log_var.npy"}
+    ae = finished.run("ae-seed000")
+    assert ae.z.samefile(ae.mu)
     of_study = {name for name in relative_files(finished.path) if "/" not in name}
     assert of_study == {
         "study.json",
@@ -152,59 +157,74 @@ def test_report_is_self_contained_and_names_the_data(finished: StudyDir) -> None
 
 def test_same_line_again_computes_nothing_again(copied: StudyDir, faces: DataConfig) -> None:
     before = {path: path.stat().st_mtime_ns for path in copied.path.glob("*seed*/**/*")}
+    found = results(copied)
+    copied.summary_path.unlink()
     said = launch(copied.path.parent.parent, faces).stdout
     assert "train: nothing left to do" in said
     assert "statistics: nothing left to do" in said
     assert {path: path.stat().st_mtime_ns for path in copied.path.glob("*seed*/**/*")} == before
+    assert results(copied) == found
 
 
-def report(folder: Path, study: str = "demo", expected: int = 0) -> str:
-    command = [sys.executable, "-m", "vaehpc.report", study]
+def report(folder: Path, expected: int) -> str:
+    command = [sys.executable, "-m", "vaehpc.report", "demo"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert ended.returncode == expected, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
 
-def test_report_measures_what_is_trained_and_sums_up(copied: StudyDir) -> None:
-    before, folder = results(copied), copied.path.parent.parent
-    copied.run("ae-seed000").statistics_path.unlink()
-    copied.summary_path.unlink()
+def test_report_measures_what_is_trained_trains_nothing_and_sums_up(copied: StudyDir) -> None:
+    measured, untrained = copied.run("ae-seed000"), copied.run("vae-tiny-seed000")
+    before, attempts = measured.statistics_path.read_bytes(), len(all_attempts(untrained))
+    measured.statistics_path.unlink()
+    untrained.trained_path.unlink()
     copied.report.unlink()
-    said = report(folder)
+    said = report(copied.path.parent.parent, expected=3)
     assert "statistics 1/1" in said
+    assert "MISSING vae-tiny-seed000: no result of train" in said
     assert f"Report: {copied.report}" in said
     assert copied.report.exists()
-    assert results(copied) == before
-
-
-def test_report_trains_nothing(copied: StudyDir) -> None:
-    untrained = copied.run("ae-seed000")
-    untrained.trained_path.unlink()
-    attempts = len(all_attempts(untrained))
-    said = report(copied.path.parent.parent, expected=3)
-    assert "MISSING ae-seed000: no result of train" in said
+    assert measured.statistics_path.read_bytes() == before
     assert len(all_attempts(untrained)) == attempts
-    assert copied.summary().arms["ae"].num_missing == 1
+    summary = copied.summary()
+    assert {name: arm.num_missing for name, arm in summary.arms.items()} == {"ae": 0, "vae-tiny": 1}
+    assert summary.runs["ae-seed000"].radius_median is not None
 
 
-def test_report_of_an_unknown_study_names_those_there_are(copied: StudyDir) -> None:
-    said = report(copied.path.parent.parent, "dema", expected=2)
+def refused(
+    command: Callable[[Sequence[str]], int], arguments: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> str:
+    assert command(arguments) == 2
+    return capsys.readouterr().err
+
+
+def test_report_of_an_unknown_study_names_those_there_are(
+    copied: StudyDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copied.path.parent.parent)
+    said = refused(vaehpc.report.main, ["dema"], capsys)
     assert "'dema' is neither a study's folder nor a name under runs (did you mean 'demo'?)" in said
 
 
-def test_other_settings_are_refused_and_the_difference_is_shown(copied: StudyDir, faces: DataConfig) -> None:
+def test_other_settings_are_refused_and_the_difference_is_shown(
+    copied: StudyDir, faces: DataConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copied.path.parent.parent)
     before = relative_files(copied.path)
-    message = launch(copied.path.parent.parent, faces, "--train.learning-rate", "0.1", expected=2).stderr
+    message = refused(vaehpc.launch.main, [*asked(faces), "--train.learning-rate", "0.1"], capsys)
     assert "ae.train.learning_rate: it has 0.002, asked for 0.1" in message
     assert relative_files(copied.path) == before
 
 
-def test_a_run_directory_with_other_settings_is_refused(copied: StudyDir, faces: DataConfig) -> None:
+def test_a_run_directory_with_other_settings_is_refused(
+    copied: StudyDir, faces: DataConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copied.path.parent.parent)
     run = copied.run("ae-seed000")
     config = run.config()
     train = config.arm.train.model_copy(update={"epochs": 31})
     write_model(run.config_path, config.model_copy(update={"arm": config.arm.model_copy(update={"train": train})}))
-    message = launch(copied.path.parent.parent, faces, expected=2).stderr
+    message = refused(vaehpc.launch.main, asked(faces), capsys)
     assert f"{run.path} was made with other settings" in message
     assert "arm.train.epochs: it has 31, asked for 30" in message
 
@@ -281,7 +301,7 @@ def hung_launcher(study: StudyDir, data: DataConfig) -> Iterator[subprocess.Pope
 
 def started_launcher(folder: Path, data: DataConfig, seeds: int = 1) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
-    command = launch_command(data, seeds=seeds)
+    command = launch_command(data, seeds)
     with (folder / "launcher.log").open("ab") as log:
         # As from a terminal: a shell's background processes, the tests' own among them, may ignore Ctrl-C.
         return subprocess.Popen(
