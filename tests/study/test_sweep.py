@@ -149,6 +149,7 @@ def test_a_table_of_toml_says_the_same() -> None:
     table = {"train": {"learning_rate": [6e-3, 0.012]}}
     assert sweep_of_table(table, "f") == sweep_of_table({"train.learning_rate": [6e-3, 0.012]}, "f")
     assert sweep_of_table(table, "f") == "train.learning_rate=0.006,0.012"
+    assert sweep_of_table({"train.epochs": [10**400]}, "f") == f"train.epochs={10**400}"
     for wrong in ({}, {"train": {"learning_rate": 1}}, {"train": {"beta_2": [0.9], "epochs": [1]}}, {"a": [[1]]}):
         with pytest.raises(UserError, match=r"\[sweep\] takes one setting and a list of its values"):
             sweep_of_table(wrong, str(Path("f")))

@@ -138,7 +138,7 @@ def _shown(value: Value) -> str:
     """As the command line has it."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
-    return value if isinstance(value, str) else f"{value:g}" if float(f"{value:g}") == value else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _value(said: str) -> Value:
