@@ -164,6 +164,7 @@ def test_one_run_of_each_kind_is_to_be_replayed_until_the_kind_has_a_verdict(mix
     assert answers.to_replay(summary) == [diverged, nan]
     judged = {name: summary.runs[name].model_copy(update={"verdict": "(the batch)"}) for name in (diverged, nan)}
     assert answers.to_replay(summary.model_copy(update={"runs": summary.runs | {nan: judged[nan]}})) == [diverged]
+    assert answers.to_replay(summary.model_copy(update={"runs": summary.runs | {diverged: judged[diverged]}})) == [nan]
     both = summary.model_copy(update={"runs": summary.runs | judged})
     assert answers.to_replay(both) == ["vae-tiny-seed005"]  # of a kind that has a verdict, and none of its own
 

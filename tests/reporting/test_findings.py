@@ -513,7 +513,7 @@ def test_the_reference_beside_an_ae_that_is_its_like_is_told_where_it_is_not_tes
     without = summary.model_copy(update={"contrasts": tuple(others)})
     (said,) = findings.untested(config, without)
     assert said == (
-        "Not among the planned tests, though but for the VAE alike: vae-tiny against ae (diverged or NaN 2 of 7 against"
+        "Alike but for the VAE, and not among the planned tests: vae-tiny against ae (diverged or NaN 2 of 7 against"
         " 0 of 8)."
     )
     assert said in answers.how_sure(config, without)

@@ -504,7 +504,7 @@ def untested(config: StudyConfig, summary: StudySummary) -> list[str]:
     That is the study's question; where another AE is the control, no test answers it.
     """
     pairs = untested_pairs(config, summary)
-    return [f"Not among the planned tests, though but for the VAE alike: {enumeration(pairs)}."] if pairs else []
+    return [f"Alike but for the VAE, and not among the planned tests: {enumeration(pairs)}."] if pairs else []
 
 
 def untested_pairs(config: StudyConfig, summary: StudySummary) -> list[str]:
