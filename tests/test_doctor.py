@@ -1,10 +1,12 @@
 """The command: this machine examined for real, exit codes, and what stays behind."""
 
+import functools
 import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,7 @@ from vaehpc import doctor
 from vaehpc.checks.finding import right, unchecked, wrong
 from vaehpc.schema.config import DataConfig, ImageRecord
 from vaehpc.study.packages import ANALYSIS_EXTRAS, TRAIN_EXTRAS
+from vaehpc.tasks import visit
 from vaehpc.tasks.visit import MachineReport, machine_report
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +36,15 @@ def examine(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, d
     return code, lines_of(output), output.splitlines()[-1]
 
 
+@pytest.fixture(scope="module")
+def tensorflow_once() -> Iterator[None]:
+    """TensorFlow is looked at for real, but once: it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(visit, "tensorflow_report", functools.cache(visit.tensorflow_report))
+        yield
+
+
+@pytest.mark.usefixtures("tensorflow_once")
 def test_this_machine_with_data(tmp_path: Path, faces: DataConfig, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "runs"
     site = str(ROOT / "jobs/sites/local.toml")
@@ -134,6 +146,7 @@ def test_asked_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
 # This Python, or this image, alone
 
 
+@pytest.mark.usefixtures("tensorflow_once")
 def test_here_needs_neither_site_nor_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from vaehpc.schema.config import DataConfig
 from vaehpc.study.files import read_model, write_model
 from vaehpc.tasks.visit import (
     CONVOLVED_ONES,
+    TensorflowReport,
     VisitDir,
     VisitReport,
     VisitRequest,
@@ -86,12 +87,24 @@ def test_a_visit_that_nobody_answers_says_so(tmp_path: Path) -> None:
 # TensorFlow and GPUs
 
 
-def test_tensorflow_computes_here_by_a_compiled_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorflow_computes_here_by_a_compiled_step_and_with_onednn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={tmp_path}")
+    # As a process of the suite is started. TensorFlow says so once, and reads the switch when it is imported.
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    said = list[str]()
+
+    def parsed(stdout: str, stderr: str, failure: str | None) -> TensorflowReport:
+        said.append(stderr)
+        return parsed_tensorflow(stdout, stderr, failure)
+
+    monkeypatch.setattr("vaehpc.tasks.visit.parsed_tensorflow", parsed)
     report = tensorflow_report()
     assert report.version is not None
     assert report.error is None
     assert list(tmp_path.glob("*_step_*.txt"))
+    assert "oneDNN custom operations are on" in said[0]
 
 
 def test_a_tensorflow_that_cannot_be_imported_has_the_last_word(
