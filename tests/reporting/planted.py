@@ -18,6 +18,7 @@ import pytest
 from tests import plant
 from tests.examples import PROVENANCE, Course, data_config, followed, study_config
 from vaehpc import __version__
+from vaehpc.reporting import figures
 from vaehpc.schema.config import RunConfig, Stream, StudyConfig, TrainConfig
 from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.study.files import RunDir
@@ -226,8 +227,7 @@ def planted(
     for of_run in config.runs():
         leave(study.run(of_run.name), of_run, runs[of_run.arm.name, of_run.seed], latents)
     if not draws:
-        monkeypatch.setattr(matplotlib.figure.Figure, "savefig", empty_figure)
-        monkeypatch.setattr(aggregate, "write_pages", lambda *_, **__: None)
+        without_drawings(monkeypatch)
     aggregate.run(str(study.path))
     return Said(
         report=plain(study.report_text.read_text(encoding="utf-8")),
@@ -235,6 +235,13 @@ def planted(
         pages={path.stem: without_tags(path.read_text(encoding="utf-8")) for path in study.pages.glob("*.html")},
         summary=json.loads(study.summary_path.read_text(encoding="utf-8")),
     )
+
+
+def without_drawings(patch: pytest.MonkeyPatch) -> None:
+    """Figures of a report are empty, and runs get no pages."""
+    patch.setattr(matplotlib.figure.Figure, "savefig", empty_figure)
+    patch.setattr(figures, "_lay_out", lambda _: None)
+    patch.setattr(aggregate, "write_pages", lambda *_, **__: None)
 
 
 def empty_figure(_: matplotlib.figure.Figure, to: Any, **__: Any) -> None:

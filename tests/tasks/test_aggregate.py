@@ -93,7 +93,9 @@ def crash(run_dir: RunDir) -> None:
 @pytest.fixture(scope="module")
 def summary(planted):
     """summary.json as others read it."""
-    aggregate.run(str(planted.path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # pages are drawn here: processes for them would import all of this anew
+        aggregate.run(str(planted.path))
     return json.loads(planted.summary_path.read_text())
 
 
@@ -703,18 +705,19 @@ def small(tmp_path) -> StudyDir:
     return study
 
 
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    planting.without_drawings(monkeypatch)
+
+
 def test_may_run_again_and_replaces_its_files(small):
     aggregate.run(str(small.path))
     assert small.summary().arms["vae-tiny"].num_missing == 0
+    assert small.summary().provisional  # for its few controls
     shutil.rmtree(small.run("vae-tiny-seed000").path)
     aggregate.run(str(small.path))
     assert small.summary().arms["vae-tiny"].num_missing == 1
     assert pq.read_table(small.runs_table).column("class").to_pylist() == ["regular", "regular", None]
-
-
-def test_few_controls_are_provisional(small):
-    aggregate.run(str(small.path))
-    assert small.summary().provisional
 
 
 def test_a_study_of_which_nothing_ended(tmp_path):
@@ -724,6 +727,7 @@ def test_a_study_of_which_nothing_ended(tmp_path):
     assert (arm.num_runs, arm.num_missing, arm.rate, arm.control) == (2, 2, None, "ae")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_latents_the_radii_are_still_compared(small):
     aggregate.run(str(small.path))
     (whole,) = small.summary().likeness["vae-tiny"].pairs
@@ -737,6 +741,7 @@ def test_without_latents_the_radii_are_still_compared(small):
     assert small.summary().likeness == {}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_not_planned_is_told(small):
     config = small.config()
     classes = config.plan.classes.model_copy(update={"diverged_factor": 3.0})
