@@ -14,12 +14,13 @@ needs = @command -v $(1) >/dev/null || { echo "make $@ needs $(1): $(2)"; exit 2
 demo: .venv/ready
 	$(BIN)/vaehpc launch --preset demo --executor local --device cpu
 
-# File by file, because the tests of a file share what it has made.
+# File by file, because the tests of a file share what it has made; in the order of tests/conftest.py.
+BY_FILE = --dist loadfile --no-loadscope-reorder
 test: .venv/ready
-	$(PYTEST) --dist loadfile
+	$(PYTEST) $(BY_FILE)
 
 test-slow: .venv/dev
-	$(PYTEST) --dist loadfile -m slow
+	$(PYTEST) $(BY_FILE) -m slow
 
 # These two install Debian's packages, if VAEHPC_TESTS_INSTALL=1 lets them; `make untest` takes them away again.
 # Much of Slurm's tests is waiting: three share two cores.

@@ -13,6 +13,18 @@ from vaehpc.study.study import data_config
 
 TIERS = {"cluster": "slurm", "containers": "images"}
 """Folders whose tests are all of one tier."""
+FIRST = (
+    "test_pipeline.py",
+    "tasks/test_train.py",
+    "training/test_steps.py",
+    "studies/test_older_studies.py",
+    "test_replayed_control.py",
+    "tasks/test_aggregate.py",
+    "reporting/test_planted_truths.py",
+    "training/test_fit.py",
+    "training/test_signals.py",
+)
+"""Files that take longest, in this order: what begins last should be short, for one processor waits for the other."""
 PROGRAMS = {"slurm": ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")}
 PROGRAMS["images"] = (*PROGRAMS["slurm"], "podman", "debootstrap", "apptainer", "ch-run")
 
@@ -27,6 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if own and (reason := lacking(tier)):
             own[0].add_marker(pytest.mark.skip(reason=f"all {len(own)} tests of {tier}: {reason}"))
             items[:] = [item for item in items if item not in own[1:]]
+    first = {config.rootpath / "tests" / name: position for position, name in enumerate(FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(FIRST)))
 
 
 def lacking(tier: str) -> str | None:

@@ -22,6 +22,7 @@ from vaehpc.local.forecast import (
     timed_arms,
 )
 from vaehpc.local.pool import Slot
+from vaehpc.local.sharing import timed_together
 from vaehpc.plan import main
 from vaehpc.schema.config import ForkConfig, StudyConfig
 from vaehpc.schema.results import Timing
@@ -155,10 +156,19 @@ def test_a_forecast_adds_up(monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_arm_is_measured_on_this_machine(faces, monkeypatch, capfd):
-    monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot("")])
+def test_an_arm_is_measured_on_this_machine_in_as_many_processes_as_would_train(faces, monkeypatch, capfd):
+    found = []
+
+    def together(*asked, **more):
+        found.extend(timed_together(*asked, **more))
+        return found
+
+    monkeypatch.setattr("vaehpc.local.forecast.timed_together", together)
+    monkeypatch.setattr("vaehpc.local.forecast.local_slots", lambda _: [Slot(""), Slot("")])
     config = planned_study("m", "demo", faces, {"vae": arm_config("vae")}, range(2))
     (speed,) = timed_arms(config, 0.2).values()
+    assert [each.run for each in found] == ["vae-seed000"] * 2
+    assert all(each.step_seconds > 0 for each in found)
     assert speed.run == "vae-seed000"
     assert min(speed.start_seconds, speed.step_seconds, speed.image_seconds, speed.checkpoint_seconds) > 0
     assert speed.end_seconds > 0

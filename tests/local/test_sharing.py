@@ -12,9 +12,8 @@ import pytest
 from tests import plant
 from tests.examples import run_config
 from vaehpc.local import sharing
-from vaehpc.local.sharing import measured_sharing, multi_process_service, runs_at_once, timed_together
+from vaehpc.local.sharing import measured_sharing, multi_process_service, runs_at_once
 from vaehpc.machine.variables import MPS_PIPES
-from vaehpc.schema.config import DataConfig
 from vaehpc.schema.results import Timing
 
 
@@ -93,13 +92,6 @@ def test_what_cannot_be_measured_or_told_apart_is_not_kept_for_others(
         assert [path.name for path in jobs.iterdir()] == ["sharing-GPU-of-g7-4.json"] * bool(rates)
     assert runs_at_once(str(run.path), 4, "MIG-7a") == 1  # of unlike parts, where nvidia-smi is not there
     assert {path.name for path in jobs.iterdir()} == {"sharing-GPU-of-g7-4.json", "sharing-MIG-7a-of-g7-4.json"}
-
-
-def test_runs_are_measured_side_by_side(faces: DataConfig) -> None:
-    run = run_config(data=faces)
-    found = timed_together(run, 0.2, [None, None], environment={"CUDA_VISIBLE_DEVICES": ""})
-    assert [each.run for each in found] == [run.name] * 2
-    assert all(each.step_seconds > 0 for each in found)
 
 
 MPS = """#!/bin/sh
