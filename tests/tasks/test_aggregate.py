@@ -3,6 +3,7 @@ import json
 import math
 import shutil
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -696,13 +697,20 @@ def test_main_statistics_are_those_of_the_runs(planted, summary):
     }
 
 
-@pytest.fixture
-def small(tmp_path) -> StudyDir:
-    """Two AE runs at R = 16 and 16.5, and a VAE run at R = 17, all measured."""
-    study = plant.study(tmp_path / "small", study_config([AE, VAE], {"ae": 2, "vae-tiny": 1}, quick_plan()))
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> StudyDir:
+    """Two AE runs at R = 16 and 16.5, and a VAE run at R = 17, all measured; not to be changed."""
+    path = tmp_path_factory.mktemp("measured") / "small"
+    study = plant.study(path, study_config([AE, VAE], {"ae": 2, "vae-tiny": 1}, quick_plan()))
     for run, radius in zip(study.config().runs(), [16.0, 16.5, 17.0], strict=True):
         measure(study.run(run.name), radius)
     return study
+
+
+@pytest.fixture
+def small(measured, tmp_path) -> StudyDir:
+    """A copy of it."""
+    return StudyDir(Path(shutil.copytree(measured.path, tmp_path / "small")))
 
 
 @pytest.fixture
