@@ -226,7 +226,10 @@ def terms(plan: PlanConfig) -> dict[str, str]:
         "diverged, collapsed": "in the end R is beyond the limit; as far below the control",
         "displaced": "beyond the limit as most of its arm, from the start on",
         "shifted": "within the limit, and farther from the control's runs than these lie from each other",
-        "fork": "a run trained on from one of its kept states, with new noise or batches, and one thing changed",
+        "fork": (
+            "a run trained on from one of its kept states, with new noise or batches, and one thing changed; it and the"
+            " run jump in a verdict by their own R alone, without the control"
+        ),
         "band": "three times the range of a signal of the recorder in the steps before the search for what left first",
     }
 
