@@ -70,7 +70,10 @@ def test_it_ends_when_the_last_job_says_so(study: StudyDir, clients: Clients, mo
     assert len(slept) == 2
 
 
-def test_nobody_waits_for_what_will_not_start(study: StudyDir, clients: Clients) -> None:
+def test_nobody_waits_for_what_will_not_start(
+    study: StudyDir, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queueing, "_sleep", lambda _: pytest.fail("it waits"))
     held = element(study, "train-0001", "11", reason="launch failed requeued held")
     clients.answers("squeue", held + element(study, "aggregate-0001", "12"))
     said = Console(record=True, width=200)
