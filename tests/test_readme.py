@@ -16,7 +16,10 @@ from vaehpc.study.packages import ANALYSIS_EXTRAS, TRAIN_EXTRAS
 ROOT = Path(__file__).parent.parent
 PAGES = {
     name: (ROOT / name).read_text()
-    for name in ("README.md", "analysis/tutorial.md", "vaehpc/README.md", "jobs/README.md")
+    for name in (
+        *("README.md", "analysis/tutorial.md", "vaehpc/README.md", "jobs/README.md"),
+        *(str(page.relative_to(ROOT)) for page in ROOT.glob("analysis/studies/*/README.md")),
+    )
 }
 OTHERS = {
     "vaehpc.prepare": prepare.Arguments,
@@ -35,6 +38,7 @@ def test_command_is_understood(command: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")  # no Slurm, whatever this machine has
     (tmp_path / "site.toml").write_text("executor = 'slurm'\n")
+    (tmp_path / "analysis").symlink_to(ROOT / "analysis")
     _, _, module, *arguments = shlex.split(command)
     if module == "vaehpc.launch":
         assert isinstance(parsed(arguments), Launch)
