@@ -238,7 +238,7 @@ def test_a_finished_run_shows_its_class(planted: Planted) -> None:
     assert planted.state().note == ""
 
 
-@pytest.mark.parametrize(("step", "epoch", "note"), [(4, 0, "nonfinite: NaN at step 4"), (None, 2, "nonfinite")])
+@pytest.mark.parametrize(("step", "epoch", "note"), [(4, 0, "NaN at step 4"), (None, 2, "NaN in its latents")])
 def test_a_run_that_is_not_finite_shows_no_end(planted: Planted, step: int | None, epoch: int, note: str) -> None:
     """Its last heartbeat was before the NaN."""
     planted.run.trained_path.write_text("{}")

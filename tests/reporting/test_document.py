@@ -348,7 +348,7 @@ def test_unclassified_runs_give_no_rate(tmp_path):
     assert "3 of 3 ended runs could not be classed: the study has no control arm" in page.text
     (row,) = rows_of(page, "arm", "endpoint")
     assert (row[:3], row[-2:]) == (["vae-tiny", "jumped", "0 of 3"], [NO_VALUE, "none"])
-    assert "of 3 ended runs none jumped. 3 of 3" in page.text and "Jumped: not 'never'" in page.text
+    assert "of 3 ended runs none jumped. 3 of 3" in page.text and "Jumped: 0 of 3, not 'never'" in page.text
     assert "Diverged: a rate" not in page.text and "Diverged: not" not in page.text
 
 

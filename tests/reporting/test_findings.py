@@ -231,7 +231,7 @@ def test_a_displaced_arm_has_no_rate_and_its_jumps_have():
         " (step 350) on: what happened before is not judged, and there is no rate of divergence. Its regular radius is"
         " 2.1 times the control's. Jumped or NaN: 4 of 16, a rate of 25 %"
     )
-    assert "of 16 ended runs 3 jumped" in said and "Jumped: a rate of 18.8 %" in said
+    assert "of 16 ended runs 3 jumped" in said and "Jumped: 3 of 16, a rate of 18.8 %" in said
     assert "diverged" not in said
 
 
@@ -261,7 +261,7 @@ def test_beside_an_unsound_control_jumps_have_the_rate():
         " ae is not sound: classes are exploratory, and there is no rate of divergence. Jumped or NaN: 3 of 4, a"
         " rate of 75 %"
     )
-    assert "Jumped: a rate of 50 %" in said
+    assert "Jumped: 2 of 4, a rate of 50 %" in said
     assert "Diverged" not in said
     assert words.standing(arm("regular", control=UNSOUND)) == "exploratory"
 

@@ -411,6 +411,11 @@ def counts_for(endpoint, run):
     return is_it or (bool(or_nonfinite) and run["class"] == "nonfinite")
 
 
+def is_known(endpoint, run):
+    """Behind a cut probe there may be a jump."""
+    return endpoint.startswith("diverged") or run["course"]["unknown_after"] is None or counts_for(endpoint, run)
+
+
 def how(run):
     if (left := departed(run["course"])) is not None:
         return "jumped" if left["kind"] == "jump" else "grew"
@@ -432,15 +437,16 @@ def of_arm(runs, control, plan):
     unjudged = next((reason for reason, holds in reasons.items() if holds), None)
     endpoints = {}
     for endpoint in ("diverged", "diverged or nonfinite", "jumped", "jumped or nonfinite"):
-        if n and not (endpoint.startswith("diverged") and unjudged):
-            k = sum(counts_for(endpoint, run) for run in ended)
+        known = [run for run in ended if is_known(endpoint, run)]
+        if known and not (endpoint.startswith("diverged") and unjudged):
+            k, of = sum(counts_for(endpoint, run) for run in known), len(known)
             endpoints[endpoint] = {
                 "count": k,
-                "num_ended": n,
-                "interval": clopper_pearson(k, n, level),
-                "other_intervals": list(others(k, n, level)),
+                "num_ended": of,
+                "interval": clopper_pearson(k, of, level),
+                "other_intervals": list(others(k, of, level)),
                 "if_none_missing": k / len(runs),
-                "if_all_missing": (k + len(runs) - n) / len(runs),
+                "if_all_missing": (k + len(runs) - of) / len(runs),
             }
     own = scale_of([run["radius_median"] for run in ended if run["radius_median"]], classes)
     has_radius = kinds["displaced"] and own.s <= classes["exploratory_scatter"]
@@ -559,6 +565,8 @@ def of_contrast(config, arms, runs, arm, reference, is_control):
     all_equal = pairs and equal == len(pairs) == sizes[0] == sizes[1]
     tests = {}
     for endpoint in () if all_equal else endpoints:
+        if any(endpoint not in arms[of]["endpoints"] for of in (arm, reference)):
+            continue
         (x, n), (y, m) = (
             [arms[of]["endpoints"][endpoint][k] for k in ("count", "num_ended")] for of in (arm, reference)
         )
@@ -567,7 +575,8 @@ def of_contrast(config, arms, runs, arm, reference, is_control):
             for at in range(x, x + sizes[0] - n + 1)
             for of in range(y, y + sizes[1] - m + 1)
         ]
-        counted = [tuple(counts_for(endpoint, run) for run in pair) for pair in pairs]
+        known = [pair for pair in pairs if all(is_known(endpoint, run) for run in pair)]
+        counted = [tuple(counts_for(endpoint, run) for run in pair) for pair in known]
         only = counted.count((True, False)), counted.count((False, True))
         tests[endpoint] = {
             "count": x,

@@ -138,13 +138,11 @@ def run_state(run: RunFiles, sources: Sources) -> RunState:
 
 def ended_state(known: RunState, found: RunSummary | None, beat: Mapping[str, Any]) -> RunState:
     """The state of a run with all its results, which the study's summary may know."""
-    known = replace(known, kind="done", note=(found and found.run_class) or "")
+    known = replace(known, kind="done", note=words.class_of(found) if found and found.run_class else "")
     if found is None or found.run_class != "nonfinite":
         return known
     known = replace(known, loss=None, radius=None)  # of a checkpoint before its NaN
-    if found.nonfinite_step is None:
-        return known
-    return replace(known, epoch=int(beat.get("epoch") or 0), note=words.class_of(found))
+    return known if found.nonfinite_step is None else replace(known, epoch=int(beat.get("epoch") or 0))
 
 
 def _in_brackets(text: str) -> str:

@@ -304,13 +304,13 @@ def shares(summary: StudySummary) -> list[ToldShare]:
 
 
 def rate(share: Share, endpoint: Endpoint) -> str:
-    """Rate and interval; 0 of n is not 'never'. The headline has the counts of the endpoints without NaN."""
+    """Rate and interval; 0 of n is not 'never'. The headline has the counts of those that diverged."""
     exact = (
         f"exact {percent(share.interval.level)} {share.interval.method} interval {percent(share.interval.low)} to"
         f" {percent(share.interval.high)}"
     )
     name = NAMES[endpoint]
-    counts = f"{share.count} of {share.num_ended}, " if endpoint in LEFT else ""
+    counts = "" if endpoint == "diverged" else f"{share.count} of {share.num_ended}, "
     rate_of = f"a rate of {percent(share.rate)}"
     if share.count == 0:
         rate_of = f"not 'never', for the data allow a rate of up to {percent(share.interval.high)}"
