@@ -8,7 +8,7 @@ from vaehpc.launch import parsed
 from vaehpc.reporting import answers, words
 from vaehpc.stats.planning import power
 from vaehpc.study.files import StudyDir
-from vaehpc.study.presets import asked_seeds
+from vaehpc.study.presets import asked_seeds, configured_arms, named_arms
 
 
 def plain(sentences) -> str:
@@ -149,6 +149,20 @@ def test_what_next_are_lines_that_the_commands_take(tmp_path):
     (num_seeds,) = fresh.seeds
     assert int(num_seeds) > 3
     assert (more.study, more.root_seed, more.seeds) == ("named", None, fresh.seeds)
+
+
+def test_a_launch_line_has_the_settings_that_are_not_the_presets(tmp_path):
+    """What it launches has these very arms; 'the settings of the first launch' stands where options cannot say them."""
+    arms = ["ae", "vae-eps2", "ae-clip"]
+    asked = parsed(f"--preset demo --arms {' '.join(arms)} --train.learning-rate 0.01 --model.filters 4 8 8 8".split())
+    config = study_config(configured_arms(named_arms(arms), asked.settings).values(), 2)
+    line = answers.launch_line(StudyDir(tmp_path / "runs" / "s"), config, 8)
+    again = parsed(plain_line(line))
+    assert again.settings == asked.settings and again.arms == tuple(arms)
+    assert "--train.learning-rate 0.01" in line and "--model.filters 4 8 8 8" in line and "[" not in line
+    odd = config.arms["ae"].model_copy(update={"name": "mine"})
+    of_a_file = config.model_copy(update={"arms": {**config.arms, "mine": odd}})
+    assert answers.settings_asked(of_a_file) is None
 
 
 def plain_line(line: str) -> list[str]:

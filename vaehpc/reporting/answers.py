@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 from vaehpc.command import UserError
 from vaehpc.reporting import findings
@@ -16,7 +17,8 @@ from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, RunSummary, StudySummary
 from vaehpc.stats.planning import MOST_SEEDS, boschloo_greater, seeds_needed
 from vaehpc.study.files import StudyDir
-from vaehpc.study.presets import PRESETS, Preset, configured_arms, named_arms, preset_plan
+from vaehpc.study.presets import PRESETS, Preset, configured_arms, named_arms, overridden, preset_plan
+from vaehpc.study.study import differing_values
 from vaehpc.study.sweep import sweep_of
 
 MOST_NAMED = 6
@@ -391,8 +393,8 @@ def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int, root_seed:
         words.append(f"--out {shlex.quote(folder)}")
     if PurePath(config.data.path).name != DEMO_FACES:  # what a launch without --data makes
         words.append(f"--data {shlex.quote(config.data.path)}")
-    if not is_of_preset(config):
-        words.append("[the settings of the first launch]")
+    asked = settings_asked(config)
+    words += ["[the settings of the first launch]"] if asked is None else asked
     if root_seed is not None and (preset is None or preset_plan(preset, config.arms) != config.plan):
         words.append("[the plan of the first launch]")
     return " ".join([*words, f"--seeds {num_seeds if root_seed is not None else seeds_to_ask(config, num_seeds)}"])
@@ -417,13 +419,35 @@ def preset_of(config: StudyConfig) -> Preset | None:
     return next((preset for name, preset in PRESETS.items() if name == config.preset), None)
 
 
-def is_of_preset(config: StudyConfig) -> bool:
-    """Whether the study's arms are made by its preset's settings alone."""
+def settings_asked(config: StudyConfig) -> list[str] | None:
+    """The options by which its settings differ from its preset's: '--train.learning-rate 0.01'.
+
+    Of each setting the value of the arms that do not say it themselves. None: these do not make the study's arms, of
+    which some may come from a file.
+    """
     if (preset := preset_of(config)) is None:
-        return False
+        return None
     sweep = sweep_of(config.arms)
     try:
         named = named_arms(bases(config))
-        return configured_arms(named if sweep is None else sweep.arms(named), preset.settings) == config.arms
-    except UserError:  # an arm from a file
-        return False
+        named = named if sweep is None else sweep.arms(named)
+        changes = {}
+        for section, values in preset.settings:
+            of_arms = [(getattr(named[name], section), getattr(arm, section)) for name, arm in config.arms.items()]
+            changes[section] = {
+                key: found[0]
+                for key in type(values).model_fields
+                if (found := [getattr(of, key) for own, of in of_arms if of is not None and key not in own])
+            }
+        settings = overridden(preset.settings, changes, "study")
+        if configured_arms(named, settings) != config.arms:
+            return None
+    except (UserError, KeyError):  # an arm from a file
+        return None
+    differing = differing_values(settings, preset.settings)
+    return [f"--{key.replace('_', '-')} {option(value)}" for key, (value, _) in differing.items()]
+
+
+def option(value: Any) -> str:
+    """A setting as the command line takes it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
