@@ -189,7 +189,7 @@ def test_the_headline_counts_each_run_once():
     runs = [*[JUMPED] * 3, grew, early, run("regular", "jump"), nan, "nonfinite", None, *["regular"] * 7]
     assert outcome(*runs).startswith(
         "5 of 15 ended runs diverged (3 jumped, 1 grew, 1 before step 350); 1 more jumped and came back; 2 became NaN,"
-        " 1 of them after a jump; 1 of 16 is missing."
+        " 1 of them after a jump or growth; 1 of 16 is missing."
     )
     rarer = [run("diverged", "unconfirmed"), "diverged", "collapsed", "shifted", run("regular", "excursion")]
     assert outcome(*rarer).startswith(
@@ -210,8 +210,9 @@ def test_runs_that_came_back_are_told():
 
 @pytest.mark.parametrize(
     ("num_after", "num_before", "text"),
-    [(0, 2, "2 became NaN."), (1, 1, "2 became NaN, 1 of them after a jump."), (1, 0, "1 became NaN, after a jump."),
-     (2, 0, "2 became NaN, all of them after a jump.")],
+    [(0, 2, "2 became NaN."), (1, 1, "2 became NaN, 1 of them after a jump or growth."),
+     (1, 0, "1 became NaN, after a jump or growth."),
+     (2, 0, "2 became NaN, all of them after a jump or growth.")],
 )  # fmt: skip
 def test_nan_after_a_jump(num_after, num_before, text):
     runs = [*[run("nonfinite", "jump")] * num_after, *[run("nonfinite")] * num_before, "regular"]

@@ -216,12 +216,12 @@ def missing(arm: ArmSummary) -> str:
 
 
 def _after_a_jump(arm: ArmSummary) -> str:
-    """', 1 of them after a jump'."""
+    """', 1 of them after a jump or growth'."""
     if not arm.num_nonfinite_after:
         return ""
     if arm.num_nonfinite_after < arm.num_nonfinite:
-        return f", {arm.num_nonfinite_after} of them after a jump"
-    return ", after a jump" if arm.num_nonfinite == 1 else ", all of them after a jump"
+        return f", {arm.num_nonfinite_after} of them after a jump or growth"
+    return ", after a jump or growth" if arm.num_nonfinite == 1 else ", all of them after a jump or growth"
 
 
 def enumerated_hows(arm: ArmSummary) -> str:
