@@ -228,9 +228,10 @@ def test_nothing_ended():
 def test_a_displaced_arm_has_no_rate_and_its_jumps_have():
     said = outcome(*[FAR] * 12, *[run("diverged", "jump", far=True, radius_median=140.0)] * 3, run("nonfinite"))
     assert said.startswith(
-        "of 16 ended runs 3 jumped; 1 became NaN. 12 of 16 lay beyond the limit from the first probe after the burn-in"
-        " (step 350) on: what happened before is not judged, and there is no rate of divergence. Its regular radius is"
-        " 2.1 times the control's. Jumped or NaN: 4 of 16, a rate of 25 %"
+        "of 16 ended runs 3 jumped; 1 became NaN. 12 of 16 ended beyond the limit, as their arm, and lay far from the"
+        " control at the first probe after the burn-in (step 350) already: what happened before is not judged, and"
+        " there is no rate of divergence. Its regular radius is 2.1 times the control's. Jumped or NaN: 4 of 16, a"
+        " rate of 25 %"
     )
     assert "of 16 ended runs 3 jumped" in said and "Jumped: 3 of 16, a rate of 18.8 %" in said
     assert "diverged" not in said
@@ -238,7 +239,7 @@ def test_a_displaced_arm_has_no_rate_and_its_jumps_have():
 
 def test_a_displaced_arm_that_scatters_has_no_regular_radius():
     said = outcome(*[run("displaced", far=True, radius_median=34.0 + 6 * place) for place in range(4)])
-    assert "4 of 4 lay beyond the limit" in said
+    assert "4 of 4 ended beyond the limit, as their arm" in said
     assert "regular radius" not in said
 
 
@@ -246,8 +247,9 @@ def test_few_runs_far_from_the_start_are_too_few_to_tell():
     far = run("diverged", far=True)
     said = outcome(far, far, "regular", "nonfinite")
     assert said.startswith(
-        "of 4 ended runs none jumped; 1 became NaN. 2 of 4 lay beyond the limit from the first probe after the burn-in"
-        " (step 350) on: 3 finite runs are too few to tell whether they diverged or their arm lies there."
+        "of 4 ended runs none jumped; 1 became NaN. 2 of 4 ended beyond the limit and lay far from the control at the"
+        " first probe after the burn-in (step 350) already: 3 finite runs are too few to tell whether they diverged or"
+        " their arm lies there."
     )
     assert "Diverged" not in said
     assert "1 finite run is too few to tell" in outcome(far)

@@ -90,7 +90,8 @@ OTHER_WAY = r"not tested in that direction[^\n]*two-sided|two-sided[^\n]*not tes
 JUMPS = r"\b[1-9]\d* (more )?jumped"
 GROWS = r"\b[1-9]\d* (more )?grew"
 NOT_JUDGED = (
-    r"lay beyond the limit from the first probe after the burn-in \(step 350\) on: what happened before is not judged"
+    r"ended beyond the limit, as their arm, and lay far from the control at the first probe after the burn-in"
+    r" \(step 350\) already: what happened before is not judged"
 )
 
 

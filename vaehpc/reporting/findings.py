@@ -245,15 +245,16 @@ def why_no_rate(arm: ArmSummary, num_ended: int) -> str:
         if arm.regular_factor is not None:
             own = f" Its regular radius is {arm.regular_factor:.2g} times the control's."
         return (
-            f"{arm.num_displaced} of {num_ended} lay beyond the limit from the first probe after the burn-in{step} on:"
-            f" what happened before is not judged, and there is no rate of divergence.{own}"
+            f"{arm.num_displaced} of {num_ended} ended beyond the limit, as their arm, and lay far from the control at"
+            f" the first probe after the burn-in{step} already: what happened before is not judged, and there is no"
+            f" rate of divergence.{own}"
         )
     if arm.unjudged == "too few":
         finite = num_ended - arm.num_nonfinite
         return (
-            f"{arm.diverged_how['early']} of {num_ended} lay beyond the limit from the first probe after the"
-            f" burn-in{step} on: {counted(finite, 'finite run')} {'is' if finite == 1 else 'are'} too few to tell"
-            " whether they diverged or their arm lies there."
+            f"{arm.diverged_how['early']} of {num_ended} ended beyond the limit and lay far from the control at the"
+            f" first probe after the burn-in{step} already: {counted(finite, 'finite run')}"
+            f" {'is' if finite == 1 else 'are'} too few to tell whether they diverged or their arm lies there."
         )
     if arm.unjudged == "unsound control":
         return f"The control {arm.control} is not sound: classes are exploratory, and there is no rate of divergence."

@@ -203,7 +203,7 @@ def class_limits(plan: PlanConfig) -> str:
         f" runs at that step, exceeds the {ordinal(course.base_rank)} largest of the {course.base_probes} probes before"
         f" by ln {course.jump_factor:g}, and so does the median of {course.lasting_probes} from there on; what does not"
         f" last is an excursion. It grows if it lies beyond the limit in {course.growth_probes} probes running without"
-        " a jump."
+        " a jump, and was not far at first."
     )
 
 
@@ -220,11 +220,17 @@ def terms(plan: PlanConfig) -> dict[str, str]:
             f" there for most of {course.lasting_probes} probes; R × 3: to 3 times what it was"
         ),
         "excursion, unconfirmed": "a jump that does not last; one that the last probe alone saw",
-        "growth": f"without a jump, R is beyond the limit in {course.growth_probes} probes running, × 1.1 in the first",
+        "growth": (
+            f"without a jump, R is beyond the limit, and as far beyond the control's at that step, in"
+            f" {course.growth_probes} probes running; × 1.1 in the first"
+        ),
         "came back": "jumped or grew, and neither diverged nor became NaN in the end",
-        "far from the control": "at the first probe after the burn-in already: what came before is not judged",
+        "far from the control": (
+            f"at the first probe after the burn-in R was beyond {limits.diverged_factor:g} times the control's there,"
+            f" or {limits.far_factor:g} times and near its arm's: what came before is not judged, and it cannot grow"
+        ),
         "diverged, collapsed": "in the end R is beyond the limit; as far below the control",
-        "displaced": "beyond the limit as most of its arm, from the start on",
+        "displaced": "in the end beyond the limit as its arm, far from the control at first, without jump or growth",
         "shifted": "within the limit, and farther from the control's runs than these lie from each other",
         "fork": (
             "a run trained on from one of its kept states, with new noise or batches, and one thing changed; it and the"
