@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,25 +113,23 @@ class Place:
         self.write(name, text)
         shutil.chown(self.folder / name, users.USER, users.USER)
 
-    def line(self, *more: str, seeds: int | None = 1, data: str = "--data faces") -> str:
+    def line(
+        self, *more: str, seeds: int | None = 1, arms: Sequence[str] = ("vae-tiny",), data: str = "--data faces"
+    ) -> str:
         """With None as seeds `more` says what is crossed."""
+        launch = "python -m vaehpc.launch --config settings.toml --site site.toml --study study"
         asked = () if seeds is None else (f"--seeds {seeds}",)
-        return " ".join(
-            (
-                f"python -m vaehpc.launch --config settings.toml --site site.toml --study study {data} --arms vae-tiny",
-                *asked,
-                *more,
-            )
-        )
+        return " ".join((launch, data, f"--arms {' '.join(arms)}", *asked, *more))
 
     def launch(
         self,
         *more: str,
         seeds: int | None = 1,
+        arms: Sequence[str] = ("vae-tiny",),
         check: bool = True,
         data: str = "--data faces",
     ) -> subprocess.CompletedProcess[str]:
-        line = self.line(*more, seeds=seeds, data=data)
+        line = self.line(*more, seeds=seeds, arms=arms, data=data)
         return self.cluster.user(line, cwd=self.folder, seconds=240, check=check)
 
     def launch_here(self, seeds: int = 1) -> None:
