@@ -41,7 +41,7 @@ class Cluster:
     gpu after a grace time; c1 and c2 are in cpu. What belongs to the user is under `home`.
     """
 
-    def __init__(self, *, accounting: bool = True, max_array_size: int = 5) -> None:
+    def __init__(self, *, accounting: bool = True, max_array_size: int = 4) -> None:
         self.accounting = accounting
         self.max_array_size = max_array_size
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}

@@ -51,7 +51,7 @@ def test_squeue_and_sacct_know_the_users_jobs(cluster: Cluster) -> None:
         ("--account=unknown", "Invalid account"),
         ("--partition=unknown", "invalid partition specified: unknown"),
         ("--array=0-9", "Invalid job array specification"),
-        (f"--account={SMALL_ACCOUNT} --array=1-{SMALL_LIMIT + 1}", "AssocMaxSubmitJobLimit"),
+        (f"--account={SMALL_ACCOUNT} --array=0-{SMALL_LIMIT}", "AssocMaxSubmitJobLimit"),
     ],
 )
 def test_what_is_not_allowed_is_refused(cluster: Cluster, options: str, answer: str) -> None:

@@ -91,6 +91,8 @@ def make_python(folder: Path) -> None:
     subprocess.run([usable[0], "-m", "venv", "--without-pip", folder / "python"], check=True)
     packages = open_to_user(Path(sysconfig.get_path("purelib")), folder / "packages")
     code = open_to_user(REPOSITORY, folder / "code", "vaehpc", "jobs", "analysis")
+    # Who may not write there would compile all of it in each process.
+    subprocess.run([sys.executable, "-m", "compileall", "-q", code / "vaehpc"], check=True)
     paths = folder / "python/lib" / f"python{version}" / "site-packages" / "tests.pth"
     paths.write_text(f"{code}\n{packages}\n")
 
