@@ -157,7 +157,8 @@ class Launch:
     config: Path | None = None
     """TOML file with any of these: preset, study, seeds, root_seed, arms, tables [model], [vae], [train], [sweep]."""
     plan: Path | None = None
-    """TOML file with what differs from the analysis plan, in analysis/plan.toml's tables. A study keeps its plan."""
+    """TOML file with what differs from the analysis plan, in analysis/plan.toml's tables, or the folder of a study that
+    has the plan. A study keeps its plan."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Say what would be done, on Slurm with the exact batch scripts, and write nothing."""
     write: Path | None = None
@@ -464,7 +465,10 @@ def _asked_plan(asked: Launch, study: StudyDir, preset: Preset, arms: Mapping[st
     Raises:
         UserError: the file of --plan says what the study's plan does not, or what no plan or not this study can have.
     """
-    changes = read_toml(asked.plan, "--plan") if asked.plan else {}
+    changes: dict[str, Any] = {}
+    if asked.plan:
+        is_study = asked.plan.is_dir()
+        changes = StudyDir(asked.plan).config().plan.model_dump() if is_study else read_toml(asked.plan, "--plan")
     origin = f"--plan {asked.plan}" if asked.plan else "analysis/plan.toml"
     plan = overridden(preset_plan(preset, arms), changes, origin)
     if not study.config_path.exists():

@@ -1,10 +1,13 @@
 import re
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element, fromstring
 
 import numpy as np
 import pytest
 
 from vaehpc.reporting import courses
 from vaehpc.reporting.courses import Course
+from vaehpc.reporting.page import rendered
 
 STEPS = np.arange(50, 1001, 50)
 
@@ -25,7 +28,7 @@ def test_runs_that_left_and_fifty_others_are_lines_that_lead_to_their_pages():
     assert set(found[-70:]) == {each.name for each in left}  # on top
     assert len(found) == 120
     assert "450\N{NO-BREAK SPACE}runs without a line" in drawing
-    assert "limit: 32" in drawing
+    assert "dashed: limit 32<" in drawing
 
 
 def test_without_a_rest_there_is_no_band():
@@ -37,17 +40,37 @@ def test_without_a_rest_there_is_no_band():
 
 def test_many_limits_have_one_name():
     two = courses.figure([course("ae-seed000")], {"ae": 32.0, "ae-clip": 20.0}, "pages")
-    assert "limit of ae: 32" in two and "limit of ae-clip: 20" in two
+    assert "dashed: limit of ae 32, of ae-clip 20<" in two
     three = courses.figure([course("ae-seed000")], {"ae": 32.0, "ae-clip": 20.0, "ae-he": 25.0}, "pages")
     assert three.count('stroke-dasharray="5 4"') == 3
-    assert re.findall("<text[^>]*>(limit[^<]*)", three) == ["limits of 3 controls: 20 to 32"]
+    assert re.findall("<text[^>]*>dashed: (limit[^<]*)", three) == ["limits of 3 controls, 20 to 32"]
 
 
-def test_a_limit_is_named_where_fewer_lines_pass_behind_the_words():
-    rising = Course("rising", "diverged", STEPS, np.geomspace(1, 36, len(STEPS)), "", True)
-    falling = Course("falling", "regular", STEPS, np.geomspace(36, 1, len(STEPS)), "", False)
-    for lines, anchor in (([rising], "start"), ([falling], "end"), ([rising, falling], "end")):
-        assert f'text-anchor="{anchor}" paint-order' in courses.figure(lines, {"ae": 32.0}, "pages")
+NARROW = int(re.findall(r"svg.courses text { font-size: (\d+)px", rendered("style.css.j2"))[0])
+"""Size of the words on narrow screens, in the SVG's units."""
+
+
+def texts(element: Element, anchor: str = "start") -> Iterator[tuple[str, float, float, str]]:
+    """Anchor, place and words of all texts."""
+    anchor = element.get("text-anchor", anchor)
+    if element.tag.endswith("text"):
+        yield anchor, float(element.attrib["x"]), float(element.attrib["y"]), element.text or ""
+    for child in element:
+        yield from texts(child, anchor)
+
+
+def test_no_word_is_cut_on_a_narrow_screen_or_lies_on_a_curve():
+    """A letter is at most 0.6 of its size wide."""
+    steep = Course("steep", "regular", STEPS, np.geomspace(1, 900_000, len(STEPS)), "", False)
+    drawing = courses.figure([steep], {"ae": 890_000.0, "ae-clip": 20.0}, "pages")
+    found = list(texts(fromstring(drawing)))
+    for anchor, x, _, said in found:
+        width = 0.6 * NARROW * len(said)
+        left = x - {"start": 0, "middle": width / 2, "end": width}[anchor]
+        assert left >= 0 and left + width <= courses.WIDTH, said
+    above = {said for _, _, y, said in found if y < courses.TOP - 5}
+    assert above == {"median radius R", "dashed: limit of ae 890,000, of ae-clip 20"}
+    assert {"100,000", "1,000"} <= {said for *_, said in found}
 
 
 def test_a_nan_is_a_cross_and_a_jump_a_triangle():

@@ -201,13 +201,13 @@ def test_an_earlier_trigger_is_mentioned_where_it_spoils_the_bands():
 def test_a_band_that_is_left_by_chance_names_no_cause(jumped):
     found = jumped.events[0]
     run = run_summary("diverged")
-    assert "left their bands first, at step 1,234" in first_departure(replace(jumped, events=[found]), run)
+    assert "leave their bands first, at step 1,234" in first_departure(replace(jumped, events=[found]), run)
     far = run_summary("diverged", course=RunCourse(first_step=350, far=True))
     assert first_departure(replace(jumped, events=[found]), far) == ""  # the trigger came after
     short = replace(found, record=found.record.between(found.first_searched - 12, 1499))
     by_chance = replace(jumped, events=[short])
     assert short.departures
-    assert first_departure(by_chance, run) == f"recorder: {found.trigger.signal} at step {found.trigger.step:,}"
+    assert first_departure(by_chance, run) == ""  # a trigger alone is no cause: it fires in runs of every class
 
 
 def test_too_few_steps_before_the_trigger_are_said(jumped):

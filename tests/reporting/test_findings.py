@@ -332,7 +332,7 @@ def test_runs_are_named_by_what_they_did_and_when(mixed):
     named = {kind.what: list(kind.runs) for kind in findings.named_runs("vae-tiny", asked)}
     assert named == {
         "diverged": [("a", "jump seen at step 400 (R × 2.500); (the batch)")],
-        "NaN": [("c", "NaN at step 1,019")],
+        "NaN": [("c", "at step 1,019")],
         "came back": [("b", "jump seen at step 400 (R × 2.500)")],
         "collapsed": [("f", "")],
         "missing": [("e", "")],
@@ -365,16 +365,24 @@ def test_marks_of_a_course(found, text):
 
 def test_the_course_of_a_run_in_its_order():
     both = run("nonfinite", "jump", "excursion", nonfinite_step=519)
-    assert (
-        findings.course(both)
-        == "jump seen at step 400 (R × 2.500); excursion seen at step 400 (R × 2.500); NaN at step 519"
-    )
+    assert findings.course(both) == "jump seen at step 400 (R × 2.500); excursion seen at step 400 (R × 2.500)"
     assert findings.course(run("displaced", far=True)) == "far from the control already at step 350"
     both = "far from the control already at step 350; jump seen at step 400 (R × 2.500)"
     assert findings.course(run("diverged", "jump", far=True)) == both
     cut = run_summary("diverged", course=RunCourse(first_step=350, unknown_after=400))
     assert findings.course(cut) == "course unknown after step 400"
     assert findings.course(run("regular")) == ""
+
+
+def test_an_event_is_said_once_in_a_line():
+    judged = run("nonfinite", "jump", nonfinite_step=1519)
+    for verdict, said in (
+        ("(NaN at step 1,519: gradient spike)", "(gradient spike)"),
+        ("(jump seen at step 400, forked from step 5: noise) (x: y)", "(forked from step 5: noise) (x: y)"),
+        ("(jump seen at step 40: noise)", "(jump seen at step 40: noise)"),
+    ):
+        line = findings.course(judged.model_copy(update={"verdict": verdict}))
+        assert line == f"jump seen at step 400 (R × 2.500); {said}"
 
 
 def test_how_often_limits_acted(mixed):

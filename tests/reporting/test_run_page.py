@@ -123,8 +123,22 @@ def test_numbers_stand_beside_those_of_the_normal_distribution(measured):
     study, _ = measured
     table = page_of(study, "vae-tiny-seed000").table("quantity", "μ")
     assert table["standard deviation of R"] == ["2.111", "2.222"]
-    assert table["participation ratio of the spectrum"] == ["2.345", words.NO_VALUE]
-    assert table["intrinsic dimension (TwoNN)"] == ["2.900", "3.100"]
+    explained = {line.partition(" how many")[0].partition(" from the")[0]: cells for line, cells in table.items()}
+    assert explained["participation ratio of the spectrum"] == ["2.345", words.NO_VALUE]
+    assert explained["intrinsic dimension (TwoNN)"] == ["2.900", "3.100"]
+
+
+def test_its_words_are_explained(measured):
+    """Those that it uses, with the signals that its triggers name; that a trigger is no cause is said twice."""
+    study, _ = measured
+    page = page_of(study, "vae-tiny-seed000")
+    used = words.terms_in("the probe; a jump seen", study.config().plan)
+    assert list(used) == ["probe", "jump"]
+    (html,) = [path.read_text() for path in study.pages.iterdir() if path.stem == "vae-tiny-seed000"]
+    explained = re.findall("<dt>([^<]*)</dt><dd>", html[: html.index("</details>")])
+    assert {"R", "probe", "flight recorder, trigger"} <= set(explained)
+    assert "fork" not in explained and "displaced" not in explained
+    assert "a recording, not a cause" in page.text
 
 
 def test_attributes_stand_in_the_order_of_their_probes(measured):

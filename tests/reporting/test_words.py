@@ -84,7 +84,10 @@ def test_where_the_recorder_fired_is_told_by_arm(tmp_path):
     _, summary = plant.classed(
         tmp_path / "fired", {"ae": ["regular", "regular"], "vae-tiny": ["diverged", "regular", None]}
     )
-    assert plain(words.recorded(summary)).startswith("The flight recorder fired in 1 of 4 ended runs: 1 of vae-tiny.")
+    assert plain(words.recorded(summary)).startswith(
+        "The flight recorder fired in 1 of 4 ended runs (0 of the 3 that stayed): 1 of vae-tiny. That is a recording,"
+        " not a cause:"
+    )
     calm = summary.model_copy(update={"runs": {"ae-seed000": run("regular")}})
     assert plain(words.recorded(calm)) == "The flight recorder fired in none of 1 ended run."
 

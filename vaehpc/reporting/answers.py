@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -16,6 +16,7 @@ from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import ArmSummary, Contrast, EndpointTest, RunSummary, StudySummary
 from vaehpc.stats.planning import MOST_SEEDS, boschloo_greater, seeds_needed
+from vaehpc.stats.rates import COUNTS, OF_CLASS, came_back, is_known
 from vaehpc.study.files import StudyDir
 from vaehpc.study.presets import PRESETS, Preset, configured_arms, named_arms, overridden, preset_plan
 from vaehpc.study.study import differing_values
@@ -29,6 +30,8 @@ DEMO_FACES = "demo-faces"
 """Folder of the faces that a launch without data draws."""
 MOST_SHOWN = 3
 """Tests that it tells each in a line."""
+MOST_PAIRS = 8
+"""Pairs without a shown difference that it names."""
 
 
 def question(config: StudyConfig) -> str:
@@ -46,10 +49,10 @@ class Often:
 
     arm: str
     did: str
-    """'diverged or NaN', 'jumped or NaN'."""
+    """'diverged or NaN': the endpoint, the same for all arms of a table; '' where nothing is known."""
     counts: str
     kinds: str
-    """'1 diverged, 4 NaN; 2 came back, 1 missing': of what kinds these are, and what became of the others."""
+    """'1 diverged, 4 NaN; not counted: 2 came back, 1 missing': of what kinds these are, and what the others did."""
     rate: str
     interval: str
     low: float | None
@@ -63,42 +66,97 @@ class Often:
         return f"{self.arm}: {self.counts} ended runs {self.did}, a rate of {self.rate}, interval {self.interval}"
 
 
-def how_often(summary: StudySummary) -> list[Often]:
+def first_endpoint(declared: Endpoint, arms: Iterable[ArmSummary]) -> Endpoint:
+    """The plan's first endpoint; that of courses in its stead where an arm of which runs ended has no rate of it."""
+    has_it = all(declared in arm.endpoints for arm in arms if arm.endpoints)
+    return declared if has_it else findings.stand_in(declared)
+
+
+def endpoint_of(config: StudyConfig, summary: StudySummary) -> Endpoint:
+    """What is counted of every arm on the first screen."""
+    return first_endpoint(config.plan.contrasts.primary_endpoint, summary.arms.values())
+
+
+def in_its_stead(config: StudyConfig, summary: StudySummary) -> str:
+    """Why another endpoint than the plan's first is counted; '' where it is that."""
+    declared, endpoint = config.plan.contrasts.primary_endpoint, endpoint_of(config, summary)
+    if endpoint == declared:
+        return ""
+    without = [name for name, arm in summary.arms.items() if arm.endpoints and declared not in arm.endpoints]
+    return (
+        f"{findings.NAMES[endpoint]} stands for the plan's first endpoint, {findings.NAMES[declared]}, of which"
+        f" {enumeration(without) if len(without) <= MOST_SHOWN else f'{len(without)} arms'} can have no rate."
+    )
+
+
+def how_often(config: StudyConfig, summary: StudySummary) -> list[Often]:
     """A line per arm; where there are many, those with most events first."""
-    found = [often(name, arm) for name, arm in summary.arms.items()]
+    found = [often(name, summary, endpoint_of(config, summary)) for name in summary.arms]
     if len(found) <= MOST_ARMS:
         return found
     return sorted(found, key=lambda line: -(line.middle or 0))[:MOST_ARMS]
 
 
-def often(name: str, arm: ArmSummary) -> Often:
-    """How many runs of an arm diverged or became NaN (jumped or became NaN, where classes are not judged), and how."""
-    others = [
-        (sum(arm.returned_how.values()), "came back"),
-        (arm.num_displaced, "displaced"),
-        (arm.num_collapsed, "collapsed"),
-        (arm.num_missing, "missing"),
-    ]
-    rest = _each(others)
-    if (endpoint := findings.left(arm)) is None:
-        return Often(name, "", findings.nothing_known(arm), rest, NO_VALUE, NO_VALUE, None, None, None)
-    share, is_judged = arm.endpoints[endpoint], endpoint == "diverged or nonfinite"
-    first = (arm.num_diverged, "diverged") if is_judged else (arm.num_jumped, "jumped")
-    kinds = _each([first, (arm.num_nonfinite, "NaN")])
-    if both := first[0] + arm.num_nonfinite - share.count:
-        kinds += f" ({both} both)"
+def often(name: str, summary: StudySummary, endpoint: Endpoint) -> Often:
+    """How many runs of an arm count for an endpoint, how, and what the others did that are no part of the count."""
+    arm = summary.arms[name]
+    runs = [run for run in summary.runs.values() if run.arm == name]
+    kinds = "; ".join(part for part in (_inside(runs, endpoint), _outside(runs, arm, endpoint)) if part)
+    if endpoint not in arm.endpoints:
+        return Often(name, "", findings.nothing_known(arm), kinds, NO_VALUE, NO_VALUE, None, None, None)
+    share = arm.endpoints[endpoint]
     ends = share.interval
     return Often(
         name,
         findings.NAMES[endpoint],
         of_ended(share),
-        "; ".join(part for part in (kinds, rest) if part),
+        kinds,
         percent(share.rate),
         interval(share),
         ends.low,
         share.rate,
         ends.high,
     )
+
+
+def _inside(runs: Sequence[RunSummary], endpoint: Endpoint) -> str:
+    """'7 jumped (1 of them came back), 9 NaN (5 both)'; '' where there is nothing to tell apart."""
+    bare: Endpoint = "diverged" if endpoint in OF_CLASS else "jumped"
+    did = [run for run in runs if run.run_class is not None and COUNTS[bare](run)]
+    nan = [run for run in runs if run.run_class == "nonfinite"]
+    back, both = sum(map(came_back, did)), sum(run in nan for run in did)
+    first = _each([(len(did), bare)]) + (f" ({back} of them came back)" if back else "")
+    if endpoint != bare:
+        return ", ".join(
+            part for part in (first, _each([(len(nan), "NaN")]) + (f" ({both} both)" if both else "")) if part
+        )
+    return ", ".join(([first] if back else []) + ([f"{both} of them NaN"] if both else []))
+
+
+def _outside(runs: Sequence[RunSummary], arm: ArmSummary, endpoint: Endpoint) -> str:
+    """'not counted: 2 came back, 1 missing': each such run once."""
+    is_of_class = endpoint in OF_CLASS
+    without_jump = "" if is_of_class else " without a jump"
+
+    def kind(run: RunSummary) -> str:
+        if run.run_class is None:
+            return "missing"
+        if not is_known(run, endpoint):
+            return "course unknown"
+        if run.run_class == "nonfinite":
+            return "NaN"
+        if came_back(run):
+            return "came back" if is_of_class else "grew and came back"
+        beyond = f"beyond the limit{without_jump}"
+        return {"diverged": beyond, "displaced": "displaced", "collapsed": "collapsed"}.get(run.run_class, "")
+
+    kinds = Counter(kind(run) for run in runs if not (is_known(run, endpoint) and COUNTS[endpoint](run)))
+    order = ("NaN", "came back", "grew and came back", f"beyond the limit{without_jump}", "displaced", "collapsed")
+    found = [f"{kinds[each]} {each}" for each in (*order, "course unknown", "missing") if kinds[each]]
+    with_nan = arm.endpoints.get(findings.with_nan(endpoint))
+    if kinds["NaN"] and with_nan is not None:  # no rate of 0 % where the others are NaN
+        found[0] += f" ({of_ended(with_nan)} with {'it' if kinds['NaN'] == 1 else 'them'})"
+    return f"not counted: {', '.join(found)}" if found else ""
 
 
 def _each(counts: Sequence[tuple[int, str]]) -> str:
@@ -109,49 +167,96 @@ def _each(counts: Sequence[tuple[int, str]]) -> str:
 
 
 def how_sure(config: StudyConfig, summary: StudySummary) -> list[str]:
-    """What the tests show, what none of so many allows, and how many seeds would decide."""
+    """What the tests show and what they do not, what none of so many allows, and how many seeds would decide."""
     said = what_is_shown(config, summary)
     if len(findings.untested_pairs(config, summary)) == 1:  # of a sweep they are many: in words, below
         said += findings.untested(config, summary)
-    return [*said, *none_is_not_never(summary), *what_it_takes(config, summary)]
+    return [*said, *none_is_not_never(config, summary), *what_it_takes(config, summary)]
 
 
 def what_is_shown(config: StudyConfig, summary: StudySummary) -> list[str]:
-    """The confirmatory tests in a line each; where controls are not sound, that first."""
+    """The confirmatory tests: differences in a line each, the other pairs by name; unsound controls first."""
     alpha, said = 1 - config.plan.level, []
     unsound = list(dict.fromkeys(arm.control for arm in summary.arms.values() if arm.control_faults))
     if unsound:
         controls = enumeration([str(name) for name in unsound])
         said.append(f"The control {controls} is not sound: classes judged by it are exploratory.")
     contrasts = confirmatory(summary)
-    if config.plan.contrasts.looks and (summary.look is None or not summary.look.stops):
-        return [*said, findings.tested(config, summary)[0]]
-    shown = [
-        difference(each, endpoint)
-        for each in contrasts
-        for endpoint, test in each.tests.items()
-        if findings.is_shown(test, alpha)
-    ]
-    if len(shown) > MOST_SHOWN:
-        shown = [*shown[: MOST_SHOWN - 1], f"{len(shown) - MOST_SHOWN + 1} more differences are shown, below."]
-    if shown:
-        return [*said, *shown]
+    if config.plan.contrasts.looks:
+        said.append(findings.tested(config, summary)[0])
+        if summary.look is None or not summary.look.stops:
+            return said
     if not contrasts:
         none = "Nothing was tested that could confirm a difference." if summary.contrasts else "Nothing was tested."
         return [*said, none]
-    tests = counted(sum(len(each.tests) for each in contrasts), "planned test")
-    return [*said, f"No difference between arms is shown ({tests}, adjusted by Holm). That is no proof of equal rates."]
+    decided = [each for each in contrasts if findings.is_decided(each, alpha)]
+    shown = [difference(each, alpha) for each in decided]
+    if len(shown) > MOST_SHOWN:
+        shown = [*shown[: MOST_SHOWN - 1], f"{len(shown) - MOST_SHOWN + 1} more differences are shown, below."]
+    rest = [each for each in contrasts if each not in decided]
+    return [*said, *shown, *not_shown(rest, bool(shown or summary.look), len(summary.contrasts) - len(contrasts))]
 
 
-def difference(contrast: Contrast, endpoint: Endpoint) -> str:
-    """'vae-tiny diverged more often than ae: 5 of 8 against 0 of 8, Holm-adjusted p = 0.026.'"""
-    test = contrast.tests[endpoint]
-    often = "more" if is_more(test) else "less"
-    said = (
-        f"{contrast.arm} {findings.ENDPOINTS[endpoint]} {often} often than {contrast.reference}:"
-        f" {findings.counts(test)}, Holm-adjusted {findings.p_words(test.holm)}"
-    )
-    return f"{said}, however the missing runs end." if findings.range_of_p(test) else f"{said}."
+def difference(contrast: Contrast, alpha: float) -> str:
+    """'vae-tiny diverged more often than ae: 5 of 8 against 0 of 8, Holm-adjusted p = 0.026; diverged or NaN ...'.
+
+    Of the other endpoint where its counts are others.
+    """
+    tests = {endpoint: test for endpoint, test in contrast.tests.items() if test.holm is not None}
+    endpoint, first = next((endpoint, test) for endpoint, test in tests.items() if findings.is_shown(test, alpha))
+    said = [
+        f"{contrast.arm} {findings.ENDPOINTS[endpoint]} {'more' if is_more(first) else 'less'} often than"
+        f" {contrast.reference}: {_adjusted(first)}"
+    ]
+    for other, test in tests.items():
+        if findings.counts(test) != findings.counts(first):
+            alone = "" if findings.with_nan(other) == other else " alone"
+            too = "shown too" if findings.is_shown(test, alpha) else "not shown"
+            said.append(f"{findings.NAMES[other]}{alone}: {_adjusted(test)}, {too}")
+    return f"{'; '.join(said)}."
+
+
+def _adjusted(test: EndpointTest) -> str:
+    """'5 of 8 against 0 of 8, Holm-adjusted p = 0.026'."""
+    missing = ""
+    if findings.range_of_p(test) and test.holm_if_missing is not None:
+        missing = f", {p_value(test.holm_if_missing)} at worst by how the missing runs end"
+    return f"{findings.counts(test)}, Holm-adjusted {findings.p_words(test.holm)}{missing}"
+
+
+def not_shown(contrasts: Sequence[Contrast], is_any_shown: bool, num_exploratory: int) -> list[str]:
+    """The pairs of which no difference is shown, in one line; those apart that differ as no test asks."""
+    said = []
+    opposite = [each for each in contrasts if findings.is_all_opposite(each)]
+    if open_ := [each for each in contrasts if each not in opposite]:
+        tests = [test for each in open_ for test in each.tests.values() if test.holm is not None]
+        least = findings.p_words(min(test.holm for test in tests if test.holm is not None))
+        of = " of the runs that ended" if any(map(findings.range_of_p, tests)) else ""
+        said.append(
+            f"No {'other ' if is_any_shown else ''}difference is shown: {pairs(open_)}"
+            f" ({counted(len(tests), 'planned test')}, least Holm-adjusted {least}{of}). That is no proof of equal"
+            " rates."
+        )
+    if opposite:
+        said.append(f"Not tested in the direction in which they differ: {pairs(opposite)}.")
+    if num_exploratory:
+        is_ = "pair is" if num_exploratory == 1 else "pairs are"
+        said.append(
+            f"{num_exploratory} more {is_} exploratory and confirm{'s' if num_exploratory == 1 else ''} nothing."
+        )
+    return [" ".join(said)] if said else []
+
+
+def pairs(contrasts: Sequence[Contrast]) -> str:
+    """'vae-tiny and vae-eps5 against ae; vae-clip against vae-tiny'; of many those with the least p."""
+    named = sorted(contrasts, key=lambda each: min(test.boschloo for test in each.tests.values()))[:MOST_PAIRS]
+    of_reference: dict[str, list[str]] = {}
+    for each in contrasts:
+        if each in named:
+            of_reference.setdefault(each.reference, []).append(each.arm)
+    said = "; ".join(f"{enumeration(arms)} against {reference}" for reference, arms in of_reference.items())
+    more = len(contrasts) - len(named)
+    return f"{said}; and {counted(more, 'more pair')}" if more else said
 
 
 def confirmatory(summary: StudySummary) -> list[Contrast]:
@@ -164,22 +269,34 @@ def is_more(test: EndpointTest) -> bool:
     return test.count * test.reference_ended > test.reference_count * test.num_ended
 
 
-def none_is_not_never(summary: StudySummary) -> Iterator[str]:
-    """The upper end where no run of an arm left."""
+def none_is_not_never(config: StudyConfig, summary: StudySummary) -> Iterator[str]:
+    """The upper end where no run of an arm counts."""
     zeros: dict[str, list[str]] = {}
+    endpoint = endpoint_of(config, summary)
     for name, arm in summary.arms.items():
-        endpoint = findings.left(arm)
-        if endpoint is not None and not (share := arm.endpoints[endpoint]).count:
-            said = f"0 of {share.num_ended} would still allow a rate of up to {percent(share.interval.high)}"
+        if endpoint in arm.endpoints and not (share := arm.endpoints[endpoint]).count:
+            said = (
+                f"0 of {share.num_ended} {findings.NAMES[endpoint]} would still allow a rate of up to"
+                f" {percent(share.interval.high)}"
+            )
             zeros.setdefault(said, []).append(name)
     for said, names in zeros.items():
         arms = enumeration(names) if len(names) <= MOST_SHOWN else f"{len(names)} arms"
         yield f"{said} ({arms})."
 
 
+def undecided(config: StudyConfig, summary: StudySummary) -> list[Contrast]:
+    """Planned contrasts that are open, and may be of the rates that the plan asks the power for."""
+    return [
+        each
+        for each in confirmatory(summary)
+        if not findings.is_decided(each, 1 - config.plan.level) and findings.may_be_the_case(each, config.plan)
+    ]
+
+
 def what_it_takes(config: StudyConfig, summary: StudySummary) -> list[str]:
-    """Power of so many seeds, and the seeds that a decision takes."""
-    contrasts, plan = confirmatory(summary), config.plan.contrasts
+    """Power of so many seeds, and the seeds that a decision takes, where a pair is open."""
+    contrasts, plan = undecided(config, summary), config.plan.contrasts
     if not contrasts:
         return []
     powers = sorted(each.power for each in contrasts)
@@ -196,7 +313,8 @@ def what_it_takes(config: StudyConfig, summary: StudySummary) -> list[str]:
         enough = [count for count in range(num_ended + 1) if region[count, 0]]
         least = f"{enough[0]} of {num_ended} against 0 of {num_reference} would do" if enough else "no counts would do"
         at += f" ({least})"
-    said = f"{who} find {percent(plan.rate)} against {percent(plan.versus)} with a probability of {chance}{at}"
+    of = "" if len(contrasts) == len(confirmatory(summary)) else f"Of {pairs(contrasts)}: "
+    said = f"{of}{who} find {percent(plan.rate)} against {percent(plan.versus)} with a probability of {chance}{at}"
     needed = seeds_for(config, contrasts, plan.rate, plan.versus)
     return [f"{said}; {percent(plan.power)} takes {seeds_words(needed)}."]
 
@@ -288,9 +406,10 @@ def _place(run: RunSummary) -> int | None:
 
 def which_runs(summary: StudySummary, causes: Mapping[str, str]) -> list[Left]:
     """Some of them, with what each did and why, as far as it is known."""
+    did = {name: what_it_did(summary, name) for name in shown_runs(summary)}
     return [
-        Left(name, what_it_did(summary, name), findings.evidence(summary.runs[name]) or causes.get(name, ""))
-        for name in shown_runs(summary)
+        Left(name, said, findings.evidence(summary.runs[name], said) or causes.get(name, ""))
+        for name, said in did.items()
     ]
 
 
@@ -322,7 +441,7 @@ class Step:
 
     what: str
     line: str
-    """Or several, one below the other."""
+    """Or several, one below the other; '' where it has to be asked of who launched the study."""
 
 
 def what_next(study: StudyDir, config: StudyConfig, summary: StudySummary) -> list[Step]:
@@ -337,17 +456,20 @@ def what_next(study: StudyDir, config: StudyConfig, summary: StudySummary) -> li
     if events := to_replay(summary):
         what = f"Why {'it' if events == left[:1] else enumeration(events)} left, by forks"
         steps.append(Step(what, "\n".join(f"vaehpc replay {where} --run {name}" for name in events)))
-    contrasts = [each for each in confirmatory(summary) if not _is_decided(each, config)]
+    contrasts = undecided(config, summary)
     needed = seeds_for(config, contrasts, config.plan.contrasts.rate, config.plan.contrasts.versus) if contrasts else 0
     present = min(map(len, config.seeds.values()), default=0)
-    if needed is not None and needed > present:
-        if config.plan.contrasts.looks:
-            return [*steps, Step(f"Seeds up to {needed:,} per arm in all", launch_line(study, config, needed))]
-        fresh = launch_line(study, config, needed, root_seed=config.root_seed + 1)
-        steps.append(Step(f"A new study of {needed:,} seeds per arm, with tests that are planned", fresh))
-        more = launch_line(study, config, needed)
-        steps.append(Step(f"Or {needed:,} per arm in all here, with tests that are exploratory: not planned", more))
-    return steps
+    if needed is None or needed <= present:
+        return steps
+    if config.plan.contrasts.looks:
+        return [*steps, launch_step(f"Seeds up to {needed:,} per arm in all", study, config, needed)]
+    fresh = f"A new study of {needed:,} seeds per arm, with tests that are planned"
+    more = f"Or {needed:,} per arm in all here, with tests that are exploratory: not planned"
+    return [
+        *steps,
+        launch_step(fresh, study, config, needed, root_seed=config.root_seed + 1),
+        launch_step(more, study, config, needed),
+    ]
 
 
 def to_replay(summary: StudySummary) -> list[str]:
@@ -363,41 +485,41 @@ def _may_be_replayed(run: RunSummary) -> bool:
     return run.nonfinite_step is not None or run.course.departed is not None or bool(run.triggers)
 
 
-def _is_decided(contrast: Contrast, config: StudyConfig) -> bool:
-    alpha = 1 - config.plan.level
-    return any(findings.is_shown(test, alpha) for test in contrast.tests.values())
-
-
 def named(study: StudyDir) -> str:
     """The study as a command takes it, from the folder that holds the folder of studies."""
     folder = study.path.parent.name
     return shlex.quote(study.path.name if folder == "runs" else f"{folder}/{study.path.name}")
 
 
-def launch_line(study: StudyDir, config: StudyConfig, num_seeds: int, root_seed: int | None = None) -> str:
+def launch_step(what: str, study: StudyDir, config: StudyConfig, num_seeds: int, root_seed: int | None = None) -> Step:
     """The line that widens the study to so many seeds; its settings are left out where they are a preset's.
 
-    With a root seed, that of a study beside it which asks the same of fresh runs.
+    With a root seed, that of a study beside it which asks the same of fresh runs. Where options cannot say what the
+    study trains, as its arms are from a file, no line: what the line of its first launch is to have besides.
     """
-    words = ["vaehpc launch", f"--preset {config.preset}"]
-    preset, names = preset_of(config), bases(config)
-    if preset is None or names != tuple(preset.arms):
-        words.append(f"--arms {' '.join(names)}")
-    if (sweep := sweep_of(config.arms)) is not None:
-        words.append(f"--sweep {shlex.quote(str(sweep))}")
+    preset, names, asked = preset_of(config), bases(config), settings_asked(config)
+    words = []
+    if asked is not None:
+        words.append(f"vaehpc launch --preset {config.preset}")
+        if preset is None or names != tuple(preset.arms):
+            words.append(f"--arms {' '.join(names)}")
+        if (sweep := sweep_of(config.arms)) is not None:
+            words.append(f"--sweep {shlex.quote(str(sweep))}")
     if root_seed is not None:
         words.append(f"--study {config.name}-{root_seed} --root-seed {root_seed}")
     elif config.name != config.preset:
         words.append(f"--study {config.name}")
-    if (folder := study.path.parent.name) != "runs":
+    folder = study.path.parent.name
+    if folder != "runs":
         words.append(f"--out {shlex.quote(folder)}")
     if PurePath(config.data.path).name != DEMO_FACES:  # what a launch without --data makes
         words.append(f"--data {shlex.quote(config.data.path)}")
-    asked = settings_asked(config)
-    words += ["[the settings of the first launch]"] if asked is None else asked
+    words += asked or []
     if root_seed is not None and (preset is None or preset_plan(preset, config.arms) != config.plan):
-        words.append("[the plan of the first launch]")
-    return " ".join([*words, f"--seeds {num_seeds if root_seed is not None else seeds_to_ask(config, num_seeds)}"])
+        words.append(f"--plan {shlex.quote(f'{folder}/{study.path.name}')}")
+    words.append(f"--seeds {num_seeds if root_seed is not None else seeds_to_ask(config, num_seeds)}")
+    line = " ".join(words)
+    return Step(what, line) if asked is not None else Step(f"{what}, by the line of its first launch with {line}", "")
 
 
 def bases(config: StudyConfig) -> tuple[str, ...]:

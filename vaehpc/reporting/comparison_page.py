@@ -14,6 +14,7 @@ from vaehpc.reporting.courses import Course
 from vaehpc.reporting.page import coloured, rendered
 from vaehpc.reporting.words import NO_VALUE, counted, enumeration, number
 from vaehpc.schema.config import ArmConfig, StudyConfig
+from vaehpc.schema.plan import Endpoint
 from vaehpc.schema.results import StudySummary, TrainedRecord
 from vaehpc.study.study import differing_values
 
@@ -68,7 +69,11 @@ def comparison_page(studies: Sequence[Compared]) -> str:
     """The page as text; of its studies' pages it has links, and needs no other file."""
     first, *others = studies
     arms = list(dict.fromkeys(arm for study in studies for arm in study.config.arms))
-    often = {study.title: {line.arm: line for line in rates(study)} for study in studies}
+    endpoint = answers.first_endpoint(
+        first.config.plan.contrasts.primary_endpoint,
+        [arm for study in studies for arm in study.summary.arms.values()],
+    )
+    often = {study.title: {line.arm: line for line in rates(study, endpoint)} for study in studies}
     drawn = [[found for course in study.courses if len((found := course.finite()).steps)] for study in studies]
     limits = {f"{study.title}: {name}": radius for study in studies for name, radius in study.limits.items()}
     scale = courses.extent_of([course for of_study in drawn for course in of_study], limits)
@@ -92,9 +97,9 @@ def comparison_page(studies: Sequence[Compared]) -> str:
     )
 
 
-def rates(study: Compared) -> list[Often]:
+def rates(study: Compared, endpoint: Endpoint) -> list[Often]:
     """A line per arm."""
-    return [answers.often(name, arm) for name, arm in study.summary.arms.items()]
+    return [answers.often(name, study.summary, endpoint) for name in study.summary.arms]
 
 
 def only_here(study: Compared, studies: Sequence[Compared]) -> list[str]:

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import escape
 
-from vaehpc.reporting.palette import CLASS_COLOURS, CLASS_LINES, INK, PAPER, QUIET, RULE
+from vaehpc.reporting.palette import CLASS_COLOURS, CLASS_LINES, INK, QUIET, RULE
 from vaehpc.reporting.words import NBSP, class_name, counted, number
 from vaehpc.schema.results import RUN_CLASSES, RunClass
 
 WIDTH, HEIGHT = 640, 400
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 48
-"""Margins, in the SVG's units."""
+LEFT, RIGHT, TOP, BOTTOM = 80, 30, 34, 48
+"""Margins, in the SVG's units: wide enough for the larger words of narrow screens, and above them the limits."""
 NUM_OTHERS = 50
 """Runs that did not leave and have a line of their own; the rest are a band."""
 MOST_POINTS, FEWEST_POINTS, ALL_POINTS = 240, 40, 20_000
@@ -151,7 +151,8 @@ def figure(
         *axes(scale),
         *band(rest, scale),
         *(line(course, scale, most, pages, f"{key}-{at}") for at, course in enumerate(lines)),
-        *(limit_line(radius, said, scale, lines) for radius, said in limit_labels(limits)),
+        *(limit_line(radius, scale) for radius in limits.values()),
+        limits_said(limits),
         *(legend_items(courses) if legend else []),
         "</svg>",
     ]
@@ -207,8 +208,8 @@ def axes(scale: Scale) -> list[str]:
     ]
     parts.append(
         f'</g><g fill="{INK}"><text x="{(left + right) / 2:.0f}" y="{bottom + 37}" text-anchor="middle">training step'
-        f'</text><text transform="translate(14 {(TOP + bottom) / 2:.0f}) rotate(-90)" text-anchor="middle">median'
-        f' radius R</text></g><path d="M{left} {bottom}H{right}" stroke="{QUIET}"/>'
+        f'</text><text x="4" y="{TOP - 14}">median radius R</text></g><path d="M{left} {bottom}H{right}"'
+        f' stroke="{QUIET}"/>'
     )
     return parts
 
@@ -237,36 +238,21 @@ def step_ticks(first: int, last: int) -> list[int]:
     return list(range(-(-first // every) * every, last + 1, every))
 
 
-def limit_labels(limits: Mapping[str, float]) -> list[tuple[float, str]]:
-    """Each limit and what it is called, by its control where there are two; of more the largest speaks for all."""
-    said = [
-        (radius, f"limit{f' of {name}' if len(limits) > 1 else ''}: {number(radius)}")
-        for name, radius in limits.items()
-    ]
-    if len(limits) <= 2:
-        return said
-    low, *between, high = sorted(limits.values())
-    every = f"limits of {len(limits)} controls: {number(low)} to {number(high)}"
-    return [*((radius, "") for radius in (low, *between)), (high, every)]
+def limits_said(limits: Mapping[str, float]) -> str:
+    """What the dashed lines are, above the plot, where no line of a run passes: each limit, or of many their range."""
+    if not limits:
+        return ""
+    each = [f"{f'of {name} ' if len(limits) > 1 else ''}{number(radius)}" for name, radius in limits.items()]
+    said = f"limit {', '.join(each)}"
+    if len(limits) > 2:
+        said = f"limits of {len(limits)} controls, {number(min(limits.values()))} to {number(max(limits.values()))}"
+    return f'<text x="{WIDTH - 4}" y="{TOP - 14}" fill="{INK}" text-anchor="end">dashed: {escape(said)}</text>'
 
 
-def limit_line(radius: float, said: str, scale: Scale, lines: Sequence[Course]) -> str:
-    """Dashed; what is said of it stands at the end where fewer lines pass behind the words."""
+def limit_line(radius: float, scale: Scale) -> str:
+    """Dashed."""
     y = float(scale.y(radius))
-    dashed = f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" stroke-dasharray="5 4" pointer-events="none"/>'
-    if not said:
-        return dashed
-    behind = {}
-    for side in (1, -1):
-        grid = np.linspace(0, 9.0 * len(said), 9)
-        x = WIDTH - RIGHT - grid if side > 0 else LEFT + grid
-        heights = [np.interp(x, scale.x(of.steps), scale.y(of.radii), left=np.nan, right=np.nan) for of in lines]
-        behind[side] = sum(bool(((height > y - 20) & (height < y + 3)).any()) for height in heights)
-    at, anchor = (WIDTH - RIGHT - 6, "end") if behind[1] <= behind[-1] else (LEFT + 6, "start")
-    return (
-        f'{dashed}<text x="{at}" y="{y - 5:.1f}" fill="{INK}" text-anchor="{anchor}" paint-order="stroke"'
-        f' stroke="{PAPER}" stroke-width="4">{escape(said)}</text>'
-    )
+    return f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" stroke-dasharray="5 4" pointer-events="none"/>'
 
 
 # Runs

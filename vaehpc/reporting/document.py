@@ -124,7 +124,7 @@ def run_course(name: str, run: RunSummary, curve: ProbeCurve) -> Course:
         run_class=run.run_class,
         steps=curve.steps,
         radii=curve.radius_medians,
-        said=f"{words.class_of(run)}; {findings.course(run) or 'no jump, no growth, no NaN'}",
+        said="; ".join([words.class_of(run), findings.course(run) or "no jump or growth was seen"]),
         has_left=run.run_class in ("diverged", "nonfinite", "displaced", "collapsed")
         or any(mark.kind != "excursion" for mark in run.course.marks),
         onset_step=run.onset_step,
@@ -250,7 +250,8 @@ def contents(
         "words": words,
         "findings": findings,
         "question": answers.question(config),
-        "often": answers.how_often(summary),
+        "often": answers.how_often(config, summary),
+        "in_its_stead": answers.in_its_stead(config, summary),
         "sure": answers.how_sure(config, summary),
         "sweep_sentences": sweeps.sentences(summary.sweeps),
         "crossed_sentences": crossed.sentences(summary, config.plan.level),

@@ -332,24 +332,21 @@ def departure_words(event: Event, events: Iterable[Event]) -> str:
 
 
 def first_departure(explained: Explained, run: RunSummary) -> str:
-    """'log_var_max left its band first, at step 109', of the last trigger before a run left, or was seen far away.
+    """'the recorder saw log_var_max leave its band first, at step 109', before the run left, or was seen far away.
 
-    The trigger alone where no signal left its band, or its window is so short that signals do by chance; nothing
-    without any trigger.
+    Of the last trigger before. Nothing where no signal left its band, or its window is so short that signals do by
+    chance: that the recorder fired, as it does in runs that stay, tells of no cause.
     """
     left = run.nonfinite_step if run.course.departed is None else run.course.departed.step
     if run.course.far:
         left = run.course.first_step
     events = [event for event in explained.events if left is None or event.trigger.step <= left]
-    if not events:
+    if not events or not (found := events[-1]).departures or found.chance >= FEW:
         return ""
-    found = events[-1]
-    if not found.departures or found.chance >= FEW:  # bands so short are left by chance
-        return f"recorder: {found.trigger.signal} at step {found.trigger.step:,}"
     first = [departure for departure in found.departures if departure.step == found.departures[0].step]
     names = [departure.signal for departure in first if "/" not in departure.signal] or [first[0].signal]
     bands = "its band" if len(names) == 1 else "their bands"
-    return f"{enumeration(names[:2])} left {bands} first, at step {first[0].step:,}"
+    return f"the recorder saw {enumeration(names[:2])} leave {bands} first, at step {first[0].step:,}"
 
 
 def group_words(group: Sequence[Departure], trigger_step: int) -> str:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vaehpc.reporting.words import NBSP, burn_in, counted, data, enumeration, number, of_ended, p_value, percent, signed
+from vaehpc.reporting.words import (
+    NBSP,
+    burn_in,
+    counted,
+    data,
+    enumeration,
+    no_end,
+    number,
+    of_ended,
+    p_value,
+    percent,
+    signed,
+)
 from vaehpc.schema.config import StudyConfig
-from vaehpc.schema.plan import Endpoint
+from vaehpc.schema.plan import Endpoint, PlanConfig
 from vaehpc.schema.results import (
     ArmSummary,
     Contrast,
@@ -23,6 +36,8 @@ from vaehpc.schema.results import (
     Share,
     StudySummary,
 )
+from vaehpc.stats.intervals import clopper_pearson
+from vaehpc.stats.rates import OF_CLASS, OF_COURSE
 from vaehpc.study.sweep import sweep_of
 
 ENDPOINTS: Mapping[Endpoint, str] = {
@@ -38,7 +53,7 @@ NAMES: Mapping[Endpoint, str] = {
     "jumped": "jumped",
     "jumped or nonfinite": "jumped or NaN",
 }
-LEFT: Sequence[Endpoint] = ("diverged or nonfinite", "jumped or nonfinite")
+LEFT: Sequence[Endpoint] = (OF_CLASS[1], OF_COURSE[1])
 """Endpoints that have every way to be lost; the second where classes are not judged."""
 LIMITS = {
     "train.clipnorm": "clip of the gradient",
@@ -60,6 +75,8 @@ EDGE_METHOD = (
     " beyond its limit, 2 (1 + β₁) / ((1 − β₁) lr), which clipping raises as it shortens the step, Adam leaves a"
     " minimum. A state is calm if nothing happened between its neighbours."
 )
+EVENT = r"(?:NaN|jump seen|growth seen) at step [\d,]*\d"
+"""As `seen` says it."""
 MOST_SENTENCES = 3
 """Pairs of arms without a difference that have one each; the table of tests has all."""
 MOST_NAMED = 8
@@ -276,9 +293,14 @@ def told(arm: ArmSummary) -> list[Endpoint]:
     return found[:1] if len(set(counts)) == 1 else found
 
 
-def left(arm: ArmSummary) -> Endpoint | None:
-    """The endpoint that has every way to be lost: diverged or NaN, else jumped or NaN; None: nothing ended."""
-    return next((endpoint for endpoint in LEFT if endpoint in arm.endpoints), None)
+def stand_in(endpoint: Endpoint) -> Endpoint:
+    """What is counted in its stead where classes are not judged."""
+    return OF_COURSE[OF_CLASS.index(endpoint)] if endpoint in OF_CLASS else endpoint
+
+
+def with_nan(endpoint: Endpoint) -> Endpoint:
+    """The endpoint of the same kind that has every way to be lost."""
+    return (OF_CLASS if endpoint in OF_CLASS else OF_COURSE)[1]
 
 
 def nothing_known(arm: ArmSummary) -> str:
@@ -365,7 +387,7 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
     return [
         Named(
             what,
-            [(name, course(runs[name])) for name in names[:MOST_NAMED]],
+            [(name, _how(runs[name])) for name in names[:MOST_NAMED]],
             max(len(names) - MOST_NAMED, 0),
         )
         for what, names in kinds.items()
@@ -373,14 +395,27 @@ def named_runs(arm: str, summary: StudySummary) -> list[Named]:
     ]
 
 
+def _how(run: RunSummary) -> str:
+    """Beside a kind that says what it did: when it became NaN, and its course."""
+    return "; ".join(part for part in (no_end(run).removeprefix("NaN "), course(run)) if part)
+
+
 def course(run: RunSummary) -> str:
-    """'jump seen at step 400 (R × 2.1); NaN at step 519', and the evidence of its cause."""
-    return "; ".join(part for part in (marks(run), evidence(run)) if part)
+    """'jump seen at step 400 (R × 2.1)', and the evidence of its cause; its NaN is said by its class."""
+    said = marks(run)
+    return "; ".join(part for part in (said, evidence(run, said, no_end(run))) if part)
 
 
-def evidence(run: RunSummary) -> str:
-    """The verdict of its replays, and how near to the edge of stability it stood; '' where neither was asked for."""
-    return "; ".join(part for part in (run.verdict, edge(run.edge) if run.edge else "") if part)
+def evidence(run: RunSummary, *said: str) -> str:
+    """The verdict of its replays, and how near to the edge of stability it stood; '' where neither was asked for.
+
+    Args:
+        run: whose evidence.
+        said: what stands before it, and need not be said of which event the verdict is.
+    """
+    known = re.findall(EVENT, " ".join(said))
+    verdict = re.sub(rf"\(({EVENT})(?:, |: )", lambda of: "(" if of[1] in known else of[0], run.verdict or "")
+    return "; ".join(part for part in (verdict, edge(run.edge) if run.edge else "") if part)
 
 
 def edge(found: EdgeSummary) -> str:
@@ -406,12 +441,10 @@ def seen(kind: EventKind, step: int) -> str:
 
 
 def marks(run: RunSummary) -> str:
-    """The same without the verdict of a replay."""
+    """The same without the evidence."""
     said = [mark(each) for each in run.course.marks]
     if run.course.far:
         said.insert(0, far_from_control(run))
-    if run.nonfinite_step is not None:
-        said.append(f"NaN at step {run.nonfinite_step:,}")
     if run.course.unknown_after is not None:
         said.append(f"course unknown after step {run.course.unknown_after:,}")
     return "; ".join(said)
@@ -462,6 +495,25 @@ def is_shown(test: EndpointTest, alpha: float) -> bool:
     return test.holm_if_missing is not None and test.holm_if_missing <= alpha
 
 
+def is_decided(contrast: Contrast, alpha: float) -> bool:
+    """Whether a difference of either endpoint is shown."""
+    return any(is_shown(test, alpha) for test in contrast.tests.values())
+
+
+def may_be_the_case(contrast: Contrast, plan: PlanConfig) -> bool:
+    """Whether the arm that should leave less often can have the plan's smaller rate, for which a power is given.
+
+    'Can': the exact interval of an endpoint holds it; 0 % is no rate of an arm of which a run did leave.
+    """
+    found = []
+    for test in contrast.tests.values():
+        if contrast.alternative != "greater":
+            found.append(clopper_pearson(test.count, test.num_ended, plan.level))
+        if contrast.alternative != "less":
+            found.append(clopper_pearson(test.reference_count, test.reference_ended, plan.level))
+    return any(each.low <= plan.contrasts.versus <= each.high for each in found)
+
+
 def is_opposite(contrast: Contrast, test: EndpointTest) -> bool:
     """Whether the counts differ in the direction that a one-sided test does not look at."""
     more = test.count * test.reference_ended - test.reference_count * test.num_ended
@@ -488,7 +540,7 @@ def tested(config: StudyConfig, summary: StudySummary) -> list[str]:
     said += [equal(each) for each in contrasts if each.num_equal]
     contrasts = [each for each in contrasts if each.tests]
     confirmatory = [each for each in contrasts if any(test.holm is not None for test in each.tests.values())]
-    shown = [each for each in confirmatory if any(is_shown(test, alpha) for test in each.tests.values())]
+    shown = [each for each in confirmatory if is_decided(each, alpha)]
     opposite = [each for each in confirmatory if each not in shown and is_all_opposite(each)]
     undecided = [each for each in confirmatory if each not in shown and each not in opposite]
     said += [difference(each, alpha) for each in shown]
@@ -630,12 +682,16 @@ def no_differences(contrasts: Sequence[Contrast], config: StudyConfig) -> list[s
             f" {least}; the table of tests has their counts."
         ]
     plan = config.plan.contrasts
-    weakest, strongest = (percent(end(each.power for each in contrasts)) for end in (min, max))
-    chance = weakest if weakest == strongest else f"{weakest} to {strongest}"
-    power = (
-        f"That is no proof of equal rates: with so many runs, {percent(plan.rate)} against {percent(plan.versus)} is"
-        f" found with a probability of {chance} at the first of Holm's thresholds."
-    )
+    power = "That is no proof of equal rates."
+    if of_the_case := [each for each in contrasts if may_be_the_case(each, config.plan)]:
+        weakest, strongest = (percent(end(each.power for each in of_the_case)) for end in (min, max))
+        chance = weakest if weakest == strongest else f"{weakest} to {strongest}"
+        of = f" of {enumeration([f'{each.arm} and {each.reference}' for each in of_the_case])}"
+        power = (
+            f"That is no proof of equal rates: with so many runs{of if len(of_the_case) < len(contrasts) else ''},"
+            f" {percent(plan.rate)} against {percent(plan.versus)} is found with a probability of {chance} at the first"
+            " of Holm's thresholds."
+        )
     if hopeless := [f"{each.arm} and {each.reference}" for each in contrasts if is_hopeless(each, config.plan.level)]:
         power += f" For {enumeration(hopeless)} there are so few runs that no outcome could have shown one."
     return [*said[:-1], f"{said[-1]} {power}"]

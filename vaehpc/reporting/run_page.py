@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vaehpc.reporting import figures, findings, run_figures, tables, words
-from vaehpc.reporting.explanation import Explained, event_words, overview_figure
+from vaehpc.reporting.explanation import PANELS, Explained, event_words, overview_figure
 from vaehpc.reporting.figures import EndedRun
 from vaehpc.reporting.page import Drawing, data_uri, inline, rendered
 from vaehpc.schema.config import RunConfig
@@ -68,6 +68,7 @@ def run_page(run: RunMaterial, made_of: str) -> str:
         made_of: a hash that changes with it; stands in the page's head.
     """
     drawings = draw(run)
+    events = [event_words(event, run.recorded) for event in run.recorded.events] if run.recorded else []
     return rendered(
         "run.html.j2",
         run=run,
@@ -80,13 +81,28 @@ def run_page(run: RunMaterial, made_of: str) -> str:
         data={name: data_uri(drawing.data.encode(), "text/csv") for name, drawing in drawings.items() if drawing.data},
         pictures={SAMPLE_IMAGES[name]: data_uri(content, "image/png") for name, content in run.images.items()},
         not_pictured=[caption for name, caption in SAMPLE_IMAGES.items() if name not in run.images],
-        events=[event_words(event, run.recorded) for event in run.recorded.events] if run.recorded else [],
+        events=events,
+        terms=words_used(run, events),
         jump_rows=tables.jump_rows({run.config.name: run.summary}),
         num_unmeasured=tables.num_unmeasured({run.config.name: run.summary}),
         settings=tables.settings(run.config.arm),
         probes=ranked(run.statistics),
         best_attribute=best_attribute(run.statistics),
     )
+
+
+def words_used(run: RunMaterial, events: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The terms that its page uses, and the signals that its triggers name, in a line each."""
+    said = [
+        "R of the probe, flight recorder",
+        words.run_overview(run.config, run.summary, run.trained),
+        findings.course(run.summary),
+        *words.run_findings(run.summary, run.statistics),
+        *(paragraph for paragraphs in events for paragraph in paragraphs),
+    ]
+    text = "\n".join(said)
+    signals = {name: meaning for name, meaning in PANELS.items() if name in text}
+    return words.terms_in(text, run.config.plan) | signals
 
 
 def ranked(statistics: LatentStatistics | None) -> list[tuple[str, AttributeProbe]]:

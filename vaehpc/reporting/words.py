@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -209,7 +210,12 @@ def class_limits(plan: PlanConfig) -> str:
 
 def terms(plan: PlanConfig) -> dict[str, str]:
     """The words of a report in a line each; `class_limits` has the rules of the classes in full."""
-    limits, course, every = plan.classes, plan.course, f"every {plan.probe.every_steps:,} steps"
+    limits, course, recorder, every = (
+        plan.classes,
+        plan.course,
+        plan.recorder,
+        f"every {plan.probe.every_steps:,} steps",
+    )
     return {
         "R": "latent radius, ‖μ‖₂ of an image; of a run the median over the images",
         "probe": f"R of {plan.probe.num_images:,} images, {every}: what happens in between is seen by the next one",
@@ -236,7 +242,26 @@ def terms(plan: PlanConfig) -> dict[str, str]:
             "a run trained on from one of its kept states, with new noise or batches, and one thing changed; it and the"
             " run jump in a verdict by their own R alone, without the control"
         ),
+        "flight recorder, trigger": (
+            "it keeps signals of every step, and fires where the gradient's norm exceeds"
+            f" {recorder.gradient_factor:g} times its median over {recorder.ring_steps:,} steps, the RMS of g / √v"
+            f" {recorder.rms_limit:g}, a log σ² {recorder.log_var_limit:g} or the probe's R {recorder.probe_factor:g}"
+            " times its value one probe earlier, or where a loss or gradient is not finite: a recording, not a cause"
+        ),
+        "sharpness": (
+            "largest eigenvalue of the loss's second derivatives, as Adam scales them; beyond its limit, which the"
+            " learning rate sets, Adam leaves a minimum"
+        ),
         "band": "three times the range of a signal of the recorder in the steps before the search for what left first",
+    }
+
+
+def terms_in(text: str, plan: PlanConfig) -> dict[str, str]:
+    """Those of them that a text uses."""
+    return {
+        term: meaning
+        for term, meaning in terms(plan).items()
+        if any(re.search(rf"\b{re.escape(word)}", text) for word in term.split(", "))
     }
 
 
@@ -302,9 +327,12 @@ def recorded(summary: StudySummary) -> str:
     if not fired:
         return f"The flight recorder fired in none of {counted(len(ended_runs), 'ended run')}."
     arms = enumeration([f"{count} of {arm}" for arm, count in fired.items()])
+    stayed = [run for run in ended_runs if run.run_class in ("regular", "shifted") and run.course.departed is None]
+    in_stayed = f" ({sum(bool(run.triggers) for run in stayed)} of the {len(stayed)} that stayed)" if stayed else ""
     return (
-        f"The flight recorder fired in {fired.total()} of {counted(len(ended_runs), 'ended run')}: {arms}."
-        " vaehpc explain shows which signal left its band first, vaehpc replay looks for the cause."
+        f"The flight recorder fired in {fired.total()} of {counted(len(ended_runs), 'ended run')}{in_stayed}: {arms}."
+        " That is a recording, not a cause: vaehpc explain shows which signal left its band first, vaehpc replay looks"
+        " for the cause."
     )
 
 
@@ -342,7 +370,8 @@ def run_findings(run: RunSummary, statistics: LatentStatistics | None) -> list[s
     if run.radius_median is not None:
         found.append(f"The median of R = ‖μ‖₂ over the images is {number(run.radius_median)} at the end.")
     if run.triggers:
-        found.append(f"The flight recorder fired {times(len(run.triggers))}: {triggers(run)}.")
+        fired = f"The flight recorder fired {times(len(run.triggers))}: {triggers(run)}"
+        found.append(f"{fired}. That is a recording, not a cause.")
     if statistics is not None and (gaussian := statistics.gaussian) is not None and not no_end(run):
         found.append(
             f"R has a standard deviation of {number(gaussian.radius_sd)}; a normal distribution with the mean and"
