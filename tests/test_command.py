@@ -98,6 +98,14 @@ def test_a_failed_task_is_shown_and_looked_at(
     assert lines[0].startswith("Traceback")
 
 
+@pytest.mark.parametrize("verb", ["report", "replay"])
+def test_whose_the_debugger_is_is_said_where_it_is_looked_for(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--pdb" in said and "`vaehpc launch`'s alone" in said
+
+
 def test_lines_are_broken_in_a_terminal_alone_and_between_words() -> None:
     path = f"/scratch/{30 * 'x'}/runs-of-mine/report.html"
     said = []

@@ -64,7 +64,7 @@ class Replay:
     """Folder of the study of forks. Default: beside the source study."""
     executor: Literal["slurm", "local", "debug"] | None = None
     """slurm: arrays in its queue; local: processes on this machine, as many as processors or GPUs; debug: in this
-    process. Default: slurm with --site, else local."""
+    process, without --pdb, which is `vaehpc launch`'s alone. Default: slurm with --site, else local."""
     site: Path | None = None
     """TOML file that says where jobs run: your copy of jobs/sites/slurm.toml."""
     wait: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -34,7 +34,8 @@ class Arguments:
     others: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Studies that are to be compared with it."""
     executor: Literal["local", "debug"] = "local"
-    """local: processes on this machine, as many as processors; debug: in this process, up to the first that raises."""
+    """local: processes on this machine, as many as processors; debug: in this process, up to the first that raises.
+    Python's debugger there, --pdb, is `vaehpc launch`'s alone: the line that launched the study takes it."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """What was found as JSON: the arms, the missing runs, the report's path."""
 
