@@ -227,6 +227,8 @@ def test_options_of_data_without_images_are_refused(capsys: pytest.CaptureFixtur
         ("[train]\nepochs = 'many'", "train.epochs = 'many' is not allowed"),
         ("[trian]\nepochs = 3", "unknown setting 'trian' (did you mean 'train'?)"),
         ("seeds = 'four'", "seeds = 'four' is not allowed"),
+        ("vae = 3", "vae = 3 is not allowed; it is a table: [vae]"),
+        ("sweep = 'x'", "sweep = 'x' is not allowed; it is a table: [sweep]"),
         ("sseds = 4", "unknown setting 'sseds' (did you mean 'seeds'?)"),
         ("preset = 'dmeo'", "unknown preset 'dmeo' (did you mean 'demo'?)"),
         ("seeds 4", "is not TOML"),

@@ -275,9 +275,13 @@ def usual_precision(study: StudyDir, on_gpus: bool) -> tuple[Precision, str]:
 def _settings_of_file(path: Path) -> dict[str, Any]:
     values = read_toml(path, "--config")
     plain = {"preset": str, "study": str, "seeds": int | list, "root_seed": int, "arms": list}
+    tables = [*Settings.model_fields, "sweep"]
     for key, value in values.items():
         if key not in plain and not isinstance(value, dict):
-            raise UserError(f"--config {path}: unknown setting '{key}'{nearest(key, plain)}. Known: {', '.join(plain)}")
+            if key in tables:
+                raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it is a table: [{key}]")
+            known = [*plain, *tables]
+            raise UserError(f"--config {path}: unknown setting '{key}'{nearest(key, known)}. Known: {', '.join(known)}")
         if not isinstance(value, plain.get(key, dict)) or isinstance(value, bool):
             takes = getattr(plain.get(key, dict), "__name__", "number or list")
             raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it takes a {takes}")

@@ -1,5 +1,6 @@
 import os
 import sys
+import time
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,7 @@ from vaehpc.command import UserError
 from vaehpc.local import stages
 from vaehpc.monitoring import live
 from vaehpc.monitoring.live import LivePage
-from vaehpc.study.files import StudyDir
+from vaehpc.study.files import StudyDir, write_text
 
 
 @pytest.fixture
@@ -83,11 +84,14 @@ def test_a_page_is_renewed_as_often_as_it_may_and_left_as_stopped(running, monke
     assert "Stopped" in running.report.read_text()
 
 
-def test_a_report_that_was_written_meanwhile_stays(running):
+@pytest.mark.parametrize("seconds", [60, -3600])
+def test_a_report_that_was_written_meanwhile_stays(running, seconds):
+    """Though the clock was set back, or that of another machine is behind."""
+    write_text(running.report, "<!doctype html><title>an older report</title>")
     with LivePage(running, running.config()) as page:
         page.renew()
-        running.report.write_text("<!doctype html><title>the report</title>")
-        os.utime(running.report, (page._began + 60,) * 2)
+        write_text(running.report, "<!doctype html><title>the report</title>")
+        os.utime(running.report, (time.time() + seconds,) * 2)
         page._next = 0.0
         page.renew()
     assert "the report" in running.report.read_text()

@@ -187,6 +187,7 @@ BY_PARENT = f"{socket.gethostname()} {PARENT} {process_start(PARENT)}"
     [
         ("login2 17 4711", 5.0, None, True),
         ("login2 17 4711", 300.0, None, False),  # killed long ago
+        ("login2 17 4711", -86400.0, None, False),  # likewise, before the clock was set back
         ("login2 17 4711", 5.0, "11", False),  # accepted
         (BY_PARENT, 300.0, None, True),
         (f"{socket.gethostname()} {PARENT} 0", 5.0, None, False),  # another process had this number

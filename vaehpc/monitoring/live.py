@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from vaehpc.command import UserError
@@ -39,7 +40,7 @@ class LivePage:
         self._study, self._config = study, config
         self._looks = Looks()
         self._known: dict[str, FoundRun] = {}
-        self._began = time.time()
+        self._first = _identity(study.report)
         self._next = 0.0
         self._has_written = False
 
@@ -86,9 +87,9 @@ class LivePage:
                 logger.warning("%s is not renewed: %s", self._study.report, failure)
 
     def _is_final(self) -> bool:
-        """Whether a report was written since."""
+        """Whether a report was written since, by whatever clock."""
         page = self._study.report
-        return page.exists() and page.stat().st_mtime > self._began and not is_live(read_words(page))
+        return _identity(page) not in (None, self._first) and not is_live(read_words(page))
 
     def _judged(self, runs: Sequence[FoundRun]) -> Judgement | None:
         num_probes = sum(len(run.probe.steps) for run in runs if run.probe is not None)
@@ -109,6 +110,11 @@ class LivePage:
             return MissingRun(run, "statistics", str(damage), probe)
         self._known[run.name] = found
         return found
+
+
+def _identity(page: Path) -> tuple[int, int] | None:
+    """Of a file that is there: another one whenever it is written."""
+    return (found.st_ino, found.st_mtime_ns) if page.exists() and (found := page.stat()) else None
 
 
 def is_live(page: str) -> bool:

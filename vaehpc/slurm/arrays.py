@@ -114,7 +114,7 @@ def require_only_submission(study: StudyDir, queue: Queue) -> None:
         if batch.job() is not None or batch.name in queue.numbers:
             continue
         record = batch.record()
-        age = time.time() - record.created
+        age = abs(time.time() - record.created)  # a clock may have been set back, or another machine's be ahead
         other = running_here(record.launcher) or (age < SUBMITTING_SECONDS and running_elsewhere(record.launcher))
         if other:
             raise UserError(
