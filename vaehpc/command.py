@@ -175,7 +175,7 @@ def silenced() -> Iterator[None]:
 
 
 def explained(error: OSError, path: Path) -> Exception:
-    """A full disk or a missing permission as a UserError; any other OSError as it is."""
+    """A full disk, a missing permission, or what stands in the way as a UserError; any other OSError as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = next((parent for parent in (path, *path.parents) if parent.is_dir()), Path())
         return DiskFullError(
@@ -186,6 +186,8 @@ def explained(error: OSError, path: Path) -> Exception:
         return UserError(f"may not write {path}: {error.strerror}; choose a folder that you own")
     if error.errno == errno.ENOENT:
         return UserError(f"{path} was not written: its folder or temporary file was removed, perhaps by a second start")
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
+        return UserError(f"{path} cannot be written: {error.strerror}; move away what stands there")
     return error
 
 
