@@ -47,10 +47,13 @@ def hanging() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_a_second_interrupt_ends_a_command_at_once_and_quietly(hanging: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_ends_a_command_at_once_and_quietly(
+    hanging: subprocess.Popen[str], first: signal.Signals
+) -> None:
     assert hanging.stdout is not None
     child = int(hanging.stdout.readline())
-    hanging.send_signal(signal.SIGINT)
+    hanging.send_signal(first)
     assert hanging.stdout.readline() == "ending\n"
     hanging.send_signal(signal.SIGINT)
     assert hanging.wait(timeout=60) == 130

@@ -1,6 +1,7 @@
 """A whole study by the command itself: from images to the report, interrupted in every way, always the same results."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from vaehpc.images.synthetic import write_celeba
 from vaehpc.reporting.run_page import SAMPLE_IMAGES
 from vaehpc.schema.config import DataConfig
 from vaehpc.study.attempts import all_attempts
-from vaehpc.study.files import DataDir, StudyDir, write_model
+from vaehpc.study.files import DataDir, RunDir, StudyDir, write_model
 
 TIMEOUT = 300
 ARMS = ("ae", "vae-tiny")
@@ -35,16 +36,26 @@ def asked(data: DataConfig, seeds: int = 1) -> list[str]:
     return [*SMALL, "--data", data.path, "--executor", "local", "--seeds", str(seeds)]
 
 
-def launch_command(data: DataConfig, seeds: int = 1) -> list[str]:
-    return [sys.executable, "-m", "vaehpc.launch", *asked(data, seeds)]
+def launch_command(data: DataConfig) -> list[str]:
+    return [sys.executable, "-m", "vaehpc.launch", *asked(data)]
 
 
-def launch(folder: Path, data: DataConfig, seeds: int = 1, expected: int = 0) -> subprocess.CompletedProcess[str]:
-    command = launch_command(data, seeds)
+def launch(folder: Path, data: DataConfig) -> str:
+    """What the command says, in a process of its own."""
+    command = launch_command(data)
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    assert ended.returncode == expected, ended.stdout + ended.stderr
-    assert "Traceback" not in ended.stderr
-    return ended
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def launch_here(folder: Path, data: DataConfig, seeds: int = 1, expected: int = 0) -> str:
+    """The same, whose tasks are forked from what the tests have imported already."""
+    said = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = vaehpc.launch.main(asked(data, seeds))
+    assert code == expected, said.getvalue()
+    assert "Traceback" not in said.getvalue()
+    return said.getvalue()
 
 
 def study_in(folder: Path) -> StudyDir:
@@ -69,7 +80,7 @@ def results(study: StudyDir) -> dict[str, object]:
 def finished(faces: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
     """An undisturbed study; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
-    said = launch(folder, faces).stdout
+    said = launch(folder, faces)
     assert f"Report: {folder / 'runs' / 'demo' / 'report.html'}" in said
     return study_in(folder)
 
@@ -159,7 +170,7 @@ def test_same_line_again_computes_nothing_again(copied: StudyDir, faces: DataCon
     before = {path: path.stat().st_mtime_ns for path in copied.path.glob("*seed*/**/*")}
     found = results(copied)
     copied.summary_path.unlink()
-    said = launch(copied.path.parent.parent, faces).stdout
+    said = launch(copied.path.parent.parent, faces)
     assert "train: nothing left to do" in said
     assert "statistics: nothing left to do" in said
     assert {path: path.stat().st_mtime_ns for path in copied.path.glob("*seed*/**/*")} == before
@@ -232,20 +243,13 @@ def test_a_run_directory_with_other_settings_is_refused(
 @pytest.mark.slow
 def test_seeds_can_grow(copied: StudyDir, faces: DataConfig) -> None:
     before = results(copied)["trained"]
-    said = launch(copied.path.parent.parent, faces, seeds=2).stdout
+    said = launch_here(copied.path.parent.parent, faces, seeds=2)
     assert "train 2/2" in said
     assert results(copied)["trained"] == before
     summary = copied.summary()
     assert {name: arm.num_runs for name, arm in summary.arms.items()} == {"ae": 2, "vae-tiny": 2}
     states = {run.trained().state_sha256 for run in (copied.run(name) for name in summary.runs)}
     assert len(states) == 4
-
-
-@pytest.mark.slow
-def test_a_second_launcher_is_refused(copied: StudyDir, faces: DataConfig) -> None:
-    with hung_launcher(copied, faces) as process:
-        message = launch(copied.path.parent.parent, faces, expected=2).stderr
-        assert f"is being run by process {process.pid}" in message
 
 
 @pytest.mark.slow
@@ -257,7 +261,7 @@ def test_a_run_that_crashes_is_listed_and_stops_no_other(finished: StudyDir, fac
         shutil.copy(finished.path / name, study.path / name)
     broken = study.run("ae-seed000")
     broken.checkpoints.write_text("a file where a folder should be")
-    said = launch(tmp_path, faces, expected=3).stdout
+    said = launch_here(tmp_path, faces, expected=3)
     assert "MISSING ae-seed000: no result of train; the end of its log:" in said
     assert f"File exists: '{broken.checkpoints}'" in said
     summary = study.summary()
@@ -265,7 +269,7 @@ def test_a_run_that_crashes_is_listed_and_stops_no_other(finished: StudyDir, fac
     assert summary.runs["vae-tiny-seed000"].radius_median is not None
     assert (summary.arms["ae"].num_missing, summary.arms["vae-tiny"].num_missing) == (1, 0)
     broken.checkpoints.unlink()
-    launch(tmp_path, faces)
+    launch_here(tmp_path, faces)
     assert results(study) == results(finished)
 
 
@@ -286,26 +290,12 @@ def test_from_celebas_zip_in_this_process(tmp_path: Path) -> None:
 # Interruptions
 
 
-@contextlib.contextmanager
-def hung_launcher(study: StudyDir, data: DataConfig) -> Iterator[subprocess.Popen[bytes]]:
-    """A launcher that works on one more seed."""
-    process = started_launcher(study.path.parent.parent, data, seeds=2)
-    try:
-        wait_for(lambda: list(study.path.glob("*seed001/attempts/0001/start.json")), process)
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 130
-        assert tasks_of(study) == []
-
-
-def started_launcher(folder: Path, data: DataConfig, seeds: int = 1) -> subprocess.Popen[bytes]:
+def started_launcher(folder: Path, data: DataConfig) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
-    command = launch_command(data, seeds)
     with (folder / "launcher.log").open("ab") as log:
         # As from a terminal: a shell's background processes, the tests' own among them, may ignore Ctrl-C.
         return subprocess.Popen(
-            command,
+            launch_command(data),
             cwd=folder,
             stdout=log,
             stderr=log,
@@ -314,13 +304,22 @@ def started_launcher(folder: Path, data: DataConfig, seeds: int = 1) -> subproce
         )
 
 
-def wait_for(found: object, process: subprocess.Popen[bytes]) -> None:
-    assert callable(found)
+def wait_for(found: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
+    """Until it is found; the process must not have ended before."""
     give_up = time.monotonic() + TIMEOUT
     while not found():
-        assert process.poll() is None
+        assert process is None or process.poll() is None
         assert time.monotonic() < give_up
         time.sleep(0.02)
+
+
+def held_task(run: RunDir, attempt: int, process: subprocess.Popen[bytes]) -> int:
+    """The process of this attempt, which stands still after its first block."""
+    folder = run.attempts / f"{attempt:04d}"
+    wait_for((folder / "heartbeat.json").exists, process)
+    os.kill(pid := pid_of(folder / "start.json"), signal.SIGSTOP)
+    assert not run.trained_path.exists(), "too late to disturb it"
+    return pid
 
 
 def tasks_of(study: StudyDir) -> list[int]:
@@ -329,39 +328,39 @@ def tasks_of(study: StudyDir) -> list[int]:
     return [pid for pid in started if is_alive(pid)]
 
 
-@pytest.mark.slow
-def test_kill_9_of_the_launcher_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
+@pytest.fixture
+def disturbed(tmp_path: Path) -> Iterator[StudyDir]:
     study = study_in(tmp_path)
+    yield study
+    for pid in tasks_of(study):  # a failed test leaves none that stands still
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_whatever_is_killed_the_same_line_goes_on(
+    finished: StudyDir, disturbed: StudyDir, faces: DataConfig, tmp_path: Path
+) -> None:
+    """The first launcher by kill -9, the second by Ctrl-C, of the third a task; and no two work on it at once."""
+    study, run = disturbed, disturbed.run("vae-tiny-seed000")
     process = started_launcher(tmp_path, faces)
-    wait_for(lambda: list(study.path.glob("*/history.jsonl")), process)
+    orphan = held_task(run, 1, process)
+    assert f"is being run by process {process.pid}" in launch_here(tmp_path, faces, expected=2)
     process.kill()
     process.wait()
-    assert tasks_of(study) != []  # the orphans go on: the second launch must get along with them
-    launch(tmp_path, faces)
-    assert results(study) == results(finished)
+    wait_for(lambda: tasks_of(study) == [orphan])  # tasks end with their launcher, unless they hang
 
-
-@pytest.mark.slow
-def test_kill_9_of_a_task_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
-    study = study_in(tmp_path)
     process = started_launcher(tmp_path, faces)
-    run = study.run("vae-tiny-seed000")
-    wait_for(run.history_path.exists, process)
-    os.kill(pid_of(all_attempts(run)[-1].start_path), signal.SIGKILL)
-    assert process.wait(timeout=TIMEOUT) == 3
-    assert "MISSING vae-tiny-seed000" in (tmp_path / "launcher.log").read_text()
-    launch(tmp_path, faces)
-    assert results(study) == results(finished)
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_everything_then_the_same_line(finished: StudyDir, faces: DataConfig, tmp_path: Path) -> None:
-    study = study_in(tmp_path)
-    process = started_launcher(tmp_path, faces)
-    wait_for(lambda: list(study.path.glob("*/history.jsonl")), process)
+    held_task(run, 2, process)
+    os.kill(orphan, signal.SIGCONT)
+    wait_for(lambda: not is_alive(orphan), process)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert tasks_of(study) == []
     assert "Traceback" not in (tmp_path / "launcher.log").read_text()
-    launch(tmp_path, faces)
+
+    process = started_launcher(tmp_path, faces)
+    os.kill(held_task(run, 3, process), signal.SIGKILL)
+    assert process.wait(timeout=TIMEOUT) == 3
+    assert "MISSING vae-tiny-seed000" in (tmp_path / "launcher.log").read_text()
+    launch_here(tmp_path, faces)
     assert results(study) == results(finished)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.studies.make import LAUNCH, MOST_BYTES, WHOLE
 from tests.studies.unpacked import ARCHIVES, edit, unpacked
-from vaehpc import explain, launch, replay, status
+from vaehpc import explain, launch, replay, report, status
 from vaehpc.command import UserError
 from vaehpc.schema import upgrades
 from vaehpc.schema.config import DataConfig
@@ -280,10 +280,10 @@ def test_the_table_has_every_schema() -> None:
 # Whole commands, which train
 
 
-def ran(folder: Path, *line: str, path: Path | None = None) -> str:
-    """What a command says."""
+def ran(folder: Path, *line: str, path: Path) -> str:
+    """What a command of the code in this folder says."""
     environment = {"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "500", "HOME": str(folder)}
-    environment |= {} if path is None else {"PYTHONPATH": str(path)}
+    environment["PYTHONPATH"] = str(path)
     command = [sys.executable, "-m", *line]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -291,15 +291,21 @@ def ran(folder: Path, *line: str, path: Path | None = None) -> str:
 
 
 @pytest.mark.slow
-def test_it_is_reported_widened_and_replayed(tmp_path: Path) -> None:
+def test_it_is_reported_widened_and_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = unpacked("0.1.0", tmp_path, here=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "500")
     before = study.summary()
-    ran(tmp_path, "vaehpc.report", "runs/old")
+    assert report.main(["runs/old"]) == 0
     assert study.summary().deviations == ()
     assert numbers(study.summary()) == numbers(before)
     assert "all as planned before the first launch" in study.report.read_text()
 
-    said = ran(tmp_path, "vaehpc.launch", *again(study, "--seeds", "3"))
+    capsys.readouterr()
+    assert launch.main(again(study, "--seeds", "3")) == 0
+    said = capsys.readouterr().out
     assert f"is made by {code_version()}; the runs that are there by 0.1.0+g90a7103343c4" in said
     assert study.summary().deviations == (
         f"seed 2 of ae by {code_version()}, of 3",
@@ -313,7 +319,8 @@ def test_it_is_reported_widened_and_replayed(tmp_path: Path) -> None:
     }
     assert (study.config().plan_sha256, study.config().provenance) == (before.plan_sha256, before.provenance)
 
-    said = ran(tmp_path, *f"vaehpc.explain runs/old --run {WHOLE} --stability".split())
+    assert explain.main(["runs/old", "--run", WHOLE, "--stability"]) == 0
+    said = capsys.readouterr().out
     assert re.search(r"Of \d+ kept states? \d+ had a sharpness beyond its limit", said), said  # each of them is read
 
 
