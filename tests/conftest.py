@@ -11,10 +11,14 @@ from vaehpc.schema.config import DataConfig
 from vaehpc.study.files import DataDir
 from vaehpc.study.study import data_config
 
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+"""The same programs of XLA's, but half as long until LLVM has made machine code of them."""
+
 TIERS = {"cluster": "slurm", "containers": "images"}
 """Folders whose tests are all of one tier."""
 FIRST = (
     "test_pipeline.py",
+    "checks/test_proof.py",
     "tasks/test_train.py",
     "training/test_steps.py",
     "studies/test_older_studies.py",
