@@ -32,10 +32,10 @@ def test_studies_stand_beside_each_other_with_what_differs(tmp_path):
     no_requests(page)
     rows = [row for table in page.tables if table[0][:2] == ["arm", "study"] for row in table[1:]]
     assert [row[:3] for row in rows] == [
-        ["ae", "one", "0 of 4 diverged or NaN"],
-        ["ae", "two", "0 of 2 diverged or NaN"],
-        ["vae-tiny", "one", "1 of 2 diverged or NaN"],
-        ["vae-eps5", "two", "0 of 1 diverged or NaN"],
+        ["ae", "one", "0 of 4 diverged"],
+        ["ae", "two", "0 of 2 diverged"],
+        ["vae-tiny", "one", "1 of 2 diverged"],
+        ["vae-eps5", "two", "0 of 1 diverged"],
     ]
     assert "ae : differs in train.learning_rate alone" in page.text
     assert "Only in one: vae-tiny." in page.text
@@ -56,7 +56,12 @@ def test_studies_stand_beside_each_other_with_what_differs(tmp_path):
         ("nothing", "ae : the same runs where seeds are the same: they count once"),
         ("root seed", "ae : equal in all but the seeds: rates may be compared, and their counts added"),
         ("data", "have different data"),
-        ("plan", "Their analysis plans differ (classes.diverged_factor 2.0 and 3.0)"),
+        (
+            "plan",
+            "Their analysis plans differ (classes.diverged_factor 2.0 and 3.0): a run may be called diverged in one",
+        ),
+        ("tests", "Their analysis plans differ (contrasts.rate 0.25 and 0.5): classes and jumps are judged alike, and"),
+        ("streams", "Their random streams are crossed otherwise: equal seeds need not be equal runs"),
     ],
 )
 def test_what_may_be_compared_is_said(tmp_path, change, said):
@@ -68,13 +73,19 @@ def test_what_may_be_compared_is_said(tmp_path, change, said):
         "root seed": {"root_seed": 8},
         "data": {"data": config.data.model_copy(update={"sha256": "1" * 64})},
         "plan": {"plan": config.plan.model_copy(update={"classes": classes})},
+        "tests": {
+            "plan": config.plan.model_copy(update={"contrasts": config.plan.contrasts.model_copy(update={"rate": 0.5})})
+        },
+        "streams": {"cross": {"initialisation": 4}},
     }
     two = laid(tmp_path, "two", {"ae": ["regular"]}, **changes[change])
     write_model(two.config_path, two.config().model_copy(update={"provenance": config.provenance}))
     found = Page(compare([one, two]).read_text()).text
     assert said in found
-    if change in ("data", "plan"):
-        assert f"ae : differs in {'data' if change == 'data' else 'analysis plan'} alone" in found
+    alone = {"data": "data", "plan": "analysis plan", "streams": "the design of its random streams"}
+    if change in alone:
+        assert f"ae : differs in {alone[change]} alone" in found
+    assert ("the same runs where seeds are the same" in found) == (change in ("nothing", "tests"))
 
 
 def test_a_study_without_a_report_or_given_twice_is_refused(tmp_path):

@@ -126,15 +126,17 @@ def what_differs(first: Compared, other: Compared) -> list[str]:
     if rules := differing_values(one.plan, two.plan):
         named = "; ".join(f"{key} {has} and {wants}" for key, (has, wants) in list(rules.items())[:8])
         more = f", and {len(rules) - 8} more" if len(rules) > 8 else ""
-        said.append(
-            f"Their analysis plans differ ({named}{more}): a run may be called diverged in one and not in the other."
-        )
+        alike = "classes and jumps are judged alike, and tests are each study's own"
+        follows = "a run may be called diverged in one and not in the other" if judging_rules(one, two) else alike
+        said.append(f"Their analysis plans differ ({named}{more}): {follows}.")
     versions = one.provenance.code_version, two.provenance.code_version
     if versions[0] != versions[1]:
         said.append(f"They were launched with different code: vaehpc {versions[0]} and {versions[1]}.")
     common = set(one.seeds) & set(two.seeds)
     shared = {seed for arm in common for seed in set(one.seeds[arm]) & set(two.seeds[arm])}
-    if one.root_seed == two.root_seed and shared:
+    if one.cross != two.cross:
+        said.append("Their random streams are crossed otherwise: equal seeds need not be equal runs.")
+    elif one.root_seed == two.root_seed and shared:
         said.append(
             f"They share {counted(len(shared), 'seed')} ({words.seeds(sorted(shared))}) of one root seed: such runs"
             " begin with the same weights, batches and noise where settings allow, and are not independent."
@@ -144,6 +146,13 @@ def what_differs(first: Compared, other: Compared) -> list[str]:
     ):
         said.append("Runs are missing: rates are of those that ended.")
     return said
+
+
+def judging_rules(one: StudyConfig, two: StudyConfig) -> list[str]:
+    """Keys of the plan that differ and by which runs are judged and rates told; not those of tests and measurements."""
+    return [
+        key for key in differing_values(one.plan, two.plan) if key.startswith(("classes", "course", "probe", "level"))
+    ]
 
 
 def arm_pairs(first: Compared, other: Compared) -> list[ArmPair]:
@@ -171,7 +180,8 @@ def verdict(first: Compared, other: Compared, arm: str, differing: Mapping[str, 
         what
         for what, differs in (
             ("data", one.data.sha256 != two.data.sha256),
-            ("analysis plan", bool(differing_values(one.plan, two.plan))),
+            ("analysis plan", bool(judging_rules(one, two))),
+            ("the design of its random streams", one.cross != two.cross),
             ("code", one.provenance.code_version != two.provenance.code_version),
         )
         if differs
