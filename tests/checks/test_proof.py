@@ -16,6 +16,7 @@ from vaehpc.checks import node as of_node
 from vaehpc.checks import proof
 from vaehpc.checks.node import COMBINATIONS, FailedError, Node, Numbers, Work
 from vaehpc.command import UserError
+from vaehpc.local.starting import fork_server
 from vaehpc.tasks.visit import MachineReport
 
 H100 = tensorflow(gpus=("NVIDIA H100",), capabilities=("9.0",))
@@ -195,10 +196,18 @@ def test_a_gpu_without_units_for_bfloat16_proves_the_rest(monkeypatch: pytest.Mo
 # For real
 
 
+@pytest.fixture
+def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's net computes for longer than it compiles: its processes have LLVM's optimisations."""
+    monkeypatch.delenv("XLA_FLAGS")
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_the_whole_by_a_processor(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    fork_server()  # takes a folder for its socket, for which scratch may be too deep: then each process imports anew
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     code = doctor.main(["--gpu", "--device", "cpu", "--json", str(tmp_path / "proof.json")])
@@ -221,6 +230,7 @@ def test_the_whole_by_a_processor(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_what_goes_wrong_in_a_process_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of one combination: other bits of runs side by side, a spoilt state, a process that ends or hangs."""
     only = {"float32": COMBINATIONS["float32"]}
