@@ -280,8 +280,8 @@ def _settings_of_file(path: Path) -> dict[str, Any]:
         if key not in plain and not isinstance(value, dict):
             if key in tables:
                 raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it is a table: [{key}]")
-            known = [*plain, *tables]
-            raise UserError(f"--config {path}: unknown setting '{key}'{nearest(key, known)}. Known: {', '.join(known)}")
+            keys = [*plain, *tables]
+            raise UserError(f"--config {path}: unknown setting '{key}'{nearest(key, keys)}. Known: {', '.join(keys)}")
         if not isinstance(value, plain.get(key, dict)) or isinstance(value, bool):
             takes = getattr(plain.get(key, dict), "__name__", "number or list")
             raise UserError(f"--config {path}: {key} = {value!r} is not allowed; it takes a {takes}")
