@@ -67,9 +67,13 @@ class Often:
 
 
 def first_endpoint(declared: Endpoint, arms: Iterable[ArmSummary]) -> Endpoint:
-    """The plan's first endpoint; that of courses in its stead where an arm of which runs ended has no rate of it."""
-    has_it = all(declared in arm.endpoints for arm in arms if arm.endpoints)
-    return declared if has_it else findings.stand_in(declared)
+    """Every way to be lost of the kind that the plan declares: no rate of 0 % where all are NaN.
+
+    That of courses in its stead where an arm of which runs ended has no rate of it.
+    """
+    lost = findings.with_nan(declared)
+    has_it = all(lost in arm.endpoints for arm in arms if arm.endpoints)
+    return lost if has_it else findings.stand_in(lost)
 
 
 def endpoint_of(config: StudyConfig, summary: StudySummary) -> Endpoint:
@@ -78,13 +82,13 @@ def endpoint_of(config: StudyConfig, summary: StudySummary) -> Endpoint:
 
 
 def in_its_stead(config: StudyConfig, summary: StudySummary) -> str:
-    """Why another endpoint than the plan's first is counted; '' where it is that."""
-    declared, endpoint = config.plan.contrasts.primary_endpoint, endpoint_of(config, summary)
-    if endpoint == declared:
+    """Why courses are counted where the plan declares classes; '' where it is what the plan declares."""
+    lost, endpoint = findings.with_nan(config.plan.contrasts.primary_endpoint), endpoint_of(config, summary)
+    if endpoint == lost:
         return ""
-    without = [name for name, arm in summary.arms.items() if arm.endpoints and declared not in arm.endpoints]
+    without = [name for name, arm in summary.arms.items() if arm.endpoints and lost not in arm.endpoints]
     return (
-        f"{findings.NAMES[endpoint]} stands for the plan's first endpoint, {findings.NAMES[declared]}, of which"
+        f"{findings.NAMES[endpoint]} stands for {findings.NAMES[lost]}, of which"
         f" {enumeration(without) if len(without) <= MOST_SHOWN else f'{len(without)} arms'} can have no rate."
     )
 
@@ -98,10 +102,10 @@ def how_often(config: StudyConfig, summary: StudySummary) -> list[Often]:
 
 
 def often(name: str, summary: StudySummary, endpoint: Endpoint) -> Often:
-    """How many runs of an arm count for an endpoint, how, and what the others did that are no part of the count."""
+    """How many runs of an arm count for an endpoint that includes NaN, how, and what the others did."""
     arm = summary.arms[name]
     runs = [run for run in summary.runs.values() if run.arm == name]
-    kinds = "; ".join(part for part in (_inside(runs, endpoint), _outside(runs, arm, endpoint)) if part)
+    kinds = "; ".join(part for part in (_inside(runs, endpoint), _outside(runs, endpoint)) if part)
     if endpoint not in arm.endpoints:
         return Often(name, "", findings.nothing_known(arm), kinds, NO_VALUE, NO_VALUE, None, None, None)
     share = arm.endpoints[endpoint]
@@ -125,15 +129,14 @@ def _inside(runs: Sequence[RunSummary], endpoint: Endpoint) -> str:
     did = [run for run in runs if run.run_class is not None and COUNTS[bare](run)]
     nan = [run for run in runs if run.run_class == "nonfinite"]
     back, both = sum(map(came_back, did)), sum(run in nan for run in did)
-    first = _each([(len(did), bare)]) + (f" ({back} of them came back)" if back else "")
-    if endpoint != bare:
-        return ", ".join(
-            part for part in (first, _each([(len(nan), "NaN")]) + (f" ({both} both)" if both else "")) if part
-        )
-    return ", ".join(([first] if back else []) + ([f"{both} of them NaN"] if both else []))
+    each = (
+        _each([(len(did), bare)]) + (f" ({back} of them came back)" if back else ""),
+        _each([(len(nan), "NaN")]) + (f" ({both} both)" if both else ""),
+    )
+    return ", ".join(part for part in each if part)
 
 
-def _outside(runs: Sequence[RunSummary], arm: ArmSummary, endpoint: Endpoint) -> str:
+def _outside(runs: Sequence[RunSummary], endpoint: Endpoint) -> str:
     """'not counted: 2 came back, 1 missing': each such run once."""
     is_of_class = endpoint in OF_CLASS
     without_jump = "" if is_of_class else " without a jump"
@@ -143,19 +146,14 @@ def _outside(runs: Sequence[RunSummary], arm: ArmSummary, endpoint: Endpoint) ->
             return "missing"
         if not is_known(run, endpoint):
             return "course unknown"
-        if run.run_class == "nonfinite":
-            return "NaN"
         if came_back(run):
             return "came back" if is_of_class else "grew and came back"
         beyond = f"beyond the limit{without_jump}"
         return {"diverged": beyond, "displaced": "displaced", "collapsed": "collapsed"}.get(run.run_class, "")
 
     kinds = Counter(kind(run) for run in runs if not (is_known(run, endpoint) and COUNTS[endpoint](run)))
-    order = ("NaN", "came back", "grew and came back", f"beyond the limit{without_jump}", "displaced", "collapsed")
+    order = ("came back", "grew and came back", f"beyond the limit{without_jump}", "displaced", "collapsed")
     found = [f"{kinds[each]} {each}" for each in (*order, "course unknown", "missing") if kinds[each]]
-    with_nan = arm.endpoints.get(findings.with_nan(endpoint))
-    if kinds["NaN"] and with_nan is not None:  # no rate of 0 % where the others are NaN
-        found[0] += f" ({of_ended(with_nan)} with {'it' if kinds['NaN'] == 1 else 'them'})"
     return f"not counted: {', '.join(found)}" if found else ""
 
 
