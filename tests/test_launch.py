@@ -460,7 +460,8 @@ def test_arms_that_cannot_be_are_refused(capsys: pytest.CaptureFixture[str], fac
 
 def test_an_impossible_out_is_named(capsys: pytest.CaptureFixture[str], faces: DataConfig) -> None:
     Path("file").touch()
-    assert "Not a directory: " in refused(capsys, "--data", faces.path, "--out", "file")
+    said = refused(capsys, "--data", faces.path, "--out", "file")
+    assert f"cannot be written: Not a directory; move away {Path('file').resolve()}" in said
 
 
 # Slurm that accepts nothing

@@ -187,7 +187,8 @@ def explained(error: OSError, path: Path) -> Exception:
     if error.errno == errno.ENOENT:
         return UserError(f"{path} was not written: its folder or temporary file was removed, perhaps by a second start")
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
-        return UserError(f"{path} cannot be written: {error.strerror}; move away what stands there")
+        stands = next((each for each in (path, *path.parents) if each.is_symlink() or each.exists()), path)
+        return UserError(f"{path} cannot be written: {error.strerror}; move away {stands}")
     return error
 
 

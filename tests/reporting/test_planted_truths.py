@@ -87,7 +87,7 @@ DIVERGED_SHOWN = r"vae-tiny (has )?diverged (significantly )?more often than"
 SHOWN = r"vae-tiny [^\n]{0,160}more often"
 NONFINITE = r"(non-?finite|NaN)"
 OTHER_WAY = r"not tested in that direction[^\n]*two-sided|two-sided[^\n]*not tested in that direction"
-JUMPS = r"\b[1-9]\d* (more )?jumped"
+JUMPS = r"(?<!\b0 of )\b[1-9]\d* (more )?jumped"
 GROWS = r"\b[1-9]\d* (more )?grew"
 NOT_JUDGED = (
     r"ended beyond the limit, as their arm, and lay far from the control at the first probe after the burn-in"

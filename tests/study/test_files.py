@@ -217,13 +217,13 @@ def test_a_read_only_file_system_is_said_of_what_was_to_be_written(
         write_array(tmp_path / "a", np.zeros(1))
 
 
-@pytest.mark.parametrize("name", ["folder", "file/a", "loop/a"])
-def test_what_stands_in_the_way_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "stands"), [("folder", "folder"), ("file/a", "file"), ("loop/a", "loop")])
+def test_what_stands_in_the_way_is_named(tmp_path: Path, name: str, stands: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(UserError, match=f"^{tmp_path / name} cannot be written: .*; move away what stands there$"):
+    with pytest.raises(UserError, match=f"^{tmp_path / name} cannot be written: .*; move away {tmp_path / stands}$"):
         write_text(tmp_path / name, "text")
     assert sorted(tmp_path.iterdir()) == before
 
