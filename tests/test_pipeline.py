@@ -263,7 +263,7 @@ def test_a_run_that_crashes_is_listed_and_stops_no_other(finished: StudyDir, fac
     broken.checkpoints.write_text("a file where a folder should be")
     said = launch_here(tmp_path, faces, expected=3)
     assert "MISSING ae-seed000: no result of train; the end of its log:" in said
-    assert f"File exists: '{broken.checkpoints}'" in said
+    assert f"move away {broken.checkpoints}" in said
     summary = study.summary()
     assert summary.runs["ae-seed000"].run_class is None
     assert summary.runs["vae-tiny-seed000"].radius_median is not None
