@@ -227,6 +227,8 @@ def recorded(run: RunDir) -> list[int]:
         ({"identity": "0" * 64}, "is of another run"),
         ({"state_sha256": "0" * 64}, "is not of this training"),
         ({"seconds": float("nan")}, "seconds cannot be nan"),
+        ({"seconds_per_epoch": -7.0}, "seconds_per_epoch cannot be -7.0"),
+        ({"seconds_per_epoch": 1e300}, "seconds_per_epoch cannot be 1e+300"),
     ],
 )
 def test_a_marker_that_cannot_be_is_refused(

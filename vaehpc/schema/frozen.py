@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 STORED: Final = "stored"
 """Context of a validation: the value was read from a study."""
@@ -15,16 +15,6 @@ Amount = Annotated[float, Field(gt=0, le=1e12)]
 """How much of something a setting asks for."""
 Portion = Annotated[float, Field(ge=0, le=1e12)]
 """The same, or nothing of it."""
-
-
-def _possible(seconds: float) -> float:
-    if seconds < 0 or seconds > 1e12:
-        raise ValueError(f"{seconds} seconds are none that anything took")
-    return seconds
-
-
-Seconds = Annotated[float, AfterValidator(_possible)]
-"""How long something took; NaN: it was not done."""
 
 
 class Frozen(BaseModel):

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 
 from vaehpc.schema.config import Precision, Provenance, ReplayConfig, Stream
 from vaehpc.schema.data import Resize, SplitName
-from vaehpc.schema.frozen import Result, Seconds
+from vaehpc.schema.frozen import Result
 from vaehpc.schema.plan import Alternative, Endpoint
 
 RunClass = Literal["nonfinite", "diverged", "displaced", "collapsed", "shifted", "regular", "unclassified"]
@@ -192,8 +192,8 @@ class TrainedRecord(Result):
     """trained.json: the marker of a finished training."""
 
     run: str
-    step: NonNegativeInt
-    epochs: NonNegativeInt
+    step: int
+    epochs: int
     state_sha256: str
     """Hash of weights, optimizer and counters at the end."""
     latents_sha256: dict[str, str]
@@ -203,12 +203,12 @@ class TrainedRecord(Result):
     before 0.3.0."""
     identity: str | None = None
     """Of the run; None: as above."""
-    nonfinite_step: NonNegativeInt | None
+    nonfinite_step: int | None
     """First step whose loss or gradient was NaN or infinite (training stopped there), or None."""
-    num_attempts: NonNegativeInt
-    seconds: Seconds
+    num_attempts: int
+    seconds: float
     """Wall time of the attempt that finished."""
-    seconds_per_epoch: Seconds
+    seconds_per_epoch: float
     """Mean wall time of that attempt's epochs, with their evaluation and checkpoints; NaN if it trained none."""
     device: str
     device_kind: DeviceKind
@@ -222,7 +222,7 @@ class TrainedRecord(Result):
     """None: trained by a release before 0.3.0."""
     tensor_float_32: bool
     """Whether products of float32 were computed in TF32, which GPUs of compute capability 8.0 and later have."""
-    threads: NonNegativeInt
+    threads: int
     provenance: Provenance
 
 

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 NUM_LAST_WORDS = 15
 """Lines of a missing run's log that the summary repeats."""
+LONGEST = 1e12
+"""Seconds that no training takes."""
 
 
 def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
@@ -121,7 +123,9 @@ def require_trained(trained: TrainedRecord, config: RunConfig, path: Path) -> No
     _require(path, "epochs", trained.epochs, 0 <= trained.epochs <= config.arm.train.epochs)
     _require(path, "threads", trained.threads, trained.threads > 0)
     _require(path, "num_attempts", trained.num_attempts, trained.num_attempts > 0)
-    _require(path, "seconds", trained.seconds, 0 <= trained.seconds < math.inf)
+    _require(path, "seconds", trained.seconds, 0 <= trained.seconds < LONGEST)
+    each = trained.seconds_per_epoch
+    _require(path, "seconds_per_epoch", each, math.isnan(each) or 0 <= each < LONGEST)
 
 
 def require_measured(statistics: LatentStatistics, trained: TrainedRecord, path: Path) -> None:
