@@ -48,6 +48,9 @@ def test_the_last_line_is_the_one_to_type_next(
     assert show_results(study, console) == code
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
+    rate = {None: "", "nonfinite": "100.0%", "regular": "0.0%"}[run_class]  # no rate of 0 % where all are NaN
+    (cells,) = ([cell.strip() for cell in line.split("│")] for line in lines if "│ vae-tiny " in line)
+    assert cells[6] == rate
     assert lines[-2:] == [f"Report: {study.report}", f"Next: python -m {next_line}"]
     assert print_results(study, console) == code
     found = json.loads(capsys.readouterr().out)

@@ -71,12 +71,13 @@ def print_results(study: StudyDir, _: Console) -> int:
 
 
 def _print_rates(summary: StudySummary, console: Console) -> None:
-    columns = ("arm", "diverged", "jumped", "NaN", "of ended", "rate diverged", "interval", "missing")
+    columns = ("arm", "diverged", "jumped", "NaN", "of ended", "diverged or NaN", "interval", "missing")
     table = Table(*columns, title=f"Study {summary.study}")
     for name, arm in summary.arms.items():
         ended = arm.num_runs - arm.num_missing
-        rate = arm.unjudged or "" if arm.rate is None else f"{arm.rate:.1%}"
-        interval = "" if arm.low is None else f"{arm.low:.1%} to {arm.high:.1%}"
+        share = arm.endpoints.get("diverged or nonfinite")
+        rate = arm.unjudged or "" if share is None else f"{share.rate:.1%}"
+        interval = "" if share is None else f"{share.interval.low:.1%} to {share.interval.high:.1%}"
         counts = map(str, (arm.num_diverged, arm.num_jumped, arm.num_nonfinite, ended))
         table.add_row(name, *counts, rate, interval, str(arm.num_missing))
     console.print(table)
