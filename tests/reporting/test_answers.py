@@ -122,6 +122,16 @@ def of_tests(summary: StudySummary, *found: tuple[str, str, tuple[int, int], flo
     return summary.model_copy(update={"contrasts": tuple(contrasts)})
 
 
+@pytest.mark.parametrize(("alternative", "least"), [("greater", "(one-sided, "), ("two-sided", "(")])
+def test_counts_that_would_do_say_by_which_test(mixed, alternative, least):
+    """Of 8 and 8 at 0.05 / 6: one-sided fewer are enough."""
+    study, summary = mixed
+    found = of_tests(summary, ("a", "ae", (2, 0), 0.9))
+    contrast = found.contrasts[0].model_copy(update={"alternative": alternative})
+    said = plain(answers.what_it_takes(study.config(), found.model_copy(update={"contrasts": (contrast,)})))
+    assert re.search(re.escape(least) + r"\d of 8 against 0 of 8 would do\)", said), said
+
+
 def test_what_is_not_shown_is_named_beside_what_is(mixed):
     study, summary = mixed
     found = of_tests(

@@ -310,7 +310,8 @@ def what_it_takes(config: StudyConfig, summary: StudySummary) -> list[str]:
         region = boschloo_greater(num_ended, num_reference, per_side(threshold, contrasts))
         enough = [count for count in range(num_ended + 1) if region[count, 0]]
         least = f"{enough[0]} of {num_ended} against 0 of {num_reference} would do" if enough else "no counts would do"
-        at += f" ({least})"
+        sides = "" if is_two_sided(contrasts) else "one-sided, "
+        at += f" ({sides}{least})"
     of = "" if len(contrasts) == len(confirmatory(summary)) else f"Of {pairs(contrasts)}: "
     said = f"{of}{who} find {percent(plan.rate)} against {percent(plan.versus)} with a probability of {chance}{at}"
     needed = seeds_for(config, contrasts, plan.rate, plan.versus)
@@ -324,7 +325,12 @@ def first_threshold(config: StudyConfig, contrasts: Sequence[Contrast]) -> float
 
 def per_side(threshold: float, contrasts: Sequence[Contrast]) -> float:
     """The threshold of a one-sided test of the same power."""
-    return threshold / 2 if any(each.alternative == "two-sided" for each in contrasts) else threshold
+    return threshold / 2 if is_two_sided(contrasts) else threshold
+
+
+def is_two_sided(contrasts: Sequence[Contrast]) -> bool:
+    """Whether a test of one of them is."""
+    return any(each.alternative == "two-sided" for each in contrasts)
 
 
 def seeds_for(config: StudyConfig, contrasts: Sequence[Contrast], rate: float, versus: float) -> int | None:
