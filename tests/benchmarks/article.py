@@ -1,8 +1,4 @@
-"""The article's run as this package trains it, whole or a few steps at a time, for all who measure it.
-
-As a command it is what a training's start takes: a process that imports what a training imports, builds the net, trains
-one step, and ends.
-"""
+"""The article's run as this package trains it, whole or a few steps at a time, for all who measure it."""
 
 from __future__ import annotations
 
@@ -13,10 +9,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from tests.benchmarks.net import BATCH, SIZE
+from tests.benchmarks.net import SIZE
 from tests.examples import run_config
 from vaehpc.schema.config import DataConfig, ModelConfig, Precision, RunConfig, TrainConfig
-from vaehpc.tasks.device import configure_tensorflow
 from vaehpc.training.fit import build_optimizer
 from vaehpc.training.models import Net, build_net, layer_seeds
 from vaehpc.training.pipeline import Images
@@ -55,14 +50,3 @@ def stepper(run: RunConfig, net: Trainable, images: Images, recorded: bool = Tru
         return signals
 
     return train
-
-
-def main() -> None:
-    """From the start to the first step's signals."""
-    configure_tensorflow(TrainConfig())
-    run = article_run(BATCH)
-    stepper(run, built(run), np.zeros((BATCH, SIZE, SIZE, 3), np.uint8))(1)
-
-
-if __name__ == "__main__":
-    main()
