@@ -202,11 +202,23 @@ def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XLA_FLAGS")
 
 
-@pytest.mark.slow
+DIFFERENT = ("bfloat16 resident", "bfloat16 from the host", "float32")
+"""What is not the same to a processor: it knows neither TF32 nor a way without determinism."""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(DIFFERENT, marks=pytest.mark.slow, id="different"),
+        pytest.param(tuple(COMBINATIONS), marks=pytest.mark.long, id="all"),
+    ],
+)
 @pytest.mark.usefixtures("optimised")
 def test_the_whole_by_a_processor(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...]
 ) -> None:
+    for module in (of_node, proof):
+        monkeypatch.setattr(module, "COMBINATIONS", {name: COMBINATIONS[name] for name in names})
     fork_server()  # takes a folder for its socket, for which scratch may be too deep: then each process imports anew
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
@@ -219,6 +231,7 @@ def test_the_whole_by_a_processor(
         number: None if number in left_out else True for number in proof.POINTS
     }
     hashes = points[6]["numbers"]
+    assert hashes.keys() == set(names)
     assert len({tuple(of_name.values()) for of_name in hashes.values()}) == 2  # bfloat16, and float32 with tf32
     assert (
         0
