@@ -23,10 +23,10 @@ test-slow: .venv/dev
 	$(PYTEST) $(BY_FILE) -m slow
 
 # These two install Debian's packages, if VAEHPC_TESTS_INSTALL=1 lets them; `make untest` takes them away again.
-# Much of Slurm's tests is waiting: three share two cores.
+# Much of Slurm's tests is waiting: four share two cores.
 test-slurm: .venv/ready
 	tests/install.sh slurm
-	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slurm and not long' tests/cluster
+	$(PYTEST) --numprocesses 4 --dist worksteal -m 'slurm and not long' tests/cluster
 
 # The same tests on Debian 13's Slurm, in a root of its own.
 test-slurm-trixie:
