@@ -1,15 +1,30 @@
 """Whatever the folder of a run holds: it hides no other run, and damage never becomes a number."""
 
+import copy
+import functools
 import json
 import logging
+import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import plant
-from tests.examples import AE, VAE, epoch_record, quick_plan, spiked_record, study_config, trigger_record
+from tests.examples import (
+    AE,
+    DIFFERENCE,
+    INERTIA,
+    TSNE,
+    VAE,
+    epoch_record,
+    quick_plan,
+    spiked_record,
+    study_config,
+    trigger_record,
+)
+from vaehpc.schema.results import AttributeProbe
 from vaehpc.stats.runs import MeasuredRun, MissingRun
 from vaehpc.study.files import RunDir, StudyDir
 from vaehpc.tasks.found import read_run
@@ -242,3 +257,41 @@ def test_a_marker_that_cannot_be_is_refused(
     run_dir.trained_path.write_bytes(content)
     assert isinstance(found, MissingRun)
     assert what in (found.last_words or "")
+
+
+def numbers(value: object, *keys: str | int) -> Iterator[tuple[str | int, ...]]:
+    """The way to each number of a JSON value."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield keys
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from numbers(part, *keys, key)
+
+
+NEGATIVE = {("log_var", "max"), ("log_var", "mean"), ("inertia", "elbow_factor"), ("tsne", 0, "kl_divergence")}
+"""Numbers that may be -7."""
+
+
+@pytest.mark.parametrize(("number", "taken"), [(-7, NEGATIVE), (1e300, set())])
+def test_no_number_of_the_statistics_is_beyond_what_it_can_be(
+    studies: tuple[StudyDir, StudyDir], number: float, taken: set[tuple[str | int, ...]]
+) -> None:
+    """Edited, and without its checksum, as who edits one takes it out."""
+    run_dir = studies[0].run(RUN)
+    content = run_dir.statistics_path.read_bytes()
+    more = {
+        "difference": DIFFERENCE,
+        "inertia": INERTIA,
+        "tsne": (TSNE,),
+        "probes": {"Young": AttributeProbe(share=0.5, auc=0.9, balanced_accuracy=0.8)},
+    }
+    record = json.loads(run_dir.statistics().model_copy(update=more).model_dump_json())
+    found = set()
+    for *way, last in (ways := list(numbers(record))):
+        changed = copy.deepcopy(record)
+        functools.reduce(operator.getitem, way, changed)[last] = number
+        run_dir.statistics_path.write_text(json.dumps(changed))
+        if isinstance(read_run(run_dir, run_dir.config()), MeasuredRun):
+            found.add((*way, last))
+    run_dir.statistics_path.write_bytes(content)
+    assert set(ways) > NEGATIVE
+    assert found == taken

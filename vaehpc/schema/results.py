@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from vaehpc.schema.config import Precision, Provenance, ReplayConfig, Stream
 from vaehpc.schema.data import Resize, SplitName
-from vaehpc.schema.frozen import Result
+from vaehpc.schema.frozen import NonNegative, Proportion, Result
 from vaehpc.schema.plan import Alternative, Endpoint
 
 RunClass = Literal["nonfinite", "diverged", "displaced", "collapsed", "shifted", "regular", "unclassified"]
 RUN_CLASSES: tuple[RunClass, ...] = (
     "nonfinite", "diverged", "displaced", "collapsed", "shifted", "regular", "unclassified"
 )  # fmt: skip
+
+
+def _in_order(self: Any) -> Any:
+    """Refuse a median or mean that does not lie between minimum and maximum, but for rounding."""
+    slack = 1e-5 * max(abs(self.min), abs(self.max))
+    for name in {"median", "mean"} & type(self).model_fields.keys():
+        if (value := getattr(self, name)) < self.min - slack or value > self.max + slack:
+            raise ValueError(f"{name} cannot be {value:g} between {self.min:g} and {self.max:g}")
+    return self
 
 
 # Prepared data
@@ -35,17 +44,17 @@ class Shard(Result):
 
     file: str
     split: str
-    first_image: int
-    num_images: int
+    first_image: NonNegativeInt
+    num_images: PositiveInt
     sha256: str
 
 
 class Split(Result):
     """Images first_image ... first_image + num_images - 1 of the set; `entropy_floor` is the mean H(x) of an image."""
 
-    first_image: int
-    num_images: int
-    entropy_floor: float
+    first_image: NonNegativeInt
+    num_images: NonNegativeInt
+    entropy_floor: NonNegative
 
 
 class Preprocessing(Result):
@@ -87,20 +96,20 @@ class Manifest(Result):
 class EpochRecord(Result):
     """A line of history.jsonl: losses as float64 means over the epoch's images (nats per image), R = ||mu||_2."""
 
-    epoch: int
-    step: int
+    epoch: PositiveInt
+    step: PositiveInt
     total_loss: float
     reconstruction_loss: float
     kl_loss: float
     """With its weight, as the article prints it; 0 for an AE."""
     excess_loss: float
     """reconstruction_loss - H(x)."""
-    radius_median: float
-    radius_mean: float
-    radius_max: float
-    offset: float
+    radius_median: NonNegative
+    radius_mean: NonNegative
+    radius_max: NonNegative
+    offset: NonNegative
     """|mean mu|."""
-    spread: float
+    spread: NonNegative
     """sqrt(tr Cov mu): R_rms^2 = offset^2 + spread^2."""
     log_var_min: float | None
     log_var_mean: float | None
@@ -110,11 +119,11 @@ class EpochRecord(Result):
 class ProbeRecord(Result):
     """A row of recorder/probe.arrow: ||mu||_2 of the probe images after `step` steps."""
 
-    step: int
-    radius_median: float
-    radius_max: float
-    offset: float
-    spread: float
+    step: NonNegativeInt
+    radius_median: NonNegative
+    radius_max: NonNegative
+    offset: NonNegative
+    spread: NonNegative
 
 
 TriggerSignal = Literal["gradient_norm", "gradient_rms", "log_var_max", "probe_radius", "nonfinite"]
@@ -123,18 +132,18 @@ TriggerSignal = Literal["gradient_norm", "gradient_rms", "log_var_max", "probe_r
 class TriggerRecord(Result):
     """trigger.json: what made the flight recorder dump its last steps, beside steps.arrow and snapshot/."""
 
-    step: int
+    step: NonNegativeInt
     """Counted from 0, as in recorder/steps.arrow; for the probe, the last step before it."""
     signal: TriggerSignal
     value: float
     limit: float
-    snapshot_step: int
+    snapshot_step: NonNegativeInt
     """Steps done in the state that snapshot/ holds."""
-    images: tuple[int, ...]
+    images: tuple[NonNegativeInt, ...]
     """The step's batch: positions in the training split."""
-    largest_loss_image: int | None
+    largest_loss_image: NonNegativeInt | None
     """None where no loss of the batch was finite; records of 0.2.0 name an image all the same."""
-    largest_log_var_image: int | None
+    largest_log_var_image: NonNegativeInt | None
     """As above; None of an AE."""
     ring_sha256: str | None = None
     """Of ring.arrow; None: written by a release before 0.3.0, as the next."""
@@ -147,7 +156,7 @@ class Stability(Result):
 
     state: str
     """'checkpoint', 'snapshot before trigger 2'."""
-    step: int
+    step: NonNegativeInt
     """Steps done."""
     sharpness: float | None
     """Largest eigenvalue of the preconditioned Hessian P^-1/2 H P^-1/2; None: not found."""
@@ -157,17 +166,17 @@ class Stability(Result):
     """Of the loss along P^-1 g."""
     curvature_ratio: float
     """By its limit 2 / lr, as above."""
-    gradient_norm: float
+    gradient_norm: NonNegative
     """Of the next step's batch, before it is clipped."""
-    clip: float
+    clip: NonNegative
     """Factor by which that gradient is clipped; 1: it is not."""
-    squares_by_v: float
+    squares_by_v: NonNegative
     """Median of g^2 / v_hat over the weights that ever had a gradient, of that gradient as it is clipped."""
     loss: float
     """Of the images on which the Hessian is taken, nats per image."""
-    radius_median: float
+    radius_median: NonNegative
     """R of the probe's images."""
-    decoder_radius: float | None
+    decoder_radius: NonNegative | None
     """R times the Frobenius norm of the decoder's first kernel; None with BatchNormalization, which takes it out."""
     scale: float | None
     """c with the least |mu - c mu'|^2 over the probe's images, mu' of the kept state before; None of the first."""
@@ -241,9 +250,9 @@ class Made(Result):
 class Histogram(Result):
     """Counts in [i w, (i + 1) w), i = 0 ... num_bins - 1, and beyond."""
 
-    bin_width: float
-    counts: tuple[int, ...]
-    overflow: int
+    bin_width: PositiveFloat
+    counts: tuple[NonNegativeInt, ...]
+    overflow: NonNegativeInt
 
     @property
     def centres(self) -> list[float]:
@@ -254,15 +263,16 @@ class Histogram(Result):
 class RadiusStatistics(Result):
     """Distribution of R = ||.||_2 over the images."""
 
-    median: float
-    mean: float
-    min: float
-    max: float
-    mode: float
+    median: NonNegative
+    mean: NonNegative
+    min: NonNegative
+    max: NonNegative
+    mode: NonNegative
     """Centre of the fullest bin; the overflow bin is reported as infinity."""
     histogram: Histogram
-    shell_shares: dict[str, float]
+    shell_shares: dict[str, Proportion]
     """Share of images with low < R < high, keyed 'low-high'."""
+    _in_order = model_validator(mode="after")(_in_order)
 
 
 class LogVarCensus(Result):
@@ -271,19 +281,20 @@ class LogVarCensus(Result):
     min: float
     max: float
     mean: float
-    num_in_interval: int
+    num_in_interval: NonNegativeInt
+    _in_order = model_validator(mode="after")(_in_order)
 
 
 class DifferenceCensus(Result):
     """z against mu: components, and radii."""
 
-    max_component: float
-    num_in_interval: int
-    max_abs_radius: float
-    mean_abs_radius: float
-    max_rel_radius: float
-    mean_rel_radius: float
-    expected_mean_abs_radius: float
+    max_component: NonNegative
+    num_in_interval: NonNegativeInt
+    max_abs_radius: NonNegative
+    mean_abs_radius: NonNegative
+    max_rel_radius: NonNegative
+    mean_rel_radius: NonNegative
+    expected_mean_abs_radius: NonNegative
     """sqrt(2/pi) mean(sqrt(sum mu^2 sigma^2) / R): what Gaussian noise gives; a self-check."""
 
 
@@ -293,9 +304,9 @@ Head = Literal["mu", "log_var"]
 class HeadNorms(Result):
     """Weights of the dense layer of mu or of log_var."""
 
-    kernel_norm: float
+    kernel_norm: NonNegative
     """Frobenius."""
-    bias_norm: float
+    bias_norm: NonNegative
     bias_mean: float
 
 
@@ -305,23 +316,24 @@ class Spread(Result):
     min: float
     median: float
     max: float
+    _in_order = model_validator(mode="after")(_in_order)
 
 
 class MardiaStatistics(Result):
     """Mardia's multivariate skewness and kurtosis, each beside what a normal distribution gives."""
 
     skewness: float
-    skewness_expected: float
-    skewness_images: int
+    skewness_expected: NonNegative
+    skewness_images: NonNegativeInt
     """A random sample of the images."""
-    kurtosis: float
-    kurtosis_expected: float
+    kurtosis: NonNegative
+    kurtosis_expected: NonNegative
 
 
 class GaussianStatistics(Result):
     """mu beside the normal distribution with its mean and covariance. Arrays lie in statistics/."""
 
-    num_images: int
+    num_images: PositiveInt
     """Those that are finite."""
     sd: Spread
     skewness: Spread
@@ -329,31 +341,31 @@ class GaussianStatistics(Result):
     """Excess."""
     ks: Spread
     """Kolmogorov-Smirnov distance of an axis from the normal of its mean and sd."""
-    correlation_max: float
+    correlation_max: Proportion
     """Largest absolute correlation of two axes."""
-    rank: int
+    rank: NonNegativeInt
     """Principal axes with any variance."""
-    participation_ratio: float
-    num_active: int
+    participation_ratio: NonNegative
+    num_active: NonNegativeInt
     """Axes with a variance above the plan's limit."""
-    mahalanobis_ks: float
+    mahalanobis_ks: Proportion
     """Kolmogorov-Smirnov distance of the squared Mahalanobis distances from chi^2 with `rank` degrees of freedom."""
     mardia: MardiaStatistics
-    radius_mean: float
-    radius_mean_expected: float
+    radius_mean: NonNegative
+    radius_mean_expected: NonNegative
     """Of the normal distribution."""
-    radius_sd: float
-    radius_sd_expected: float
+    radius_sd: NonNegative
+    radius_sd_expected: NonNegative
 
 
 class DimensionStatistics(Result):
     """Nearest neighbours of a random sample of mu, and of as many points of the normal with its mean and covariance."""
 
-    num_images: int
-    num_neighbours: int
-    two_nn: float
-    two_nn_surrogate: float
-    distance_ratio: float
+    num_images: PositiveInt
+    num_neighbours: PositiveInt
+    two_nn: NonNegative
+    two_nn_surrogate: NonNegative
+    distance_ratio: NonNegative
     """To that of the surrogate: below 1, the points lie closer together than normal ones."""
 
 
@@ -361,11 +373,11 @@ class InertiaCurve(Result):
     """Within-cluster sums of squares of mu over numbers of clusters."""
 
     method: Literal["subsampled", "minibatch"]
-    num_clusters: tuple[int, ...]
-    inertia: tuple[float, ...]
-    seeds: tuple[int, ...]
+    num_clusters: tuple[PositiveInt, ...]
+    inertia: tuple[NonNegative, ...]
+    seeds: tuple[NonNegativeInt, ...]
     """scikit-learn's random_state for each."""
-    elbow: int | None
+    elbow: PositiveInt | None
     """None: no elbow."""
     elbow_factor: float
     """Largest ratio of the log-log slopes on the two sides of a number of clusters."""
@@ -375,25 +387,25 @@ class TsneResult(Result):
     """One embedding, whose coordinates lie in statistics/."""
 
     settings: str
-    num_images: int
-    perplexity: float
+    num_images: PositiveInt
+    perplexity: NonNegative
     kl_divergence: float
-    neighbour_recall: float
+    neighbour_recall: Proportion
     """Share of the nearest neighbours in latent space that are such in the plane."""
-    neighbour_recall_expected: float
+    neighbour_recall_expected: Proportion
     """Of points strewn at random."""
-    seed: int
+    seed: NonNegativeInt
     """openTSNE's random_state."""
 
 
 class AttributeProbe(Result):
     """A linear probe of one attribute, judged on images that it was not fitted on; NaN where all or none have it."""
 
-    share: float
+    share: Proportion
     """Of the judging images, with the attribute: the base rate."""
-    auc: float
+    auc: Proportion
     """Area under the ROC curve; 0.5 is useless."""
-    balanced_accuracy: float
+    balanced_accuracy: Proportion
     """Mean of sensitivity and specificity; 0.5 is useless."""
 
 
@@ -401,14 +413,14 @@ class LatentStatistics(Result):
     """statistics.json of a run; needs no other run."""
 
     run: str
-    num_images: int
-    z_dim: int
-    num_nonfinite: int
+    num_images: PositiveInt
+    z_dim: PositiveInt
+    num_nonfinite: NonNegativeInt
     """Components of mu, log_var and z that are NaN or infinite; radii below are over the finite images."""
     radius_mu: RadiusStatistics
     radius_z: RadiusStatistics
-    offset: float
-    spread: float
+    offset: NonNegative
+    spread: NonNegative
     log_var: LogVarCensus | None
     """None of an AE, as the next; None, as all further ones but `gaussian` and `heads`, of a run that is not finite:
     it is compared with none."""
