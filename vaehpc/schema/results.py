@@ -66,7 +66,7 @@ class Preprocessing(Result):
     """Side of the centre crop before the resize; 0: none; None: each image's shorter side."""
     resize: Resize
     split: SplitName
-    num_train: int
+    num_train: NonNegativeInt
     images_per_shard: int
 
 
@@ -75,7 +75,7 @@ class Manifest(Result):
 
     name: str
     synthetic: bool
-    num_images: int
+    num_images: NonNegativeInt
     preprocessing: Preprocessing
     splits: dict[str, Split]
     shards: tuple[Shard, ...]
@@ -214,7 +214,7 @@ class TrainedRecord(Result):
     """Of the run; None: as above."""
     nonfinite_step: int | None
     """First step whose loss or gradient was NaN or infinite (training stopped there), or None."""
-    num_attempts: int
+    num_attempts: NonNegativeInt
     seconds: float
     """Wall time of the attempt that finished."""
     seconds_per_epoch: float
@@ -449,9 +449,9 @@ class LatentStatistics(Result):
 class Interval(Result):
     """Two-sided confidence interval of a proportion."""
 
-    low: float
-    high: float
-    level: float
+    low: Proportion
+    high: Proportion
+    level: Proportion
     method: str
 
 
@@ -533,7 +533,7 @@ class EdgeSummary(Result):
     events: tuple[MeasuredEvent, ...]
     calm_ratios: tuple[float, ...]
     """Sharpness by its limit of the states between which and their neighbours nothing happened."""
-    num_states: int
+    num_states: NonNegativeInt
 
 
 class RunSummary(Result):
@@ -566,7 +566,7 @@ class RunSummary(Result):
     """Of the recorded total losses, float64, step by step; None: nothing is recorded."""
     limits_acted: dict[str, int] = {}
     """Steps in which each limit of its arm changed anything, of those that are recorded."""
-    num_recorded: int = 0
+    num_recorded: NonNegativeInt = 0
     """Steps that are recorded."""
     reconstruction_loss: float | None
     kl_loss: float | None
@@ -587,15 +587,15 @@ class RunSummary(Result):
 class Share(Result):
     """Of the runs of an arm that ended, those that count for an endpoint."""
 
-    count: int
-    num_ended: int
+    count: NonNegativeInt
+    num_ended: NonNegativeInt
     """Of jumps without the runs whose course is unknown."""
     interval: Interval
     other_intervals: tuple[Interval, ...]
     """By other methods."""
-    if_none_missing: float
+    if_none_missing: Proportion
     """The rate had no missing run counted, and next had every one."""
-    if_all_missing: float
+    if_all_missing: Proportion
 
     @property
     def rate(self) -> float:
@@ -611,26 +611,26 @@ last probe alone saw a jump; unseen: the probe shows none of these."""
 class ArmSummary(Result):
     """Counts over the runs of an arm, and the rates among those that ended."""
 
-    num_runs: int
-    num_missing: int
-    num_diverged: int
-    num_ever_diverged: int
-    num_diverged_or_nonfinite: int
-    num_nonfinite: int
-    num_shifted: int
-    num_collapsed: int
-    num_displaced: int = 0
-    num_unclassified: int
+    num_runs: NonNegativeInt
+    num_missing: NonNegativeInt
+    num_diverged: NonNegativeInt
+    num_ever_diverged: NonNegativeInt
+    num_diverged_or_nonfinite: NonNegativeInt
+    num_nonfinite: NonNegativeInt
+    num_shifted: NonNegativeInt
+    num_collapsed: NonNegativeInt
+    num_displaced: NonNegativeInt = 0
+    num_unclassified: NonNegativeInt
     diverged_how: dict[How, int] = {}
     returned_how: dict[How, int] = {}
     """Ended runs that jumped or grew and are neither diverged nor nonfinite in the end."""
-    num_nonfinite_after: int = 0
+    num_nonfinite_after: NonNegativeInt = 0
     """Nonfinite runs that had jumped or grown before."""
-    num_jumped: int = 0
+    num_jumped: NonNegativeInt = 0
     """Ended runs that jumped at any time."""
-    num_excursions: int = 0
+    num_excursions: NonNegativeInt = 0
     """Ended runs with excursions."""
-    num_far: int = 0
+    num_far: NonNegativeInt = 0
     """Ended runs that were far from their control at the first probe after the burn-in."""
     first_step: int | None = None
     """Steps done at that probe; None: no run has one."""
@@ -641,11 +641,11 @@ class ArmSummary(Result):
     nobody can tell; its control is not sound; there is no control."""
     regular_factor: float | None = None
     """Of a displaced arm whose runs scatter little: its median radius over its control's."""
-    rate: float | None
+    rate: Proportion | None
     """Of diverged runs, as in `endpoints`, as the next; None where nothing ended or the classes are not judged."""
-    low: float | None
-    high: float | None
-    level: float
+    low: Proportion | None
+    high: Proportion | None
+    level: Proportion
     method: str
     control: str | None
     """The AE arm whose radii this arm's classes are relative to, 'article', or None."""
@@ -662,25 +662,25 @@ class ArmSummary(Result):
 class EndpointTest(Result):
     """x of n ended runs of an arm against y of m of its reference, tested."""
 
-    count: int
-    num_ended: int
-    reference_count: int
-    reference_ended: int
-    boschloo: float
+    count: NonNegativeInt
+    num_ended: NonNegativeInt
+    reference_count: NonNegativeInt
+    reference_ended: NonNegativeInt
+    boschloo: Proportion
     """p of Boschloo's exact test, in the direction of the plan."""
-    two_sided: float
+    two_sided: Proportion
     """p of the same in both directions."""
-    holm: float | None
+    holm: Proportion | None
     """Adjusted over both endpoints of all confirmatory contrasts; None: exploratory, as the next."""
-    holm_if_missing: float | None
+    holm_if_missing: Proportion | None
     """The largest that `holm` can be, however the missing runs end."""
-    boschloo_if_missing: tuple[float, float]
+    boschloo_if_missing: tuple[Proportion, Proportion]
     """Least and largest p of Boschloo's test over the ways in which the missing runs of both arms can end."""
-    fisher: float
-    only_arm: int
+    fisher: Proportion
+    only_arm: NonNegativeInt
     """Pairs of equal seeds of which the arm's run alone counts."""
-    only_reference: int
-    mcnemar: float | None
+    only_reference: NonNegativeInt
+    mcnemar: Proportion | None
     """p of McNemar's exact test over the pairs; None where no pair is discordant."""
 
 
@@ -696,21 +696,21 @@ class Contrast(Result):
     """Two of them; none where every pair of runs is equal to the bit."""
     exploratory: tuple[str, ...] = ()
     """Why it is not confirmatory, in words."""
-    num_pairs: int
+    num_pairs: NonNegativeInt
     """Seeds that ended in both arms."""
-    num_equal: int = 0
+    num_equal: NonNegativeInt = 0
     """Of these, pairs that are equal to the bit."""
-    family: int
+    family: NonNegativeInt
     """Tests over which Holm's adjustment goes."""
-    power: float
+    power: Proportion
     """Probability with which so many runs find the plan's rate against its `versus` at the family's first threshold."""
-    least_p: float
+    least_p: Proportion
     """What Boschloo's p would be if every run of the one arm counted and none of the other."""
     logrank: float | None
     """Log-rank statistic of the first event, positive where the arm has more than expected; None without any."""
-    logrank_p: float | None
+    logrank_p: Proportion | None
     """Two-sided, by permutation of the arms."""
-    num_permutations: int
+    num_permutations: NonNegativeInt
     """That were drawn; 0: all were enumerated, or there was no event."""
 
 
@@ -721,11 +721,11 @@ class PlannedLook(Result):
     reference: str
     looks: tuple[int, ...]
     """Seeds per arm at each look that is planned."""
-    number: int
+    number: NonNegativeInt
     """Of this look, from 1."""
     spent: float
     """Probability, at most, to have found a difference by now that is not there."""
-    num_diverged: int
+    num_diverged: NonNegativeInt
     reference_diverged: int
     least_diverged: int | None
     """Runs of the arm that must have diverged to stop, beside so many of the reference; None: no number is enough."""
@@ -745,7 +745,7 @@ Event = Literal["jump", "growth", "nonfinite"]
 class Incidence(Result):
     """Aalen-Johansen estimate for one kind of event: the share of runs for which it was the first, by each step."""
 
-    count: int
+    count: NonNegativeInt
     share: tuple[float, ...]
     """(num_steps,)."""
     low: tuple[float | None, ...]
@@ -756,13 +756,13 @@ class Incidence(Result):
 class EventCurves(Result):
     """When runs of an arm jumped, grew or became NaN or infinite for the first time."""
 
-    num_runs: int
+    num_runs: NonNegativeInt
     """Runs that were followed: those that were seen at all, and were not far from the start."""
-    num_far: int
+    num_far: NonNegativeInt
     """Runs that were far from their control at the first probe after the burn-in, and are left out."""
-    num_missing: int
+    num_missing: NonNegativeInt
     """Of the followed: missing, censored at their last probe."""
-    num_unknown: int
+    num_unknown: NonNegativeInt
     """Of the followed: ended, but censored where the probe is cut."""
     steps: tuple[int, ...]
     """At which a run was last seen, or had its first event."""
@@ -786,12 +786,12 @@ class SensitivityRow(Result):
     jump_factor: float = 1.5
     lasting_probes: int = 5
     is_planned: bool
-    num_diverged: int
-    num_collapsed: int
-    num_displaced: int = 0
-    num_shifted: int
-    num_regular: int
-    num_jumped: int = 0
+    num_diverged: NonNegativeInt
+    num_collapsed: NonNegativeInt
+    num_displaced: NonNegativeInt = 0
+    num_shifted: NonNegativeInt
+    num_regular: NonNegativeInt
+    num_jumped: NonNegativeInt = 0
     """Runs that jumped at any time."""
     interval: Interval
     """Of the share of diverged runs."""
@@ -804,7 +804,7 @@ class SweptPoint(Result):
     value: bool | int | float | str | None
     share: Share | None
     """Of the sweep's endpoint; None: no run has ended."""
-    num_missing: int
+    num_missing: NonNegativeInt
     """Runs that are in no share."""
 
 
@@ -849,7 +849,7 @@ class CrossedPart(Result):
     equal runs."""
     holm: float | None
     """Adjusted over the sets of as many streams."""
-    num_permutations: int = 0
+    num_permutations: NonNegativeInt = 0
     """That were drawn; 0: all were enumerated."""
 
 
@@ -866,9 +866,9 @@ class CrossedArm(Result):
     levels: dict[Stream, int]
     """Of each crossed stream that the arm has; those with one level are left out."""
     endpoint: Endpoint
-    num_left: int
-    num_ended: int
-    num_missing: int
+    num_left: NonNegativeInt
+    num_ended: NonNegativeInt
+    num_missing: NonNegativeInt
     left: CrossedOutcome | None = None
     """Whether a run left; None while runs are missing, or where fewer than two streams are crossed."""
     log_radius: CrossedOutcome | None = None
@@ -878,7 +878,7 @@ class CrossedArm(Result):
 class DipTest(Result):
     """Hartigan's dip of ln R over the finite runs of an arm: 0 for one mode; p is that of a uniform distribution."""
 
-    num_runs: int
+    num_runs: NonNegativeInt
     dip: float
     p: float
 
@@ -914,7 +914,7 @@ class PairDistances(Result):
 class PairedEffect(Result):
     """Mean over the seeds of a quantity of PairDistances, with intervals of that mean."""
 
-    num_pairs: int
+    num_pairs: NonNegativeInt
     mean: float
     low: float | None
     """Student's t; None with fewer than 2 pairs."""
@@ -934,9 +934,9 @@ class LikenessToControl(Result):
     """A VAE arm beside its AE, seed by seed."""
 
     control: str
-    num_images: int
+    num_images: NonNegativeInt
     """Of which mu was compared, at most."""
-    num_regular: int
+    num_regular: NonNegativeInt
     """Pairs in which both runs are regular."""
     level: float
     radius_margin: float
@@ -955,7 +955,7 @@ class DataSummary(Result):
     sha256: str
     synthetic: bool
     image_size: int
-    num_train: int
+    num_train: NonNegativeInt
 
 
 class ArticleValue(Result):
@@ -1123,12 +1123,12 @@ class VariantResult(Result):
 
     variant: Variant
     changed: str
-    num_repeats: int
-    num_missing: int
-    num_jumps: int
-    num_nonfinite: int = 0
-    num_thrown: int = 0
-    num_incomparable: int = 0
+    num_repeats: NonNegativeInt
+    num_missing: NonNegativeInt
+    num_jumps: NonNegativeInt
+    num_nonfinite: NonNegativeInt = 0
+    num_thrown: NonNegativeInt = 0
+    num_incomparable: NonNegativeInt = 0
     interval: Interval | None
     """Of the share of events among those compared; None of identical forks, and where there are none."""
     p: float | None = None
