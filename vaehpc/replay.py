@@ -22,7 +22,7 @@ from vaehpc.schema.config import MAX_SEEDS, STUDY_NAME, ArmConfig, ForkConfig, R
 from vaehpc.schema.results import NEEDS_NOISE, VARIANTS, ReplayResult, TrainedRecord, TriggerRecord, Variant
 from vaehpc.slurm.choice import chosen_site
 from vaehpc.slurm.queueing import queue_study, require_package, require_served
-from vaehpc.study.files import DataDir, RunDir, StudyDir, read_model, step_of
+from vaehpc.study.files import DataDir, RunDir, StudyDir, is_there, read_model, step_of
 from vaehpc.study.packages import require_installed
 from vaehpc.study.provenance import provenance
 from vaehpc.study.sites import job_config, resolved
@@ -160,7 +160,7 @@ def _start_at_epoch(run: RunDir, epoch: int) -> Start:
     config = run.config()
     path = run.checkpoints / f"step-{epoch * config.steps_per_epoch:09d}"
     words = f"epoch {epoch}" if epoch else "its start"
-    if epoch >= 0 and path.exists():
+    if epoch >= 0 and is_there(path):
         return Start(words, epoch * config.steps_per_epoch, path)
     if epoch == 0 and config.arm.start_from is None:
         return Start(words, 0, None)
@@ -273,7 +273,7 @@ def _require_enough_repeats(repeats: int, level: float) -> None:
 
 
 def _ended(run: RunDir) -> TrainedRecord:
-    if not run.trained_path.exists():
+    if not is_there(run.trained_path):
         raise UserError(
             f"run {run.name} is not trained to its end, which its forks are compared with: launch its study"
         )

@@ -1,7 +1,10 @@
 import copy
 import json
 import math
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from vaehpc.study.files import RunDir, StudyDir, record_text, write_model
 from vaehpc.tasks import aggregate, statistics
 from vaehpc.tasks.probe import read_probe
 
+ORDINARY_USER = 65534
 CONTROL_RADII = (15.0, 15.5, 16.0, 16.0, 16.0, 16.5, 16.5, 17.0)
 VAE_RADII = {
     "regular": 16.5,
@@ -779,6 +783,36 @@ def test_a_damaged_record_hides_no_other_run(small):
     assert runs["vae-tiny-seed000"].missing_stage == "statistics"
     assert str(damaged.statistics_path) in (runs["vae-tiny-seed000"].last_words or "")
     assert runs["ae-seed000"].run_class == "regular"
+
+
+@pytest.fixture
+def of_ordinary_user(measured, monkeypatch) -> Iterator[StudyDir]:
+    """A copy whose reader is not root, who may look into any folder."""
+    planting.without_drawings(monkeypatch)
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        study = StudyDir(Path(shutil.copytree(measured.path, Path(folder) / "small")))
+        aggregate.run(str(study.path))  # what is imported on the way may lie where only root can read it
+        if before == 0:
+            for path in (Path(folder), study.path, *study.path.rglob("*")):
+                os.chown(path, ORDINARY_USER, ORDINARY_USER)
+            os.seteuid(ORDINARY_USER)
+        yield study
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("name", ["", "statistics", "latents", "recorder", "explanation"])
+def test_a_folder_that_may_not_be_looked_into_costs_its_run_alone(of_ordinary_user, name, caplog):
+    study = of_ordinary_user
+    closed = study.run("ae-seed000").path / name
+    closed.mkdir(exist_ok=True)
+    closed.chmod(0)
+    aggregate.run(str(study.path))
+    closed.chmod(0o700)
+    runs = study.summary().runs
+    assert [runs[name].run_class for name in ("ae-seed001", "vae-tiny-seed000")] == ["regular", "regular"]
+    assert runs["ae-seed000"].run_class == (None if name == "" else "regular")
+    assert "Permission denied" in (runs["ae-seed000"].last_words or "") + caplog.text
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path):

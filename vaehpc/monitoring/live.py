@@ -18,7 +18,7 @@ from vaehpc.schema.config import RunConfig, StudyConfig
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.judging import Judgement, judge
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
-from vaehpc.study.files import RunDir, StudyDir, read_words, write_text
+from vaehpc.study.files import RunDir, StudyDir, is_there, read_words, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +100,9 @@ class LivePage:
             return self._known[run.name]
         directory = self._study.run(run.name)
         probe = read_curve(directory)
-        if not directory.trained_path.exists():
+        if not is_there(directory.trained_path):
             return MissingRun(run, "train", None, probe)
-        if not directory.statistics_path.exists():
+        if not is_there(directory.statistics_path):
             return MissingRun(run, "statistics", None, probe)
         try:
             found = MeasuredRun(run, directory.trained(), directory.statistics(), [], probe)

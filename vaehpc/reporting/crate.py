@@ -13,7 +13,7 @@ from typing import Any
 from vaehpc.reporting import findings, words
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import StudySummary
-from vaehpc.study.files import StudyDir
+from vaehpc.study.files import StudyDir, is_there
 
 TOP_FILES = {
     "study.json": ("settings, plan, seeds, data hash and code version of the study", "application/json"),
@@ -29,9 +29,9 @@ TOP_FOLDERS = {"figures": "figures (SVG), and what each shows (CSV)", "pages": "
 
 def crate(study: StudyDir, config: StudyConfig, summary: StudySummary) -> str:
     """The metadata as JSON text; the study's directory is the data set, each run a data set within it."""
-    files = [file(study.path / name, *said) for name, said in TOP_FILES.items() if (study.path / name).exists()]
-    folders = [folder(name, said) for name, said in TOP_FOLDERS.items() if (study.path / name).exists()]
-    runs = [run_folder(name, summary) for name in summary.runs if study.run(name).path.exists()]
+    files = [file(study.path / name, *said) for name, said in TOP_FILES.items() if is_there(study.path / name)]
+    folders = [folder(name, said) for name, said in TOP_FOLDERS.items() if is_there(study.path / name)]
+    runs = [run_folder(name, summary) for name in summary.runs if is_there(study.run(name).path)]
     software: dict[str, Any] = {
         "@id": "#vaehpc",
         "@type": "SoftwareApplication",

@@ -251,6 +251,17 @@ def entries(folder: Path, start: str = "") -> list[Path]:
         return []
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything has this name: a broken link, too, and what may not be looked at, for reading it says why."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def step_of(folder: Path) -> int | None:
     """The step in the name of a checkpoint or trigger; None where it is none."""
     number = folder.name.removeprefix("step-")
@@ -360,7 +371,7 @@ class RunDir:
     def radii(self, sha256: str | None = None) -> npt.NDArray[np.float32] | None:
         """R = ||mu||_2 of every image, (num_images,); None if the file is gone, UserError if it is damaged."""
         path = self.statistics_arrays / "radius_mu.npy"
-        return read_array(path, sha256) if path.exists() else None
+        return read_array(path, sha256) if is_there(path) else None
 
     def history(self, sha256: str | None = None) -> list[EpochRecord]:
         """One record per finished epoch; UserError if the file is damaged, or not of this SHA-256, if that is known."""
@@ -394,7 +405,7 @@ class RunDir:
         try:
             return listed(self.triggers, "step-")
         except OSError as error:
-            if os.path.lexists(self.triggers):
+            if is_there(self.triggers):
                 raise UserError(f"{self.triggers} cannot be read: {error.strerror}") from None
             return []
 

@@ -30,7 +30,7 @@ from vaehpc.stats.quantities import QUANTITIES, measure
 from vaehpc.stats.runs import FoundRun, MeasuredRun
 from vaehpc.stats.summary import summarise
 from vaehpc.study.attempts import write_record
-from vaehpc.study.files import StudyDir, declaration, read_array, write_model, write_text, written_aside
+from vaehpc.study.files import StudyDir, declaration, is_there, read_array, write_model, write_text, written_aside
 from vaehpc.study.tables import dictionary
 from vaehpc.tasks.explanation import read_stability
 from vaehpc.tasks.found import read_run
@@ -166,7 +166,7 @@ def read_radii(study: StudyDir, run: MeasuredRun) -> npt.NDArray[np.float32]:
         UserError: it is damaged.
     """
     path = study.run(run.config.name).statistics_arrays / "radius_mu.npy"
-    if not path.exists():
+    if not is_there(path):
         raise FileNotFoundError(path)
     radii = read_array(path, run.statistics.arrays_sha256.get(path.name))
     if radii.shape != (run.config.data.num_train,) or radii.dtype != np.float32:
@@ -190,7 +190,7 @@ def read_points(
         UserError: it is damaged, or its points do not lie at these radii.
     """
     path = study.run(run.config.name).mu
-    if not path.exists():
+    if not is_there(path):
         return None
     mu = read_array(path, None if is_whole else run.trained.latents_sha256.get(path.name))
     if mu.shape != (len(radii), run.config.arm.model.z_dim) or mu.dtype != np.float32:

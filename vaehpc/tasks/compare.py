@@ -9,7 +9,7 @@ from pathlib import Path
 from vaehpc.command import UserError
 from vaehpc.reporting.comparison_page import Compared, comparison_page
 from vaehpc.reporting.document import limits_of, run_course
-from vaehpc.study.files import StudyDir, write_text
+from vaehpc.study.files import StudyDir, is_there, write_text
 from vaehpc.tasks.probe import read_curve
 
 PAGE = "comparison.html"
@@ -23,7 +23,7 @@ def compare(studies: Sequence[StudyDir]) -> Path:
     """
     folder = studies[0].path
     for at, study in enumerate(studies):
-        if not study.summary_path.exists():
+        if not is_there(study.summary_path):
             raise UserError(f"{study.path} has no report yet: `vaehpc report {study.path}` makes it")
         if any(study.path.samefile(other.path) for other in studies[:at]):
             raise UserError(f"{study.path} is given twice: give different studies")

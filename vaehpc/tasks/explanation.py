@@ -11,7 +11,7 @@ from vaehpc.reporting.figures import svg
 from vaehpc.reporting.stability import stability_figure, stability_section, stability_words
 from vaehpc.reporting.words import NBSP
 from vaehpc.schema.results import RunStability, Stability
-from vaehpc.study.files import RunDir, read_model, write_text
+from vaehpc.study.files import RunDir, is_there, read_model, write_text
 from vaehpc.tasks.recorded import read_recorded
 
 
@@ -36,7 +36,7 @@ def read_stability(run_dir: RunDir) -> Sequence[Stability]:
     Raises:
         UserError: the file is damaged.
     """
-    return read_model(run_dir.stability_path, RunStability).states if run_dir.stability_path.exists() else ()
+    return read_model(run_dir.stability_path, RunStability).states if is_there(run_dir.stability_path) else ()
 
 
 def words_of(explained: Explained, states: Sequence[Stability] = ()) -> str:

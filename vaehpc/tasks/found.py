@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from vaehpc.stats.departures import StepRecord
 from vaehpc.stats.limits import limits_acted
 from vaehpc.stats.runs import FoundRun, MeasuredRun, MissingRun
 from vaehpc.study.attempts import all_attempts, starts_of, tail
-from vaehpc.study.files import RunDir, step_of
+from vaehpc.study.files import RunDir, is_there, step_of
 from vaehpc.tasks.probe import read_curve, read_probe, sha256_of
 from vaehpc.tasks.recorded import read_steps
 
@@ -39,10 +38,10 @@ def read_run(run_dir: RunDir, config: RunConfig) -> FoundRun:
     stage: Literal["train", "statistics"] = "train"
     try:
         require_own_settings(run_dir, config)
-        if not os.path.lexists(run_dir.trained_path):  # a broken link is damage, too
+        if not is_there(run_dir.trained_path):
             return MissingRun(config, stage, last_words(run_dir), read_curve(run_dir))
         stage = "statistics"
-        if not os.path.lexists(run_dir.statistics_path):
+        if not is_there(run_dir.statistics_path):
             return MissingRun(config, stage, last_words(run_dir), read_curve(run_dir))
         return measured_run(run_dir, config)
     except UserError as damage:
@@ -85,7 +84,7 @@ def read_triggers(run_dir: RunDir, config: RunConfig, trained: TrainedRecord) ->
     """Its triggers in the order of their steps; UserError if the record of one is damaged, or of another run."""
     records = run_dir.trigger_records()
     for name in trained.files_sha256:
-        if name.startswith("triggers/") and not (run_dir.path / name).exists():
+        if name.startswith("triggers/") and not is_there(run_dir.path / name):
             logger.warning("%s is not there any more", run_dir.path / name)
     for folder, record in zip(run_dir.trigger_dirs(), records, strict=True):
         path = folder / "trigger.json"

@@ -47,7 +47,7 @@ from vaehpc.stats.replay import (
     untreated_variant,
     verdict_line,
 )
-from vaehpc.study.files import RunDir, StudyDir, read_model, write_model, write_text
+from vaehpc.study.files import RunDir, StudyDir, is_there, read_model, write_model, write_text
 from vaehpc.study.provenance import provenance
 from vaehpc.tasks.found import require_own_settings, require_trained
 from vaehpc.tasks.probe import read_curve, read_probe
@@ -163,7 +163,7 @@ def read_forks(study: StudyDir, config: StudyConfig, replay: ReplayConfig, varia
 def read_fork(run_dir: RunDir, run: RunConfig, replay: ReplayConfig, variant: Variant) -> ForkResult | None:
     """How a fork ended; None if it has no result."""
     try:
-        if not run_dir.trained_path.exists():
+        if not is_there(run_dir.trained_path):
             return None
         trained = run_dir.trained()
         require_trained(trained, run, run_dir.trained_path)
