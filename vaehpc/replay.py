@@ -160,7 +160,7 @@ def _start_at_epoch(run: RunDir, epoch: int) -> Start:
     config = run.config()
     path = run.checkpoints / f"step-{epoch * config.steps_per_epoch:09d}"
     words = f"epoch {epoch}" if epoch else "its start"
-    if epoch >= 0 and is_there(path):
+    if epoch >= 0 and path.exists():
         return Start(words, epoch * config.steps_per_epoch, path)
     if epoch == 0 and config.arm.start_from is None:
         return Start(words, 0, None)

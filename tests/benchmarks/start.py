@@ -1,4 +1,4 @@
-"""What a training's start takes: a process that imports what a task imports, and as it does, and trains one step."""
+"""What a training's start takes: a process with the imports of a task, made as a task makes them, trains one step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaehpc.study.files import StudyDir
 def main() -> None:
     """Print the time at the first step's signals; XLA's programs are kept in the folder that is named."""
     task_module("vaehpc.tasks.train")
-    # Not before, for TensorFlow and Keras come with it.
+    # After the task's, for these import TensorFlow and Keras, too.
     import numpy as np
 
     from tests.benchmarks.article import article_run, built, stepper

@@ -203,7 +203,7 @@ def optimised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 DIFFERENT = ("bfloat16 resident", "bfloat16 from the host", "float32")
-"""What is not the same to a processor: it knows neither TF32 nor a way without determinism."""
+"""The combinations that differ on a processor, which has neither TF32 nor a way without determinism."""
 
 
 @pytest.mark.parametrize(

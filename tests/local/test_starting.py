@@ -1,5 +1,6 @@
 """How the module of a task is imported."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from tests import plant
 from tests.examples import run_config
-from vaehpc.local.starting import UNUSED
+from vaehpc.local.starting import UNUSED, task_module
 from vaehpc.schema.config import DataConfig
 
 TASK = """
@@ -39,3 +40,24 @@ def test_a_training_has_the_same_bits_without_what_keras_would_import_beside_it(
         imported.append(done.stdout.splitlines()[-1])
     assert imported == ["[]", str(sorted(UNUSED))]
     assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_no_garbage_is_looked_for_while_a_module_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_enabled: bool
+) -> None:
+    """And afterwards as before: what is made between two calls is no import."""
+    name = f"imported_{is_enabled}"
+    (tmp_path / f"{name}.py").write_text("import gc\nWAS_ENABLED = gc.isenabled()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        (gc.enable if is_enabled else gc.disable)()
+        assert task_module(name).WAS_ENABLED is False
+        assert gc.isenabled() is is_enabled
+        num_frozen = gc.get_freeze_count()
+        assert num_frozen > 0
+        assert task_module(name) is sys.modules[name]
+        assert gc.get_freeze_count() <= num_frozen
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -66,3 +66,9 @@ def test_the_penalty_is_relative_to_the_points_own_scale():
     small = attribute_probes((points, labels), (test, truth), NAMES, 0.1)
     large = attribute_probes((1000 * points, labels), (1000 * test, truth), NAMES, 0.1)
     assert small["planted"].auc == pytest.approx(large["planted"].auc, abs=1e-6)
+
+
+def test_a_single_attribute_is_probed_as_one_of_several():
+    (points, attributes), (others, truth) = faces(600, 0), faces(300, 1)
+    alone = attribute_probes((points, attributes[:, :1]), (others, truth[:, :1]), NAMES[:1], 1e-6)
+    assert alone["planted"] == attribute_probes((points, attributes), (others, truth), NAMES, 1e-6)["planted"]

@@ -33,7 +33,7 @@ def measured(arm, seed, plan, radius_median=16.1, **given):
     radius = RadiusStatistics(
         median=radius_median,
         mean=16.283972,
-        min=6.4961233,
+        min=min(6.4961233, radius_median),
         max=max(33.10274, radius_median),
         mode=16.25,
         histogram=Histogram(bin_width=0.5, counts=(0,) * 70, overflow=0),

@@ -797,8 +797,10 @@ def of_ordinary_user(measured, monkeypatch) -> Iterator[StudyDir]:
             for path in (Path(folder), study.path, *study.path.rglob("*")):
                 os.chown(path, ORDINARY_USER, ORDINARY_USER)
             os.seteuid(ORDINARY_USER)
-        yield study
-        os.seteuid(before)
+        try:
+            yield study
+        finally:
+            os.seteuid(before)
 
 
 @pytest.mark.parametrize("name", ["", "statistics", "latents", "recorder", "explanation"])

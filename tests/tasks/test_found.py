@@ -9,14 +9,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import plant
 from tests.examples import (
     AE,
-    DIFFERENCE,
-    INERTIA,
-    TSNE,
     VAE,
     epoch_record,
     quick_plan,
@@ -24,11 +22,14 @@ from tests.examples import (
     study_config,
     trigger_record,
 )
-from vaehpc.schema.results import AttributeProbe
+from vaehpc.schema.config import RunConfig
+from vaehpc.schema.frozen import STORED
+from vaehpc.schema.results import Head, HeadNorms, LatentStatistics
 from vaehpc.stats.runs import MeasuredRun, MissingRun
 from vaehpc.study.files import RunDir, StudyDir
 from vaehpc.tasks.found import read_run
 from vaehpc.tasks.recorded import read_recorded
+from vaehpc.tasks.statistics import latent_statistics
 
 RUN = "vae-tiny-seed001"
 SETTLED = dict.fromkeys(range(50, 601, 50), 16.0)
@@ -267,24 +268,39 @@ def numbers(value: object, *keys: str | int) -> Iterator[tuple[str | int, ...]]:
         yield from numbers(part, *keys, key)
 
 
-NEGATIVE = {("log_var", "max"), ("log_var", "mean"), ("inertia", "elbow_factor"), ("tsne", 0, "kl_divergence")}
-"""Numbers that may be -7."""
+NEGATIVE = {
+    *(("log_var", name) for name in ("max", "mean")),
+    ("difference", "max_component"),
+    *(("gaussian", name, "min") for name in ("sd", "skewness", "kurtosis", "ks")),
+    ("gaussian", "mardia", "skewness"),
+    ("inertia", "elbow_factor"),
+    *(("tsne", number, "kl_divergence") for number in range(3)),
+    ("heads", "mu", "bias_mean"),
+    *(("scalars", name) for name in ("scale_slope", "signal_to_noise")),
+}
+"""Numbers of this record that may be -7."""
+BEYOND = {("scalars", name) for name in ("scale_slope", "signal_to_noise")}
+"""Numbers that may be 1e300: a log_var stands in their exponents."""
 
 
-@pytest.mark.parametrize(("number", "taken"), [(-7, NEGATIVE), (1e300, set())])
+def measured(run: RunConfig, log_var: float = -7.0, shift: float = 0.0) -> LatentStatistics:
+    """All statistics of some latents; z is mu, shifted in each component."""
+    mu = np.random.default_rng(1).normal(size=(run.data.num_train, run.arm.model.z_dim)).astype(np.float32)
+    log_vars = np.full_like(mu, log_var) + np.float32(0.1) * mu
+    young = np.arange(len(mu)) % 3 == 0
+    heads: dict[Head, HeadNorms] = {"mu": HeadNorms(kernel_norm=4.0, bias_norm=16.0, bias_mean=-1.0)}
+    return latent_statistics(run, mu, log_vars, mu + np.float32(shift), {"Young": young}, heads)[0]
+
+
+@pytest.mark.parametrize(("number", "taken"), [(-7, NEGATIVE), (1e300, BEYOND)])
 def test_no_number_of_the_statistics_is_beyond_what_it_can_be(
     studies: tuple[StudyDir, StudyDir], number: float, taken: set[tuple[str | int, ...]]
 ) -> None:
     """Edited, and without its checksum, as who edits one takes it out."""
     run_dir = studies[0].run(RUN)
     content = run_dir.statistics_path.read_bytes()
-    more = {
-        "difference": DIFFERENCE,
-        "inertia": INERTIA,
-        "tsne": (TSNE,),
-        "probes": {"Young": AttributeProbe(share=0.5, auc=0.9, balanced_accuracy=0.8)},
-    }
-    record = json.loads(run_dir.statistics().model_copy(update=more).model_dump_json())
+    state = {"state_sha256": run_dir.trained().state_sha256}
+    record = json.loads(measured(run_dir.config()).model_copy(update=state).model_dump_json())
     found = set()
     for *way, last in (ways := list(numbers(record))):
         changed = copy.deepcopy(record)
@@ -293,5 +309,14 @@ def test_no_number_of_the_statistics_is_beyond_what_it_can_be(
         if isinstance(read_run(run_dir, run_dir.config()), MeasuredRun):
             found.add((*way, last))
     run_dir.statistics_path.write_bytes(content)
-    assert set(ways) > NEGATIVE
+    assert len(ways) > 100
     assert found == taken
+
+
+@pytest.mark.parametrize("log_var", [-800.0, -600.0, -60.0, 60.0, 600.0, 800.0])
+def test_extreme_statistics_are_no_damage(log_var: float, studies: tuple[StudyDir, StudyDir]) -> None:
+    """Of a VAE whose noise vanished or exploded, and whose z lies below mu everywhere."""
+    found = measured(studies[0].run(RUN).config(), log_var, shift=-0.1)
+    assert found.difference is not None
+    assert found.difference.max_component < 0
+    assert LatentStatistics.model_validate_json(found.model_dump_json(), context=STORED) is not None

@@ -34,19 +34,25 @@ LONGEST_FOLDER = 88
 def task_module(name: str) -> ModuleType:
     """The module of a task; one that trains is imported as if UNUSED were not installed, which then are there again.
 
-    Nothing that is imported is garbage: looking for some meanwhile takes half a second of TensorFlow's import.
+    Nothing that is imported is garbage: looking for some meanwhile takes half a second of TensorFlow's import; later it
+    is passed over.
     """
+    if name in sys.modules:
+        return sys.modules[name]
     hidden = {unused: None for unused in UNUSED if name in TRAIN and unused not in sys.modules}
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     modules.update(hidden)  # None is Python's word for a module that is not there
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     finally:
-        gc.enable()
-        gc.freeze()
+        if was_enabled:
+            gc.enable()
         for unused in hidden:
             del modules[unused]
+    gc.freeze()
+    return module
 
 
 def fork_server() -> ForkServerContext | SpawnContext:

@@ -6,6 +6,7 @@ something is still unexplained; both answer within the time that they are given 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ from vaehpc.reporting import words
 from vaehpc.schema.results import RunSummary
 from vaehpc.slurm.client import QueuedElement, SlurmError, accounted, nothing_goes_on, queued, release_lines
 from vaehpc.study.attempts import part_of, read_json
-from vaehpc.study.files import StudyDir, is_there
+from vaehpc.study.files import StudyDir
 
 SAID_LENGTH = 200
 """Characters of what a client of Slurm said when it failed."""
@@ -287,7 +288,7 @@ def _missing(
     advice: str,
     batch_log: Path | None = None,
 ) -> RunState:
-    log = start.attempt.log if start is not None and is_there(start.attempt.log) else batch_log
+    log = start.attempt.log if start is not None and os.access(start.attempt.log, os.R_OK) else batch_log
     failure = Failure(run.name, stage, known.node, how, log, advice)
     note = how if stage == "train" else f"{stage}: {how}"
     return replace(known, kind="MISSING", note=note, failure=failure)

@@ -6,6 +6,7 @@ Source: RO-Crate Metadata Specification 1.1, https://w3id.org/ro/crate/1.1.
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from vaehpc.reporting import findings, words
 from vaehpc.schema.config import StudyConfig
 from vaehpc.schema.results import StudySummary
-from vaehpc.study.files import StudyDir, is_there
+from vaehpc.study.files import StudyDir
 
 TOP_FILES = {
     "study.json": ("settings, plan, seeds, data hash and code version of the study", "application/json"),
@@ -29,9 +30,9 @@ TOP_FOLDERS = {"figures": "figures (SVG), and what each shows (CSV)", "pages": "
 
 def crate(study: StudyDir, config: StudyConfig, summary: StudySummary) -> str:
     """The metadata as JSON text; the study's directory is the data set, each run a data set within it."""
-    files = [file(study.path / name, *said) for name, said in TOP_FILES.items() if is_there(study.path / name)]
-    folders = [folder(name, said) for name, said in TOP_FOLDERS.items() if is_there(study.path / name)]
-    runs = [run_folder(name, summary) for name in summary.runs if is_there(study.run(name).path)]
+    files = [file(study.path / name, *said) for name, said in TOP_FILES.items() if _is_readable(study.path / name)]
+    folders = [folder(name, said) for name, said in TOP_FOLDERS.items() if _is_readable(study.path / name)]
+    runs = [run_folder(name, summary) for name in summary.runs if _is_readable(study.run(name).path)]
     software: dict[str, Any] = {
         "@id": "#vaehpc",
         "@type": "SoftwareApplication",
@@ -73,6 +74,10 @@ def crate(study: StudyDir, config: StudyConfig, summary: StudySummary) -> str:
     graph = [descriptor, root, *files, *folders, *runs, software, images, action]
     context = "https://w3id.org/ro/crate/1.1/context"
     return json.dumps({"@context": context, "@graph": graph}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _is_readable(path: Path) -> bool:
+    return os.access(path, os.R_OK)
 
 
 def file(path: Path, said: str, encoding: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as comma_separated
 import io
 import math
+import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from vaehpc.schema.results import (
 from vaehpc.stats.quantities import QUANTITIES
 from vaehpc.stats.runs import FoundRun, MeasuredRun
 from vaehpc.study.attempts import all_attempts
-from vaehpc.study.files import StudyDir, is_there
+from vaehpc.study.files import StudyDir
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def cell(row: ComparisonRow, arm: str, study: StudyDir, config: StudyConfig, sum
 def image_cell(row: ComparisonRow, names: Sequence[str], study: StudyDir, summary: StudySummary) -> Cell:
     """A link to the first run that has such an image of its end."""
     finite = [name for name in names if summary.runs[name].run_class != "nonfinite"]
-    pictured = [name for name in finite if is_there(study.run(name).images / row.images[0])]
+    pictured = [name for name in finite if os.access(study.run(name).images / row.images[0], os.R_OK)]
     return Cell("images", pictured[0], pictured[0]) if pictured else Cell(words.NOT_MEASURED, "")
 
 

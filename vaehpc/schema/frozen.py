@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -19,31 +19,23 @@ Portion = Annotated[float, Field(ge=0, le=1e12)]
 """The same, or nothing of it."""
 
 LARGEST = 1e250
-"""No finite number that is found is larger: sums of squares of float32 are not, nor exponentials of any log_var."""
+"""No finite number that is found is larger: neither what float32 holds nor sums of its squares. What may be the
+exponential of a log_var stands in a dictionary."""
 
 
 def _within(least: float, most: float) -> Callable[[float], float]:
     def checked(value: float) -> float:
         if value < least or value > most:
-            raise ValueError(f"cannot be {value:g}")
+            raise ValueError(f"cannot be {value}")
         return value
 
     return checked
 
 
 NonNegative = Annotated[float, AfterValidator(_within(0, math.inf))]
-"""What was found and cannot be negative. NaN stands for what is not defined, infinity for what has no finite value."""
+"""At least 0; NaN stands for what is not defined, infinity for what has no finite value."""
 Proportion = Annotated[float, AfterValidator(_within(0, 1 + 1e-6))]
-"""The same, and at most 1 but for rounding."""
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    """Those that a field holds itself; a value in it looks after its own."""
-    if isinstance(value, (int, float)):
-        yield value
-    elif isinstance(value, (tuple, dict)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(part)
+"""From 0 to 1, but for rounding; or NaN."""
 
 
 class Frozen(BaseModel):
@@ -62,6 +54,6 @@ class Result(Frozen):
         if self.model_extra and context != STORED:
             raise TypeError(f"{type(self).__name__} has no {', '.join(self.model_extra)}")
         for name, value in self.__dict__.items():
-            for number in _numbers(value):
-                if LARGEST < abs(number) < math.inf:
-                    raise ValueError(f"{name} cannot be {number:g}")
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, (int, float)) and LARGEST < abs(number) < math.inf:
+                    raise ValueError(f"{name} cannot be {number}")

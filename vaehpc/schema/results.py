@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -15,15 +15,6 @@ RunClass = Literal["nonfinite", "diverged", "displaced", "collapsed", "shifted",
 RUN_CLASSES: tuple[RunClass, ...] = (
     "nonfinite", "diverged", "displaced", "collapsed", "shifted", "regular", "unclassified"
 )  # fmt: skip
-
-
-def _in_order(self: Any) -> Any:
-    """Refuse a median or mean that does not lie between minimum and maximum, but for rounding."""
-    slack = 1e-5 * max(abs(self.min), abs(self.max))
-    for name in {"median", "mean"} & type(self).model_fields.keys():
-        if (value := getattr(self, name)) < self.min - slack or value > self.max + slack:
-            raise ValueError(f"{name} cannot be {value:g} between {self.min:g} and {self.max:g}")
-    return self
 
 
 # Prepared data
@@ -260,7 +251,21 @@ class Histogram(Result):
         return [self.bin_width * (i + 0.5) for i in range(len(self.counts))]
 
 
-class RadiusStatistics(Result):
+class Distribution(Result):
+    """Of some numbers: `median` and `mean`, where it has them, lie between `min` and `max`, but for rounding."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        low, high = (getattr(self, name) for name in ("min", "max"))
+        slack = 1e-5 * max(abs(low), abs(high))
+        for name in ("median", "mean"):
+            value = getattr(self, name, low)
+            if low > high or value < low - slack or value > high + slack:
+                raise ValueError(f"{name} cannot be {value} between {low} and {high}")
+        return self
+
+
+class RadiusStatistics(Distribution):
     """Distribution of R = ||.||_2 over the images."""
 
     median: NonNegative
@@ -272,23 +277,21 @@ class RadiusStatistics(Result):
     histogram: Histogram
     shell_shares: dict[str, Proportion]
     """Share of images with low < R < high, keyed 'low-high'."""
-    _in_order = model_validator(mode="after")(_in_order)
 
 
-class LogVarCensus(Result):
+class LogVarCensus(Distribution):
     """All num_images x z_dim components of log_var."""
 
     min: float
     max: float
     mean: float
     num_in_interval: NonNegativeInt
-    _in_order = model_validator(mode="after")(_in_order)
 
 
 class DifferenceCensus(Result):
     """z against mu: components, and radii."""
 
-    max_component: NonNegative
+    max_component: float
     num_in_interval: NonNegativeInt
     max_abs_radius: NonNegative
     mean_abs_radius: NonNegative
@@ -310,13 +313,12 @@ class HeadNorms(Result):
     bias_mean: float
 
 
-class Spread(Result):
+class Spread(Distribution):
     """Of a statistic over the latent axes; NaN where no axis has it."""
 
     min: float
     median: float
     max: float
-    _in_order = model_validator(mode="after")(_in_order)
 
 
 class MardiaStatistics(Result):

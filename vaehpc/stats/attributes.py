@@ -34,7 +34,7 @@ def attribute_probes(
     points, labels = train
     strength = penalty * len(points) * float(np.mean(np.var(points, axis=0, dtype=np.float64)))
     model = Ridge(alpha=strength).fit(points.astype(np.float64), labels.astype(np.float64))
-    fitted, judged = model.predict(points), model.predict(test[0])
+    fitted, judged = (model.predict(each).reshape(len(each), -1) for each in (points, test[0]))  # flat of a single one
     return {
         name: _judged(fitted[:, column], labels[:, column], judged[:, column], test[1][:, column])
         for column, name in enumerate(names)

@@ -252,7 +252,7 @@ def entries(folder: Path, start: str = "") -> list[Path]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything has this name: a broken link, too, and what may not be looked at, for reading it says why."""
+    """Whether anything has this name, or may have it: who reads a broken link, or in a closed folder, is told why."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -20,7 +20,7 @@ from vaehpc.schema.config import (
 )
 from vaehpc.schema.frozen import STORED, Frozen
 from vaehpc.schema.plan import MAX_TRIGGERS, PlanConfig, text_sha256
-from vaehpc.study.files import DataDir, RunDir, StudyDir, is_there, require_space, write_model
+from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
 from vaehpc.study.presets import analysis_plan, plan_text
 from vaehpc.study.provenance import provenance
 
@@ -274,13 +274,13 @@ def create_study(study: StudyDir, config: StudyConfig) -> None:
 
 
 def _has_config(study: StudyDir, run: RunConfig) -> bool:
-    return is_there(study.run(run.name).config_path)
+    return study.run(run.name).config_path.exists()
 
 
 def missing_runs(study: StudyDir, config: StudyConfig, marker: str) -> Iterator[RunDir]:
     """Runs of the study without this marker, seeds first so that every arm gets its first seeds early."""
     for run in sorted(config.runs(), key=lambda run: run.seed):
-        if not is_there(study.path / run.name / marker):
+        if not (study.path / run.name / marker).exists():
             yield study.run(run.name)
 
 

@@ -131,8 +131,6 @@ def require_measured(statistics: LatentStatistics, trained: TrainedRecord, path:
     """UserError if these are not the statistics of this training."""
     if statistics.run != trained.run or statistics.state_sha256 not in (None, trained.state_sha256):
         raise UserError(f"{path} is not of this training: {statistics.run} was measured, or another state of it")
-    _require(path, "num_images", statistics.num_images, statistics.num_images > 0)
-    _require(path, "num_nonfinite", statistics.num_nonfinite, statistics.num_nonfinite >= 0)
     for name, radii in (("radius_mu", statistics.radius_mu), ("radius_z", statistics.radius_z)):
         is_finite = 0 <= radii.min <= radii.median <= radii.max < math.inf
         _require(path, f"{name}.median", radii.median, is_finite or statistics.num_nonfinite > 0)
@@ -145,7 +143,6 @@ def require_history(history: Sequence[EpochRecord], trained: TrainedRecord, conf
     for epoch, record in enumerate(history, start=1):
         _require(path, "epoch", record.epoch, record.epoch == epoch)
         _require(path, "step", record.step, record.step == epoch * config.steps_per_epoch)
-        _require(path, "radius_median", record.radius_median, not record.radius_median < 0)
         loss = record.reconstruction_loss
         _require(path, "reconstruction_loss", loss, math.isfinite(loss) or trained.nonfinite_step is not None)
 
