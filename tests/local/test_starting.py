@@ -25,7 +25,7 @@ PLAIN = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_has_the_same_bits_without_what_keras_would_import_beside_it(
     faces: DataConfig, tmp_path: Path
 ) -> None:
