@@ -1,5 +1,7 @@
 """Studies laid down on disk by tests: settings, what tasks left of each run, starts, and arrays of Slurm."""
 
+import functools
+import io
 import json
 import os
 import time
@@ -143,9 +145,16 @@ def sphere(radius: float, num_points: int = 40, z_dim: int = 4) -> np.ndarray:
 def images(run: RunDir, names: Sequence[str]) -> None:
     """Sample images in noise of 16 x 8 pixels."""
     run.images.mkdir(parents=True)
+    seed = run.config().seed
     for position, name in enumerate(names):
-        pixels = np.random.default_rng([run.config().seed, position]).integers(0, 256, (8, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(run.images / name)
+        (run.images / name).write_bytes(_noise(seed, position))
+
+
+@functools.cache
+def _noise(seed: int, position: int) -> bytes:
+    pixels = np.random.default_rng([seed, position]).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(png := io.BytesIO(), "PNG")
+    return png.getvalue()
 
 
 def probe(path: Path, course: Course, identity: str = "") -> None:
