@@ -22,9 +22,7 @@ from vaehpc.schema.config import (
 )
 from vaehpc.schema.plan import PlanConfig, text_sha256
 from vaehpc.schema.results import (
-    DifferenceCensus,
     EpochRecord,
-    InertiaCurve,
     LatentStatistics,
     LogVarCensus,
     RunClass,
@@ -33,7 +31,6 @@ from vaehpc.schema.results import (
     TrainedRecord,
     TriggerMark,
     TriggerRecord,
-    TsneResult,
 )
 from vaehpc.stats.course import ProbeCurve
 from vaehpc.stats.departures import StepRecord
@@ -248,29 +245,6 @@ def trained_record(run: RunConfig, **changes: Any) -> TrainedRecord:
         "provenance": PROVENANCE,
     }
     return TrainedRecord(run=run.name, **fields | changes)
-
-
-DIFFERENCE = DifferenceCensus(
-    max_component=0.26,
-    num_in_interval=5,
-    max_abs_radius=0.018045425,
-    mean_abs_radius=0.00094899256,
-    max_rel_radius=0.00072147313,
-    mean_rel_radius=6.1240215e-05,
-    expected_mean_abs_radius=0.00095,
-)
-INERTIA = InertiaCurve(
-    method="subsampled", num_clusters=(2, 4), inertia=(2.0, 1.0), seeds=(1, 2), elbow=None, elbow_factor=1.2
-)
-TSNE = TsneResult(
-    settings="30-12",
-    num_images=20_000,
-    perplexity=30.0,
-    kl_divergence=3.0,
-    neighbour_recall=0.2,
-    neighbour_recall_expected=0.0005,
-    seed=1,
-)
 
 
 def latent_statistics(run: RunConfig, radius: float = RADII["regular"], **changes: Any) -> LatentStatistics:

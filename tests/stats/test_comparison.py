@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 from test_summary import measured as measured_on_celeba
 
-from tests.examples import ARTICLE, CELEBA, DIFFERENCE, INERTIA, TSNE
+from tests.examples import ARTICLE, CELEBA
 from vaehpc.schema.config import ModelConfig, TrainConfig, VaeConfig
 from vaehpc.schema.results import (
+    DifferenceCensus,
     HeadNorms,
     Histogram,
+    InertiaCurve,
     RadiusStatistics,
     RunCourse,
+    TsneResult,
 )
 from vaehpc.stats.comparison import Reference, compare, differences, measurements
 from vaehpc.stats.summary import summarise_run
@@ -20,6 +23,27 @@ from vaehpc.study.files import declaration
 AE, VAE = ARTICLE.values()
 NO_BIAS = "no bias before BatchNormalization, which takes it away; Keras' default has one"
 EPOCH_MEANS = "epoch means of losses weigh images alike; Keras' weigh the last batch, of 16, as any other"
+DIFFERENCE = DifferenceCensus(
+    max_component=0.26,
+    num_in_interval=5,
+    max_abs_radius=0.018045425,
+    mean_abs_radius=0.00094899256,
+    max_rel_radius=0.00072147313,
+    mean_rel_radius=6.1240215e-05,
+    expected_mean_abs_radius=0.00095,
+)
+INERTIA = InertiaCurve(
+    method="subsampled", num_clusters=(2, 4), inertia=(2.0, 1.0), seeds=(1, 2), elbow=None, elbow_factor=1.2
+)
+TSNE = TsneResult(
+    settings="30-12",
+    num_images=20_000,
+    perplexity=30.0,
+    kl_divergence=3.0,
+    neighbour_recall=0.2,
+    neighbour_recall_expected=0.0005,
+    seed=1,
+)
 HEAD = HeadNorms(kernel_norm=4.0, bias_norm=16.0, bias_mean=-1.0)
 
 
