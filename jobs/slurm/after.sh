@@ -1,6 +1,5 @@
 # And after them. Slurm's word on how they ended is not enough: srun says 0 when a node is lost.
 code=$?
-trap '' USR2 TERM
 [ -z "$clock" ] || kill "$clock" 2>/dev/null
 missing='' finished=''
 for directory in "${directories[@]}"; do

@@ -65,24 +65,24 @@ watch_clock() { # a task that has not left by itself when its time is up goes ba
   sleep "$((warn_seconds * 3 / 4))"
   [ "$(progress)" = "$before" ] || again "time limit, without a last checkpoint"
 }
-warn() {
+warn() { # starts nothing in the background: `$!` below would be that
   warned=yes SECONDS=0
   ask_to_stop
-  if [ -z "$clock" ]; then
-    watch_clock &
-    clock=$!
-  fi
 }
 end() {
   ended=yes
   [ -z "$clock" ] || kill "$clock"
   ask_to_stop
 }
-srun() { # bash runs a trap only while it waits
+srun() { # in the background, so that traps run; not in `wait`: one that runs there as the step ends loses its exit status
   command srun "$@" &
   step=$!
-  while wait "$step"; code=$?; kill -0 "$step" 2>/dev/null; do :; done
-  return "$code"
+  while kill -0 "$step" 2>/dev/null; do
+    sleep 0.5
+    [ -z "$warned" ] || [ -n "$clock" ] || { watch_clock & clock=$!; }
+  done
+  trap '' USR2 TERM
+  wait "$step"
 }
 
 elsewhere() { # a node that does not see the batch's folder can neither note nor log anything: it is left out

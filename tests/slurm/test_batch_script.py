@@ -21,8 +21,10 @@ from vaehpc.study.sites import resolved
 ELEMENT = "4711_1"
 RUNS = "JobState=RUNNING Reason=None Restarts=0 "
 AWAY = "JobState=PENDING Reason=BeginTime Restarts=1 "
-CHECKPOINT = 'mkdir "$RUN/checkpoints/step-$$"'
+CHECKPOINT = 'mkdir "$RUN/checkpoints/step-$(date +%s%N)"'
 WARNED = 'kill -USR2 "$PPID"; until [ -s "$RUN/stop" ]; do sleep 0.05; done'
+AT_ONCE = 'kill -STOP "$PPID"; kill -USR2 "$PPID"; (sleep 0.3; kill -CONT "$PPID") &'
+"""The script finds at the same time that it was warned and that its task has ended."""
 ENDED = 'kill -TERM "$PPID"; until [ -s "$RUN/stop" ]; do sleep 0.05; done'
 FINISHED = 'touch "$RUN/trained.json"'
 
@@ -111,6 +113,7 @@ ELSEWHERE = ["sbatch --test-only --exclude=g1 {script}", REQUEUE, f"scontrol upd
         (f"{CHECKPOINT}; touch $RUN/stop", RUNS, 1, ["left"], []),
         ("exit 0", RUNS, 1, ["given-up no new checkpoint"], []),
         (f"{WARNED}; {CHECKPOINT}", RUNS, 0, ["requeue time limit"], [REQUEUE]),
+        (f"{AT_ONCE} {CHECKPOINT}", RUNS, 0, ["requeue time limit"], [REQUEUE]),
     ],
     ids=[
         "done",
@@ -123,6 +126,7 @@ ELSEWHERE = ["sbatch --test-only --exclude=g1 {script}", REQUEUE, f"scontrol upd
         "by hand",
         "no progress",
         "time limit",
+        "time limit as it ends",
     ],
 )
 def test_branches(tmp_path: Path, task: str, shown: str, code: int, notes: list[str], asked: list[str]) -> None:
@@ -156,8 +160,8 @@ def test_elements_that_were_warned_together_do_not_ask_all_at_once(tmp_path: Pat
     found = node(tmp_path, warn_seconds=1000)
     (tmp_path / "bin/sleep").write_text(
         "#!/bin/bash\n"
-        # The task's; the clock's.
-        "case $1 in 0.05) exec /bin/sleep 0.05 ;; 750) exec tail -f --pid=$PPID /dev/null ;; esac\n"
+        # The task's and the script's own; the clock's.
+        "case $1 in 0.05 | 0.5) exec /bin/sleep $1 ;; 750) exec tail -f --pid=$PPID /dev/null ;; esac\n"
         f"echo sleep $1 >> {shlex.quote(str(tmp_path / 'asked'))}\n"
     )
     (tmp_path / "bin/sleep").chmod(0o755)
