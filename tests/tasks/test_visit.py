@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
+from tensorflow.python.framework import op_callbacks
 
 from vaehpc.machine.processes import processors
 from vaehpc.schema.config import DataConfig
@@ -18,6 +20,7 @@ from vaehpc.tasks.visit import (
     VisitDir,
     VisitReport,
     VisitRequest,
+    compute_with_tensorflow,
     data_report,
     machine_report,
     nvidia_smi,
@@ -105,6 +108,28 @@ def test_tensorflow_computes_here_by_a_compiled_step_and_with_onednn(
     assert report.error is None
     assert list(tmp_path.glob("*_step_*.txt"))
     assert "oneDNN custom operations are on" in said[0]
+
+
+def test_the_look_at_tensorflow_runs_kernels_that_stay_outside_of_compiled_programs() -> None:
+    """Of these TensorFlow's wheel has for some GPUs only what an old driver cannot compile."""
+    executed = set[tuple[str, str]]()
+
+    def note(kind: str, inputs: tuple[tf.Tensor, ...], *_: object, graph: object = None, **__: object) -> None:
+        if graph is None:
+            executed.update((str(kind), each.dtype.name) for each in inputs)
+
+    op_callbacks.add_op_callback(note)
+    try:
+        compute_with_tensorflow()
+    finally:
+        op_callbacks.remove_op_callback(note)
+    assert executed >= {
+        ("Cast", "bool"),
+        ("Less", "int64"),
+        ("Mul", "float32"),
+        ("AddV2", "float32"),
+        ("StatelessRandomNormalV2", "uint64"),  # Philox
+    }
 
 
 def test_a_tensorflow_that_cannot_be_imported_has_the_last_word(
