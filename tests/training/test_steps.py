@@ -13,7 +13,7 @@ from vaehpc.training.fit import build_optimizer
 from vaehpc.training.models import build_net, layer_seeds
 from vaehpc.training.pipeline import epoch_order, resident_images
 from vaehpc.training.signals import signal_names
-from vaehpc.training.steps import training_block
+from vaehpc.training.steps import OneProgram, training_block
 
 pytestmark = pytest.mark.slow  # XLA takes seconds for each of seven programs
 
@@ -70,6 +70,10 @@ def test_blocks_of_any_length_are_the_same_bits(length: int) -> None:
     for name, values in expected[0].items():
         np.testing.assert_array_equal(found[0][name], values, err_msg=name)
     assert found[1] == expected[1]
+    block = trainings(spike=SPIKE).block
+    assert isinstance(block, OneProgram)
+    # Of whole batches, of the spiked one and of the last; one for each length would be other bits on some machines.
+    assert block.calls.cache_info().currsize == 3
 
 
 def test_neither_images_in_the_devices_memory_nor_a_spike_to_come_change_a_bit() -> None:
