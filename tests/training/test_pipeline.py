@@ -1,5 +1,7 @@
 """Feeding: an order that depends on (shuffle key, epoch) only, the pixels that the shards hold."""
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,6 +56,30 @@ def test_resident_images_are_those_of_the_host_piece_by_piece(monkeypatch: pytes
     resident = resident_images(images, memory=2 * images.nbytes)
     assert resident is not None
     np.testing.assert_array_equal(tf.gather(resident.read_value(), order), images[order])
+
+
+MEMORY = """
+import os
+import numpy as np
+from vaehpc.training import pipeline
+
+def used():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+images = np.ones((7200, 96, 96, 3), np.uint8)
+pipeline.PIECE = 720
+pipeline.resident_images(images[:16], images.nbytes)
+before = used()
+kept = pipeline.resident_images(images, 2 * images.nbytes)
+print((used() - before) / images.nbytes)
+"""
+
+
+@pytest.mark.slow
+def test_images_are_once_in_the_devices_memory() -> None:
+    """And a tenth of them is on its way."""
+    found = subprocess.run([sys.executable, "-c", MEMORY], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert 1 <= float(found) < 1.5
 
 
 def test_images_stay_on_the_host_where_the_gpu_is_too_small_or_missing() -> None:

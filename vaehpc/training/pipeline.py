@@ -138,7 +138,7 @@ def resident_images(images: Images, memory: int) -> tf.Variable | None:
         return None
     resident = device_memory(images, len(images))
     for start in range(0, len(images), PIECE):
-        resident[start : start + PIECE].assign(images[start : start + PIECE])
+        put_images(resident, start, images[start : start + PIECE])
     checked = np.linspace(0, len(images) - 1, NUM_CHECKED).astype(np.int64)
     # A kernel that counted elements in 32 bits would gather others beyond 2 GiB.
     if not np.array_equal(_gathered(resident, tf.constant(checked, tf.int32)), images[checked]):
@@ -150,6 +150,15 @@ def resident_images(images: Images, memory: int) -> tf.Variable | None:
 def device_memory(images: Images, count: int) -> tf.Variable:
     """Room for so many images (count, size, size, 3) on the device, as one block: pieces joined would take three."""
     return tf.Variable(tf.zeros((count, *images[:1].shape[1:]), tf.uint8), trainable=False)
+
+
+def put_images(memory: tf.Variable, start: int, images: UInt8 | tf.Tensor) -> None:
+    """Write images (n, size, size, 3) into the device's memory, from this place on.
+
+    `memory[start:].assign` reads the variable first, and then all of it is copied and both copies stay.
+    """
+    end = start + images.shape[0]
+    tf.raw_ops.ResourceStridedSliceAssign(ref=memory.handle, begin=[start], end=[end], strides=[1], value=images)
 
 
 @tf.function(jit_compile=True, autograph=False)

@@ -13,6 +13,7 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 
 from vaehpc.schema.results import DeviceKind
+from vaehpc.training.pipeline import put_images
 from vaehpc.training.steps import OneProgram
 
 KERNELS: dict[DeviceKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -231,5 +232,5 @@ def _copies(memory: tf.Variable) -> Iterator[Any]:
     """What puts images into the device's memory, and takes some out of it to encode them."""
     images = tf.TensorSpec((16, *memory.shape[1:]), tf.uint8)
     yield tf.function(lambda: tf.zeros(memory.shape, tf.uint8)).get_concrete_function()
-    yield tf.function(lambda images: memory[:16].assign(images)).get_concrete_function(images)
+    yield tf.function(lambda images: put_images(memory, 0, images)).get_concrete_function(images)
     yield tf.function(lambda: memory[:16]).get_concrete_function()

@@ -17,7 +17,7 @@ from vaehpc.training.device import is_compiled
 from vaehpc.training.encode import noise_key, unit_range
 from vaehpc.training.losses import kl_divergence, reconstruction_loss
 from vaehpc.training.models import Net
-from vaehpc.training.pipeline import Images, batches, device_memory
+from vaehpc.training.pipeline import Images, batches, device_memory, put_images
 from vaehpc.training.signals import LOSSES, WeightWatcher, image_signals, signal_names, vae_signals
 
 Float32 = npt.NDArray[np.float32]
@@ -166,7 +166,7 @@ class OneProgram:
         """Rows (steps, batch) in the device's memory of the images of the steps that one call can do."""
         if not len(self._rows):
             window = next(self._windows)
-            self._pixels[: len(window)].assign(window)
+            put_images(self._pixels, 0, window)
             self._rows = np.arange(len(window), dtype=np.int32)
         spike, batch_size = self._run.spike_step, self._batch_size
         if spike is not None and step <= spike < end:
