@@ -183,7 +183,7 @@ def explained(error: OSError, path: Path) -> Exception:
             " a quota is used up; free some, then give the same command again: it goes on where this ended"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(f"may not write {path}: {error.strerror}; choose a folder that you own")
+        return UserError(f"no access to {path}: {error.strerror}; choose a folder that you own, or ask its owner")
     if error.errno == errno.ENOENT:
         return UserError(f"{path} was not written: its folder or temporary file was removed, perhaps by a second start")
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):

@@ -485,7 +485,7 @@ def test_what_slurm_refuses_is_said_before_anything_is_queued(place: Place) -> N
     assert "invalid partition" in done.stderr
     assert "Valid partitions: cpu, gpu, gpu-high" in done.stderr
     assert "no usable vaehpc" in refused(place, slurm='python = "/usr/bin/python3 -S"')
-    assert "may not write" in refused(place, "--out /usr/runs")
+    assert "no access to" in refused(place, "--out /usr/runs")
 
 
 def test_submit_limit_of_an_account(place: Place) -> None:

@@ -213,7 +213,7 @@ def test_a_read_only_file_system_is_said_of_what_was_to_be_written(
 
     monkeypatch.setattr(Path, "open", refused)
     monkeypatch.setattr(Path, "unlink", refused)
-    with pytest.raises(UserError, match=f"may not write {tmp_path / 'a'}: Read-only"):
+    with pytest.raises(UserError, match=f"no access to {tmp_path / 'a'}: Read-only"):
         write_array(tmp_path / "a", np.zeros(1))
 
 

@@ -197,6 +197,7 @@ def test_a_files_arm_may_start_from_an_ae(tmp_path: Path) -> None:
             "setting 'train.epoch' (did you mean 'train.epochs'?)",
         ),
         ("[mine]\nbase = 'ae'\n[mine.train]\nepochs = 0", "arm 'mine': train.epochs = 0 is not allowed"),
+        ("[mine]\nbase = 'ae'\n[mine.model]\nz_dim = 1", "arm 'mine': model.z_dim = 1 is not allowed"),
         ("[mine]\nbase = 'ae'\ntrain = 3", "arm 'mine': train = 3 is not allowed"),
         ("[mine]\nbase = 'ae'\n[mine.vae]\nepsilon_limit = 5", "arm 'mine' is an AE"),
         ("[mine]\nbase = 'ae'\n[mine.spike]\nkind = 'log_var'", "arm 'mine' is an AE"),

@@ -46,8 +46,8 @@ RENEWED = 1000
 class ModelConfig(Frozen):
     """The net that an AE and a VAE share."""
 
-    z_dim: Count = 256
-    """Dimension of the latent space."""
+    z_dim: Annotated[Count, Field(ge=2)] = 256
+    """Dimension of the latent space; a plane at least, for the maps of the latents."""
     filters: tuple[Count, Count, Count, Count] = (32, 64, 128, 256)
     """Filters of the four Conv2D layers (assumption: the article does not give them)."""
     batch_norm: bool | Literal["inference"] = True
