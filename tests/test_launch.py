@@ -315,6 +315,10 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[classes]\ncontrol = 'vae-tiny'", "classes.control = 'vae-tiny' is no AE arm of the study"),
         ("[classes]\ncontrol = 'ae-nobn'", "classes.control = 'ae-nobn' can be the control of no other arm"),
         (
+            "[contrasts]\nreference = 'vae-eps'",
+            "reference = 'vae-eps' is no arm of the study (did you mean 'vae-eps5'?). Arms: ae, ae-nobn",
+        ),
+        (
             "[contrasts]\nprimary = ['vae-tiny, ae', 'vae-eps, ae']",
             "names 'vae-eps, ae', which are not two arms of the study, or turned round (did you mean"
             " 'vae-eps5, ae'?). Contrasts: vae-tiny, ae; vae-eps5, ae; vae-eps5, vae-tiny; or two other arms",

@@ -491,7 +491,7 @@ def _asked_plan(asked: Launch, study: StudyDir, preset: Preset, arms: Mapping[st
 
 
 def require_fitting(plan: PlanConfig, arms: Mapping[str, ArmConfig], origin: str) -> None:
-    """UserError if the plan names a control or a contrast that a study with these arms has not."""
+    """UserError if the plan names a control, a reference or a contrast that a study with these arms has not."""
     control, aes = plan.classes.control, list(dict.fromkeys(arm.base for arm in arms.values() if arm.vae is None))
     if control and control not in aes:
         raise UserError(
@@ -502,6 +502,12 @@ def require_fitting(plan: PlanConfig, arms: Mapping[str, ArmConfig], origin: str
         raise UserError(
             f"{origin}: classes.control = '{control}' can be the control of no other arm of the study: none is equal to"
             " it but for clipped gradients and what only a VAE has"
+        )
+    reference, names = plan.contrasts.reference, list(dict.fromkeys(arm.base for arm in arms.values()))
+    if reference not in ("", analysis_plan().contrasts.reference, *names):
+        raise UserError(
+            f"{origin}: contrasts.reference = '{reference}' is no arm of the study{nearest(reference, names)}."
+            f" Arms: {', '.join(names)}"
         )
     contrasts = [each.name for each in planned_contrasts(arms, plan)]
     for name in plan.contrasts.primary:

@@ -1,6 +1,7 @@
 """Named arms differ in what they say and nothing else; a file's own arms are checked as strictly as settings are."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import pytest
 from vaehpc.command import UserError
 from vaehpc.schema.config import ArmConfig, SpikeConfig, control_of
 from vaehpc.schema.frozen import Frozen
-from vaehpc.study.presets import ARMS, PRESETS, Settings, analysis_plan, configured_arms, named_arms
+from vaehpc.study.presets import ARMS, PRESETS, Settings, analysis_plan, configured_arms, named_arms, overridden
 from vaehpc.study.study import differences
 
 ALL = configured_arms(ARMS, Settings())
 OWN_AE = [name for name in ARMS if f"ae-{name.removeprefix('vae-')}" in ARMS and name != "vae-clip"]
 """VAEs with an AE of their own, as clipped gradients are a remedy."""
+
+
+MAP = "{name = 'a', exaggeration = 12, early_iterations = 1, iterations = 1"
 
 
 def defaults(part: Frozen) -> Iterator[tuple[str, object, object]]:
@@ -25,6 +29,31 @@ def defaults(part: Frozen) -> Iterator[tuple[str, object, object]]:
             yield from defaults(value)
         elif not field.is_required():
             yield name, field.default, value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[radius]\nshells = [[14.0, 12.0]]", "radius.shells.0 = [14.0, 12.0]"),
+        ("[census]\nlog_var_interval = [5.0, -3.0]", "census.log_var_interval = [5.0, -3.0]"),
+        ("[course]\nbase_rank = 4", "base_rank <= min_base_probes <= base_probes does not hold"),
+        ("[course]\nbase_probes = 2", "base_rank <= min_base_probes <= base_probes does not hold"),
+        ("[clusters]\nnum_clusters = [2, 8, 4]", "clusters.num_clusters = [2, 8, 4]"),
+        ("[contrasts]\nlooks = [8, 8]", "contrasts.looks = [8, 8]"),
+        ("[dimension]\nnum_images = 2", "dimension.num_images = 2"),
+        ("[attributes]\nnum_images = 3", "attributes.num_images = 3"),
+        ("[tsne]\nsizes = [1]", "tsne.sizes.0 = 1"),
+        (f"[tsne]\nsettings = [{MAP}, perplexity = 0.5}}]", "tsne.settings.0.perplexity = 0.5"),
+        (f"[tsne]\nsettings = [{MAP}, perplexity = 5, pca_components = 1}}]", "tsne.settings.0.pca_components = 1"),
+        (f"[tsne]\nsettings = [{MAP}, perplexity = 5}}, {MAP}, perplexity = 9}}]", "two have the same name"),
+    ],
+)
+def test_a_plan_that_no_statistics_could_follow_is_refused(text: str, message: str) -> None:
+    """Before anything is trained under it."""
+    with pytest.raises(UserError, match=r"^--plan mine\.toml: ") as refused:
+        overridden(analysis_plan(), tomllib.loads(text), "--plan mine.toml")
+    assert message in str(refused.value)
+    assert "is not allowed" in str(refused.value)
 
 
 def test_defaults_of_the_plan_are_those_of_its_file() -> None:

@@ -12,6 +12,7 @@ from tests import plant
 from tests.examples import AE, VAE, quick_plan, run_config, study_config
 from vaehpc.command import UserError
 from vaehpc.schema.config import RunConfig
+from vaehpc.schema.plan import AttributePlan
 from vaehpc.schema.results import ATTRIBUTES, Manifest, Preprocessing, Split
 from vaehpc.stats import latents
 from vaehpc.study.attempts import Attempt, all_attempts
@@ -332,6 +333,13 @@ def test_probes_are_of_the_training_images(make_run, tmp_path):
     assert probes["Smiling"].auc == 1
     assert probes["Young"].share == 1
     assert len(probes) == 40
+
+
+def test_probes_are_fitted_on_two_images_at_least(make_run, tmp_path):
+    config = run_on_data(make_run(mu=cloud()).config(), tmp_path / "data", attributes(cloud()))
+    plan = config.plan.model_copy(update={"attributes": AttributePlan(num_images=4, test_share=0.99, penalty=0.1)})
+    found = latents.probes(cloud(), statistics.load_attributes(config) or {}, config.model_copy(update={"plan": plan}))
+    assert {probe.share for probe in found.values()} <= {0, 1}
 
 
 def attributes(mu: np.ndarray) -> np.ndarray:

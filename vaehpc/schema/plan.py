@@ -7,11 +7,22 @@ import json
 import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vaehpc.schema.frozen import Amount, Count, Frozen, Portion
+
+Numbers = TypeVar("Numbers", bound=tuple[float, ...])
+
+
+def _ascending(numbers: Numbers) -> Numbers:
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise ValueError("its numbers must ascend")
+    return numbers
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class RadiusPlan(Frozen):
@@ -19,7 +30,7 @@ class RadiusPlan(Frozen):
 
     bin_width: Amount
     num_bins: Count
-    shells: tuple[tuple[float, float], ...]
+    shells: tuple[Interval, ...]
 
 
 class ClassPlan(Frozen):
@@ -70,6 +81,12 @@ class CoursePlan(Frozen):
     lasting_probes: Count = 5
     growth_probes: Count = 3
 
+    @model_validator(mode="after")
+    def _has_a_base(self) -> CoursePlan:
+        if not self.base_rank <= self.min_base_probes <= self.base_probes:
+            raise ValueError("base_rank <= min_base_probes <= base_probes does not hold")
+        return self
+
 
 MAX_TRIGGERS = 8
 """Dumps of one run's recorder, but for what is not finite: each holds a snapshot as large as a checkpoint."""
@@ -92,8 +109,8 @@ class RecorderPlan(Frozen):
 class CensusPlan(Frozen):
     """Intervals in which components of log_var and of z - mu are counted."""
 
-    log_var_interval: tuple[float, float]
-    difference_interval: tuple[float, float]
+    log_var_interval: Interval
+    difference_interval: Interval
 
 
 class ReplayPlan(Frozen):
@@ -125,15 +142,8 @@ class ContrastPlan(Frozen):
     versus: Annotated[float, Field(ge=0, lt=1)]
     power: Annotated[float, Field(gt=0, lt=1)]
     num_permutations: Count
-    looks: tuple[Annotated[int, Field(gt=0, le=200)], ...] = ()
+    looks: Annotated[tuple[Annotated[int, Field(gt=0, le=200)], ...], AfterValidator(_ascending)] = ()
     """Seeds per arm after which `reference` is judged against its control; none: once, without boundaries."""
-
-    @field_validator("looks")
-    @classmethod
-    def _ascend(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
-        if any(later <= earlier for earlier, later in pairwise(looks)):
-            raise ValueError("numbers of seeds must ascend")
-        return looks
 
 
 class SensitivityPlan(Frozen):
@@ -171,7 +181,7 @@ class GaussianPlan(Frozen):
 class DimensionPlan(Frozen):
     """Neighbours that say how many dimensions latents fill. Images beyond the run's own are not asked for."""
 
-    num_images: Count
+    num_images: Annotated[Count, Field(ge=3)]
     num_neighbours: Annotated[int, Field(ge=2)]
 
 
@@ -179,8 +189,7 @@ class ClusterPlan(Frozen):
     """The inertia curve over numbers of clusters, and what is called its elbow."""
 
     method: Literal["subsampled", "minibatch"]
-    num_clusters: tuple[Count, ...]
-    """Ascending."""
+    num_clusters: Annotated[tuple[Count, ...], AfterValidator(_ascending)]
     subsample: Count
     num_starts: Count
     subsample_iterations: Count
@@ -198,29 +207,36 @@ class TsneSettings(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
     """Part of a file's name."""
-    perplexity: Amount
+    perplexity: Annotated[Amount, Field(ge=1)]
     exaggeration: Amount
     early_iterations: Count
     iterations: Count
-    pca_components: Count | None = None
+    pca_components: Annotated[Count, Field(ge=2)] | None = None
     """Of the first principal coordinates only; None: of all latent axes."""
 
 
 class TsnePlan(Frozen):
     """Embeddings in the plane: of how many images, of which runs, with which settings."""
 
-    sizes: tuple[Count, ...]
-    large_sizes: tuple[Count, ...]
+    sizes: tuple[Annotated[Count, Field(ge=2)], ...]
+    large_sizes: tuple[Annotated[Count, Field(ge=2)], ...]
     large_seeds: tuple[int, ...]
     recall_neighbours: Count
     recall_images: Count
     settings: tuple[TsneSettings, ...]
 
+    @field_validator("settings")
+    @classmethod
+    def _names_differ(cls, settings: tuple[TsneSettings, ...]) -> tuple[TsneSettings, ...]:
+        if len({each.name for each in settings}) < len(settings):
+            raise ValueError("two have the same name")
+        return settings
+
 
 class AttributePlan(Frozen):
     """Linear probes of the attributes."""
 
-    num_images: Count
+    num_images: Annotated[Count, Field(ge=4)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
     penalty: Portion
 

@@ -183,7 +183,8 @@ def probes(
     """Linear probes of attributes (num_images,): fitted on one random part of a sample, judged on the other."""
     plan = config.plan.attributes
     images = np.random.default_rng(config.key("probes")).permutation(len(points))[: plan.num_images]
-    test, train = np.split(images, [max(1, round(plan.test_share * len(images)))])
+    num_judging = min(max(1, round(plan.test_share * len(images))), len(images) - 2)
+    test, train = np.split(images, [num_judging])
     values = np.column_stack(list(attributes.values()))
     fitted, judging = (points[train], values[train]), (points[test], values[test])
     return attribute_probes(fitted, judging, list(attributes), plan.penalty)
