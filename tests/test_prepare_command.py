@@ -185,7 +185,12 @@ def untouched(celeba: Path) -> None:
         (no_training_images, ["--split", "official"], "the partition puts none of the 12 images of"),
         (untouched, ["--size", "100"], "--size 100: a multiple of 16 from 16 to 176 is needed"),
         (untouched, ["--size", "192"], "--size 192: a multiple of 16 from 16 to 176 is needed"),
-        (untouched, ["--num-train", "13"], "13 training images are not possible with 12 images"),
+        (
+            untouched,
+            ["--num-train", "13"],
+            "13 training images are not possible with 12 images: at least 2, at most all",
+        ),
+        (untouched, ["--num-train", "1"], "1 training images are not possible with 12 images"),
         (untouched, ["--split", "official", "--num-train", "5"], "--num-train goes with the other splits"),
         (untouched, ["--workers", "0"], "--workers 0: Input should be greater than 0"),
         (untouched, ["--attributes", os.fsdecode(b"\xff.csv")], "its bytes are no UTF-8: give the path of a link"),

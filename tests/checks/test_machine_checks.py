@@ -200,7 +200,7 @@ def test_how_the_data_are_fed() -> None:
     [
         (DataReport(manifest=manifest(9), problem="a.tfrecord is damaged"), "a.tfrecord is damaged"),
         (DataReport(manifest=None, problem="/data holds no data set"), "/data holds no data set"),
-        (DataReport(manifest=manifest(0), problem=None), "no training images"),
+        (DataReport(manifest=manifest(1), problem=None), "fewer than 2 training images"),
     ],
 )
 def test_data_that_cannot_be_trained_on(report: DataReport, found: str) -> None:

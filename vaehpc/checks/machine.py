@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from vaehpc.checks.finding import Finding, right, unchecked, wrong
 from vaehpc.command import gigabytes
 from vaehpc.machine.served import unusable
+from vaehpc.schema.data import LEAST_TRAINED
 from vaehpc.schema.site import JobConfig
 from vaehpc.study.packages import (
     ANALYSIS_EXTRAS,
@@ -162,8 +163,8 @@ def data_finding(report: DataReport, job: JobConfig, where: str) -> Finding:
         remedy = "" if manifest is None else "delete the folder, and prepare the data again with the same settings"
         return wrong(name, report.problem or "", remedy)
     train = manifest.splits.get("train")
-    if train is None or train.num_images == 0:
-        return wrong(name, "no training images", "prepare it again with a larger --num-train")
+    if train is None or train.num_images < LEAST_TRAINED:
+        return wrong(name, f"fewer than {LEAST_TRAINED} training images", "prepare it again with a larger --num-train")
     size = manifest.preprocessing.size
     num_bytes = train.num_images * size**2 * 3
     fits = num_bytes <= job.memory_gb * 2**30 / 2

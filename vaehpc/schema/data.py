@@ -13,6 +13,9 @@ from vaehpc.schema.frozen import Frozen
 Resize = Literal["area", "distort"]
 SplitName = Literal["article", "official", "spread"]
 
+LEAST_TRAINED = 2
+"""Training images: one has no covariance."""
+
 
 class DataRequest(Frozen):
     """Images and what is made of them: one of --celeba, --images and --synthetic."""

@@ -18,6 +18,7 @@ from vaehpc.schema.config import (
     cells,
     run_name,
 )
+from vaehpc.schema.data import LEAST_TRAINED
 from vaehpc.schema.frozen import STORED, Frozen
 from vaehpc.schema.plan import MAX_TRIGGERS, PlanConfig, text_sha256
 from vaehpc.study.files import DataDir, RunDir, StudyDir, require_space, write_model
@@ -127,12 +128,14 @@ def data_config(data: DataDir) -> DataConfig:
     """A prepared data set as a study refers to it.
 
     Raises:
-        UserError: there is none, or it has no images to train on.
+        UserError: there is none, or it has too few images to train on.
     """
     manifest = data.manifest()
     train = manifest.splits.get("train")
-    if train is None or train.num_images == 0:
-        raise UserError(f"{data.path} has no training images: prepare it again with a larger --num-train")
+    if train is None or train.num_images < LEAST_TRAINED:
+        raise UserError(
+            f"{data.path} has fewer than {LEAST_TRAINED} training images: prepare it again with a larger --num-train"
+        )
     return DataConfig(
         path=str(data.path),
         name=manifest.name,

@@ -37,7 +37,7 @@ from vaehpc.images.splits import (
     spread_codes,
 )
 from vaehpc.machine.processes import processors
-from vaehpc.schema.data import Request
+from vaehpc.schema.data import LEAST_TRAINED, Request
 from vaehpc.schema.results import ATTRIBUTES, Manifest, Preprocessing, Split
 from vaehpc.study.files import (
     DataDir,
@@ -250,8 +250,11 @@ def _num_train(request: Request, num_images: int) -> int | None:
         return None
     usual = num_images * 5 // 6 if request.images is not None else default_num_train(num_images)
     num_train = usual if request.num_train is None else request.num_train
-    if not 1 <= num_train <= num_images:
-        raise UserError(f"{num_train:,} training images are not possible with {num_images:,} images; see --num-train")
+    if not LEAST_TRAINED <= num_train <= num_images:
+        raise UserError(
+            f"{num_train:,} training images are not possible with {num_images:,} images: at least {LEAST_TRAINED}, at"
+            " most all; see --num-train"
+        )
     return num_train
 
 
