@@ -79,7 +79,7 @@ srun() { # in the background, so that traps run; not in `wait`: one that runs th
   step=$!
   while kill -0 "$step" 2>/dev/null; do
     sleep 0.5
-    [ -z "$warned" ] || [ -n "$clock" ] || { watch_clock & clock=$!; }
+    [ -z "$warned" ] || [ -n "$clock$ended" ] || { watch_clock & clock=$!; }
   done
   trap '' USR2 TERM
   wait "$step"

@@ -155,7 +155,7 @@ def device_memory(images: Images, count: int) -> tf.Variable:
 def put_images(memory: tf.Variable, start: int, images: UInt8 | tf.Tensor) -> None:
     """Write images (n, size, size, 3) into the device's memory, from this place on.
 
-    `memory[start:].assign` reads the variable first, and then all of it is copied and both copies stay.
+    `memory[start:].assign` reads the variable first, so that the next write copies all of it, and both copies stay.
     """
     end = start + images.shape[0]
     tf.raw_ops.ResourceStridedSliceAssign(ref=memory.handle, begin=[start], end=[end], strides=[1], value=images)
