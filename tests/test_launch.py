@@ -21,7 +21,7 @@ from vaehpc.schema.config import MAX_SEEDS, DataConfig, StudyConfig, control_of
 from vaehpc.schema.data import Request
 from vaehpc.schema.plan import PlanConfig, text_sha256, values_of
 from vaehpc.schema.site import SiteConfig
-from vaehpc.study.files import StudyDir
+from vaehpc.study.files import StudyDir, write_model
 from vaehpc.study.presets import (
     ARMS,
     PRESETS,
@@ -364,6 +364,19 @@ def test_a_study_keeps_the_plan_that_its_first_launch_gave(
     assert main([*asked, "--plan", "mine.toml"]) == 2
     message = capsys.readouterr().err
     assert "keeps the analysis plan of its first launch:\n  probe.every_steps: it has 10, the file says 20\n" in message
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_study_grows_under_a_plan_that_could_not_be_asked_for_any_more(faces: DataConfig) -> None:
+    asked, study = ["--data", faces.path, "--executor", "debug", "--arms", "ae"], StudyDir(Path("runs/article"))
+    assert main(asked) == 0
+    plan = study.config().plan
+    turned = plan.radius.model_copy(update={"shells": ((14.0, 12.0),)})
+    write_model(
+        study.config_path, study.config().model_copy(update={"plan": plan.model_copy(update={"radius": turned})})
+    )
+    assert main([*asked, "--seeds", "17"]) == 0
+    assert study.config().plan.radius == turned
 
 
 @pytest.mark.usefixtures("untrained")

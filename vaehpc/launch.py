@@ -479,9 +479,10 @@ def _asked_plan(asked: Launch, study: StudyDir, preset: Preset, arms: Mapping[st
         require_fitting(plan, arms, origin)
         return plan
     own = study.config().plan
+    asked_for = overridden(own, changes, origin) if changes else own
     if lines := [
         f"\n  {key}: it has {has!r}, the file says {said!r}"
-        for key, (has, said) in differing_values(own, overridden(own, changes, origin)).items()
+        for key, (has, said) in differing_values(own, asked_for).items()
     ]:
         raise UserError(
             f"{origin}: study '{study.path.name}' keeps the analysis plan of its first launch:{''.join(lines)}\n"

@@ -9,7 +9,8 @@ import pytest
 
 from vaehpc.command import UserError
 from vaehpc.schema.config import ArmConfig, SpikeConfig, control_of
-from vaehpc.schema.frozen import Frozen
+from vaehpc.schema.frozen import STORED, Frozen
+from vaehpc.schema.plan import PlanConfig
 from vaehpc.study.presets import ARMS, PRESETS, Settings, analysis_plan, configured_arms, named_arms, overridden
 from vaehpc.study.study import differences
 
@@ -45,15 +46,19 @@ def defaults(part: Frozen) -> Iterator[tuple[str, object, object]]:
         ("[tsne]\nsizes = [1]", "tsne.sizes.0 = 1"),
         (f"[tsne]\nsettings = [{MAP}, perplexity = 0.5}}]", "tsne.settings.0.perplexity = 0.5"),
         (f"[tsne]\nsettings = [{MAP}, perplexity = 5, pca_components = 1}}]", "tsne.settings.0.pca_components = 1"),
-        (f"[tsne]\nsettings = [{MAP}, perplexity = 5}}, {MAP}, perplexity = 9}}]", "two have the same name"),
+        (f"[tsne]\nsettings = [{MAP}, perplexity = 5}}, {MAP}, perplexity = 9}}]", "their names must differ"),
     ],
 )
 def test_a_plan_that_no_statistics_could_follow_is_refused(text: str, message: str) -> None:
-    """Before anything is trained under it."""
+    """Before anything is trained under it; a study that has it is read."""
     with pytest.raises(UserError, match=r"^--plan mine\.toml: ") as refused:
         overridden(analysis_plan(), tomllib.loads(text), "--plan mine.toml")
     assert message in str(refused.value)
     assert "is not allowed" in str(refused.value)
+    values = analysis_plan().model_dump()
+    for section, changes in tomllib.loads(text).items():
+        values[section] |= changes
+    PlanConfig.model_validate(values, context=STORED)
 
 
 def test_defaults_of_the_plan_are_those_of_its_file() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, field_validator
 
-from vaehpc.schema.frozen import Amount, Count, Frozen, Portion, Result
+from vaehpc.schema.frozen import Amount, Count, Frozen, Portion, Result, at_least
 from vaehpc.schema.plan import PlanConfig
 
 ArmKind = Literal["ae", "vae"]
@@ -46,7 +46,7 @@ RENEWED = 1000
 class ModelConfig(Frozen):
     """The net that an AE and a VAE share."""
 
-    z_dim: Annotated[Count, Field(ge=2)] = 256
+    z_dim: Annotated[Count, at_least(2)] = 256
     """Dimension of the latent space; a plane at least, for the maps of the latents."""
     filters: tuple[Count, Count, Count, Count] = (32, 64, 128, 256)
     """Filters of the four Conv2D layers (assumption: the article does not give them)."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 STORED: Final = "stored"
 """Context of a validation: the value was read from a study."""
@@ -17,6 +17,23 @@ Amount = Annotated[float, Field(gt=0, le=1e12)]
 """How much of something a setting asks for."""
 Portion = Annotated[float, Field(ge=0, le=1e12)]
 """The same, or nothing of it."""
+
+
+def asked(is_possible: Callable[[Any], bool], why: str) -> AfterValidator:
+    """A bound of what is asked for: a study that an earlier release planned beyond it is read."""
+
+    def checked(value: Any, info: ValidationInfo) -> Any:
+        if info.context != STORED and not is_possible(value):
+            raise ValueError(why)
+        return value
+
+    return AfterValidator(checked)
+
+
+def at_least(least: int) -> AfterValidator:
+    """The least number that can be asked for."""
+    return asked(lambda number: number >= least, f"at least {least} is needed")
+
 
 LARGEST = 1e250
 """No finite number that is found is larger: neither what float32 holds nor sums of its squares. What may be the

@@ -7,22 +7,15 @@ import json
 import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from vaehpc.schema.frozen import Amount, Count, Frozen, Portion
+from vaehpc.schema.frozen import STORED, Amount, Count, Frozen, Portion, asked, at_least
 
-Numbers = TypeVar("Numbers", bound=tuple[float, ...])
-
-
-def _ascending(numbers: Numbers) -> Numbers:
-    if any(later <= earlier for earlier, later in pairwise(numbers)):
-        raise ValueError("its numbers must ascend")
-    return numbers
-
-
-Interval = Annotated[tuple[float, float], AfterValidator(_ascending)]
+ASCENDING = asked(lambda numbers: all(one < next_one for one, next_one in pairwise(numbers)), "its numbers must ascend")
+DIFFERENT = asked(lambda settings: len({each.name for each in settings}) == len(settings), "their names must differ")
+Interval = Annotated[tuple[float, float], ASCENDING]
 
 
 class RadiusPlan(Frozen):
@@ -82,8 +75,8 @@ class CoursePlan(Frozen):
     growth_probes: Count = 3
 
     @model_validator(mode="after")
-    def _has_a_base(self) -> CoursePlan:
-        if not self.base_rank <= self.min_base_probes <= self.base_probes:
+    def _has_a_base(self, info: ValidationInfo) -> CoursePlan:
+        if info.context != STORED and not self.base_rank <= self.min_base_probes <= self.base_probes:
             raise ValueError("base_rank <= min_base_probes <= base_probes does not hold")
         return self
 
@@ -142,7 +135,7 @@ class ContrastPlan(Frozen):
     versus: Annotated[float, Field(ge=0, lt=1)]
     power: Annotated[float, Field(gt=0, lt=1)]
     num_permutations: Count
-    looks: Annotated[tuple[Annotated[int, Field(gt=0, le=200)], ...], AfterValidator(_ascending)] = ()
+    looks: Annotated[tuple[Annotated[int, Field(gt=0, le=200)], ...], ASCENDING] = ()
     """Seeds per arm after which `reference` is judged against its control; none: once, without boundaries."""
 
 
@@ -181,7 +174,7 @@ class GaussianPlan(Frozen):
 class DimensionPlan(Frozen):
     """Neighbours that say how many dimensions latents fill. Images beyond the run's own are not asked for."""
 
-    num_images: Annotated[Count, Field(ge=3)]
+    num_images: Annotated[Count, at_least(3)]
     num_neighbours: Annotated[int, Field(ge=2)]
 
 
@@ -189,7 +182,7 @@ class ClusterPlan(Frozen):
     """The inertia curve over numbers of clusters, and what is called its elbow."""
 
     method: Literal["subsampled", "minibatch"]
-    num_clusters: Annotated[tuple[Count, ...], AfterValidator(_ascending)]
+    num_clusters: Annotated[tuple[Count, ...], ASCENDING]
     subsample: Count
     num_starts: Count
     subsample_iterations: Count
@@ -207,36 +200,29 @@ class TsneSettings(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
     """Part of a file's name."""
-    perplexity: Annotated[Amount, Field(ge=1)]
+    perplexity: Annotated[Amount, at_least(1)]
     exaggeration: Amount
     early_iterations: Count
     iterations: Count
-    pca_components: Annotated[Count, Field(ge=2)] | None = None
+    pca_components: Annotated[Count, at_least(2)] | None = None
     """Of the first principal coordinates only; None: of all latent axes."""
 
 
 class TsnePlan(Frozen):
     """Embeddings in the plane: of how many images, of which runs, with which settings."""
 
-    sizes: tuple[Annotated[Count, Field(ge=2)], ...]
-    large_sizes: tuple[Annotated[Count, Field(ge=2)], ...]
+    sizes: tuple[Annotated[Count, at_least(2)], ...]
+    large_sizes: tuple[Annotated[Count, at_least(2)], ...]
     large_seeds: tuple[int, ...]
     recall_neighbours: Count
     recall_images: Count
-    settings: tuple[TsneSettings, ...]
-
-    @field_validator("settings")
-    @classmethod
-    def _names_differ(cls, settings: tuple[TsneSettings, ...]) -> tuple[TsneSettings, ...]:
-        if len({each.name for each in settings}) < len(settings):
-            raise ValueError("two have the same name")
-        return settings
+    settings: Annotated[tuple[TsneSettings, ...], DIFFERENT]
 
 
 class AttributePlan(Frozen):
     """Linear probes of the attributes."""
 
-    num_images: Annotated[Count, Field(ge=4)]
+    num_images: Annotated[Count, at_least(4)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
     penalty: Portion
 
